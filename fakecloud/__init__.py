@@ -1,0 +1,1 @@
+"""A small cloud: it sells load balancers, runs each as a real HAProxy, and bills for them."""
