@@ -1,0 +1,42 @@
+"""Time as an argument: the only reader of the machine's clocks."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from threading import Event
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Wall time for what people read and pay, monotonic time for waits and leases."""
+
+    def now(self) -> datetime:
+        """Return aware UTC wall time."""
+
+    def monotonic(self) -> float:
+        """Return seconds that never go back; comparable within one boot of the machine."""
+
+    def wait(self, stop: Event, seconds: float) -> bool:
+        """Wait until `stop` is set (True) or `seconds` have passed (False)."""
+
+
+class SystemClock:
+    """The machine's clocks."""
+
+    def now(self) -> datetime:
+        """Return aware UTC wall time."""
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        """Return seconds since boot."""
+        return time.monotonic()
+
+    def wait(self, stop: Event, seconds: float) -> bool:
+        """Wait until `stop` is set (True) or `seconds` have passed (False)."""
+        return stop.wait(seconds)
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return `moment` as RFC 3339 UTC with microseconds, e.g. 2026-11-23T10:00:00.000000Z."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

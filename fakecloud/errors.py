@@ -1,0 +1,212 @@
+"""Every error the cloud raises on purpose, as one tree.
+
+    CloudError
+    ├── Problem                what a caller of the API did or met; shown as problem+json
+    │   └── (one class per row of the catalogue below)
+    ├── DataPlaneError         a load balancer can't be put into effect
+    │   ├── Transient          worth trying again soon
+    │   └── Permanent          wrong until somebody changes something
+    │   └── StaleEpoch         the caller lost its lease; its work is void
+    └── StartError             the server can't start; one line, exit code 2
+
+`code` is stable and part of the interface: every code has a page at /problems/{code}.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+
+class CloudError(Exception):
+    """Root of the tree."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field that is wrong: a JSON pointer into the body (or a parameter's name), and why."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class Problem(CloudError):
+    """A refused request. `detail` names the field and the remedy; nothing was persisted."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "The cloud made a mistake"
+    retryable: ClassVar[bool] = False
+    retry_after_s: ClassVar[int | None] = None
+
+    def __init__(self, detail: str, *, errors: tuple[FieldError, ...] = (), **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = errors
+        self.extra = extra
+
+
+class MalformedJson(Problem):
+    """The body is not JSON."""
+
+    status, code, title = 400, "malformed_json", "The body is not valid JSON"
+
+
+class UnknownParameter(Problem):
+    """A query parameter that this path does not have."""
+
+    status, code, title = 400, "unknown_parameter", "Unknown query parameter"
+
+
+class InvalidParameter(Problem):
+    """A query parameter whose value can't be used."""
+
+    status, code, title = 400, "invalid_parameter", "Query parameter out of range"
+
+
+class InvalidPageToken(Problem):
+    """A page token that this server didn't make for this list."""
+
+    status, code, title = 400, "invalid_page_token", "Unusable page token"
+
+
+class Unauthenticated(Problem):
+    """No token, or one the cloud doesn't know."""
+
+    status, code, title = 401, "unauthenticated", "A valid token is needed"
+
+
+class NotFound(Problem):
+    """The named resource does not exist in this project."""
+
+    status, code, title = 404, "not_found", "No such resource"
+
+
+class RouteNotFound(Problem):
+    """No endpoint has this path."""
+
+    status, code, title = 404, "route_not_found", "No such endpoint"
+
+
+class MethodNotAllowed(Problem):
+    """The endpoint exists, the method doesn't."""
+
+    status, code, title = 405, "method_not_allowed", "Method not allowed here"
+
+
+class NotAcceptable(Problem):
+    """The endpoint can't answer in the asked format."""
+
+    status, code, title = 406, "not_acceptable", "Format not available"
+
+
+class BeingDeleted(Problem):
+    """The name is still taken by a load balancer on its way out."""
+
+    status, code, title = 409, "being_deleted", "The resource is being deleted"
+    retryable, retry_after_s = True, 1
+
+
+class DeletionProtected(Problem):
+    """`spec.deletion_protection` is on."""
+
+    status, code, title = 409, "deletion_protected", "Deletion protection is on"
+
+
+class AddressInUse(Problem):
+    """The asked address belongs to another load balancer."""
+
+    status, code, title = 409, "address_in_use", "Address in use"
+
+
+class WatchExpired(Problem):
+    """`since` is older than the event history; list again."""
+
+    status, code, title = 410, "watch_expired", "The event history starts later"
+
+
+class PreconditionFailed(Problem):
+    """`If-Match` or `If-None-Match` does not hold."""
+
+    status, code, title = 412, "precondition_failed", "Precondition failed"
+
+
+class PayloadTooLarge(Problem):
+    """The body is larger than 1 MiB."""
+
+    status, code, title = 413, "payload_too_large", "Body too large"
+
+
+class UnsupportedMediaType(Problem):
+    """The body's content type is not the one of the endpoint."""
+
+    status, code, title = 415, "unsupported_media_type", "Unsupported content type"
+
+
+class ValidationFailed(Problem):
+    """Fields of the body that break a rule, each named in `errors`."""
+
+    status, code, title = 422, "validation_failed", "The document breaks a rule"
+
+
+class NotYetOffered(Problem):
+    """A valid wish that this version of the cloud can't fulfil."""
+
+    status, code, title = 422, "unsupported", "Not offered by this cloud"
+
+
+class TooManyWatches(Problem):
+    """The server's limit of open watches is reached."""
+
+    status, code, title = 429, "too_many_watches", "Too many open watches"
+    retryable, retry_after_s = True, 5
+
+
+class Internal(Problem):
+    """An unexpected error; the log has the traceback under the request id."""
+
+    status, code, title = 500, "internal", "The cloud made a mistake"
+    retryable = True
+
+
+class Unavailable(Problem):
+    """The database or the workers can't serve now."""
+
+    status, code, title = 503, "unavailable", "Temporarily unavailable"
+    retryable, retry_after_s = True, 1
+
+
+class NoCapacity(Problem):
+    """No address is left in the pool."""
+
+    status, code, title = 507, "no_capacity", "No capacity left"
+    retryable, retry_after_s = True, 30
+
+
+class DataPlaneError(CloudError):
+    """A load balancer can't be put into effect. `code` goes to the operation and `last_error`."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+class Transient(DataPlaneError):
+    """Trying again soon may help (a port still taken, a socket that doesn't answer)."""
+
+
+class Permanent(DataPlaneError):
+    """Trying again changes nothing until somebody acts (configuration refused, no permission)."""
+
+
+class StaleEpoch(DataPlaneError):
+    """A newer lease holder works on this load balancer; the caller drops what it did."""
+
+    def __init__(self, lb_id: str, epoch: int, current: int) -> None:
+        super().__init__("stale_epoch", f"{lb_id}: epoch {epoch} is older than {current}")
+
+
+class StartError(CloudError):
+    """The server can't start: wrong option, taken port, unwritable directory. One clear line."""

@@ -1,0 +1,206 @@
+"""Frozen values of the cloud: what a customer asks for, and what the data plane is told.
+
+The JSON document of the API is `Spec` inside {labels, annotations, spec}; the defaults here are
+the API's defaults. Units stand at the end of each name. The wire models of the API check limits;
+these types assume a checked document. All are immutable;
+unknown fields of stored JSON are ignored and missing ones take the default.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import ip_address
+from typing import Literal
+
+import msgspec
+
+Family = Literal["ipv4", "ipv6"]
+Protocol = Literal["tcp", "udp", "http", "https"]
+
+
+class AddressRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An address the customer wants: of a family, from a pool, perhaps a certain one."""
+
+    family: Family = "ipv4"
+    ip: str | None = None
+    pool: str = "default"
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Termination of TLS at a listener: certificates by name, lowest accepted version."""
+
+    certificates: tuple[str, ...] = ()
+    min_version: str = "1.2"
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Requests for `host` and `path_prefix` go to `target_group` (HTTP listeners)."""
+
+    target_group: str
+    host: str | None = None
+    path_prefix: str | None = None
+
+
+class Listener(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A port that accepts connections; `name` is unique in the load balancer."""
+
+    name: str
+    protocol: Protocol
+    port: int
+    target_group: str
+    idle_timeout_s: int = 350
+    max_connections: int | None = None
+    accept_proxy_protocol: bool = False
+    tls: Tls | None = None
+    routes: tuple[Route, ...] = ()
+    redirect_https: bool = False
+
+
+class HealthCheck(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """How targets are probed. `port` None: the target's own port."""
+
+    protocol: Literal["http", "tcp", "none"] = "tcp"
+    port: int | None = None
+    path: str = "/"
+    interval_s: int = 10
+    timeout_s: int = 2
+    rise: int = 2
+    fall: int = 2
+    expected_status: int = 200
+
+
+class Affinity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whether a client returns to the same target."""
+
+    kind: Literal["none", "client_ip", "cookie"] = "none"
+    timeout_s: int = 10800
+
+
+class Target(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Where connections go. `drain`: keep what is there, take nothing new."""
+
+    ip: str
+    port: int
+    weight: int = 100
+    node: str | None = None
+    drain: bool = False
+
+
+class TargetGroup(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Targets that share an algorithm and a health check; `name` is unique."""
+
+    name: str
+    targets: tuple[Target, ...]
+    algorithm: Literal["round_robin", "least_connections", "source_hash"] = "round_robin"
+    affinity: Affinity = Affinity()
+    send_proxy_protocol: Literal["none", "v1", "v2"] = "none"
+    weights_from: Literal["none", "health_header"] = "none"
+    connect_timeout_s: int = 2
+    drain_timeout_s: int = 300
+    fail_open: bool = False
+    preserve_client_ip: bool = False
+    health_check: HealthCheck = HealthCheck()
+
+
+class Spec(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The whole desired load balancer, as the customer PUT it."""
+
+    listeners: tuple[Listener, ...]
+    target_groups: tuple[TargetGroup, ...]
+    type: str = "lb-s"
+    region: str = "local-1"
+    admin_up: bool = True
+    deletion_protection: bool = False
+    addresses: tuple[AddressRequest, ...] = (AddressRequest(),)
+    source_ranges: tuple[str, ...] = ("0.0.0.0/0", "::/0")
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """An address that the cloud has given to a load balancer."""
+
+    family: Family
+    ip: str
+    pool: str
+
+
+class State(StrEnum):
+    """Provisioning state; `lifecycle` alone decides it (cloud-api §6)."""
+
+    PENDING = "PENDING"
+    PROVISIONING = "PROVISIONING"
+    ACTIVE = "ACTIVE"
+    UPDATING = "UPDATING"
+    ERROR = "ERROR"
+    DELETING = "DELETING"
+    DELETED = "DELETED"
+
+
+class OperatingState(StrEnum):
+    """What traffic meets: independent of the provisioning state."""
+
+    UNKNOWN = "UNKNOWN"
+    ONLINE = "ONLINE"
+    DEGRADED = "DEGRADED"
+    OFFLINE = "OFFLINE"
+    NO_TARGETS = "NO_TARGETS"
+    ADMIN_DOWN = "ADMIN_DOWN"
+    SUSPENDED = "SUSPENDED"
+
+
+class OperationStatus(StrEnum):
+    """Progress of asynchronous work; all but RUNNING are final."""
+
+    RUNNING = "RUNNING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SUPERSEDED = "SUPERSEDED"
+
+
+class ProbeKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One thing to probe. Targets with an equal key share one probe, whoever uses them."""
+
+    ip: str
+    port: int
+    check: HealthCheck
+
+
+def probe_key(target: Target, check: HealthCheck) -> ProbeKey | None:
+    """Return what to probe for `target`, None when the group is not probed."""
+    if check.protocol == "none":
+        return None
+    ip = str(ip_address(target.ip))
+    return ProbeKey(ip=ip, port=check.port or target.port, check=check)
+
+
+class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the data plane is told to run for one load balancer.
+
+    `epoch`: the caller's fence; a data plane that saw a higher one refuses (StaleEpoch).
+    `down`: probes that currently fail; a target whose probe key is in it gets no new
+    connection. Equal values mean an equal data plane: applying twice changes nothing.
+    """
+
+    lb_id: str
+    epoch: int
+    generation: int
+    spec: Spec
+    addresses: tuple[Address, ...]
+    down: frozenset[ProbeKey] = frozenset()
+
+
+def operating_state(
+    spec: Spec, down: frozenset[ProbeKey], unknown: frozenset[ProbeKey]
+) -> OperatingState:
+    """Return what clients of an active load balancer meet, from the probes' results."""
+    if not spec.admin_up:
+        return OperatingState.ADMIN_DOWN
+    keys = [probe_key(t, g.health_check) for g in spec.target_groups for t in g.targets]
+    if not keys:
+        return OperatingState.NO_TARGETS
+    if any(key in unknown for key in keys):
+        return OperatingState.UNKNOWN
+    failing = sum(key in down for key in keys)
+    if not failing:
+        return OperatingState.ONLINE
+    return OperatingState.OFFLINE if failing == len(keys) else OperatingState.DEGRADED
