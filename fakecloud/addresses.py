@@ -1,0 +1,76 @@
+"""Address pools: what `--pool` says, and which address of a pool comes next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, Literal
+
+import msgspec
+
+from fakecloud.errors import StartError
+from fakecloud.model import Family
+
+QUARANTINE_S: Final = 60
+_POOL = re.compile(
+    r"(?P<name>[a-z][a-z0-9-]{0,31})=(?P<kind>[a-z]+):(?P<cidr>[^@]+)(?:@(?P<interface>[\w.-]{1,15}))?"
+)
+_FORM = "NAME=KIND:CIDR[@INTERFACE], for example default=loopback:127.77.0.0/16"
+
+
+class Pool(msgspec.Struct, frozen=True, kw_only=True):
+    """A range of addresses. An `interface` pool puts its addresses on that network interface."""
+
+    name: str
+    kind: Literal["loopback", "interface"]
+    network: IPv4Network | IPv6Network
+    interface: str | None = None
+
+    @property
+    def family(self) -> Family:
+        """Return the pool's address family."""
+        return "ipv4" if self.network.version == 4 else "ipv6"
+
+
+def parse_pool(text: str) -> Pool:
+    """Return the pool that `text` names. Raises: StartError, naming the part that is wrong."""
+    match = _POOL.fullmatch(text)
+    if match is None:
+        raise StartError(f"--pool {text!r} is not of the form {_FORM}")
+    name, kind, cidr, interface = match["name"], match["kind"], match["cidr"], match["interface"]
+    try:
+        network = ip_network(cidr)
+    except ValueError as error:
+        raise StartError(f"--pool {name}: {cidr!r} is not a network: {error}") from None
+    if network.num_addresses < 4:
+        raise StartError(f"--pool {name}: {cidr} is too small; give at least four addresses")
+    if kind == "interface":
+        if interface is None:
+            raise StartError(f"--pool {name}: say the interface, for example {cidr}@eth0")
+        return Pool(name=name, kind="interface", network=network, interface=interface)
+    if kind != "loopback":
+        raise StartError(f"--pool {name}: kind {kind!r} is not one of loopback, interface")
+    if interface is not None:
+        raise StartError(f"--pool {name}: a loopback pool takes no @{interface}")
+    if network.version == 4 and not network.is_loopback:
+        raise StartError(f"--pool {name}: {cidr} is not inside 127.0.0.0/8; use kind interface")
+    return Pool(name=name, kind="loopback", network=network)
+
+
+def choose(pool: Pool, last: str | None, taken: Callable[[str], bool]) -> str | None:
+    """Return the next free address of `pool` after `last`, going around once; None when full.
+
+    The first and the last address of the range are never given (network and broadcast).
+    last: the address given most recently, so that a released one is reused as late as possible.
+    taken: whether an address can't be given now; asked until the first free one.
+    """
+    size = pool.network.num_addresses - 2
+    start = 0
+    if last is not None and ip_address(last) in pool.network:
+        start = int(ip_address(last)) - int(pool.network.network_address)
+    for step in range(min(size, 1 << 16)):
+        candidate = str(pool.network[1 + (start + step) % size])
+        if not taken(candidate):
+            return candidate
+    return None

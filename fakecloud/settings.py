@@ -1,0 +1,90 @@
+"""Every knob of the server: option `--x-y` and environment variable FAKECLOUD_X_Y."""
+
+from __future__ import annotations
+
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from fakecloud.errors import StartError
+
+
+def default_state_dir() -> Path:
+    """Return ${XDG_STATE_HOME:-~/.local/state}/fakecloud."""
+    home = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(home) / "fakecloud"
+
+
+class Settings(BaseSettings):
+    """Frozen; built once in app.py from options over environment over defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="FAKECLOUD_", frozen=True, extra="forbid")
+
+    listen: str = "127.0.0.1:8440"
+    insecure_listen: bool = False
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    state_dir: Path = Field(default_factory=default_state_dir)
+    database: str | None = None  # default: sqlite in the state directory
+    token_file: Path | None = None  # default: admin.token in the state directory
+    runtime_dir: Path | None = None  # short path for the sockets; default derived from state_dir
+    pool: tuple[str, ...] = ("default=loopback:127.77.0.0/16",)
+    price_book: str = "aws-nlb-us-east-1"
+    haproxy: str = "haproxy"
+    haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
+    workers: int = Field(default=4, ge=1, le=64)
+    lease_s: float = Field(default=30.0, ge=1)
+    max_watches: int = Field(default=2000, ge=1)
+    event_history: int = Field(default=100_000, ge=1000)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def database_url(self) -> str:
+        """Return the SQLAlchemy URL; SQLite in the state directory unless told otherwise."""
+        return self.database or f"sqlite:///{self.state_dir / 'fakecloud.db'}"
+
+    @property
+    def admin_token_file(self) -> Path:
+        """Return where the first token is written, mode 0600."""
+        return self.token_file or self.state_dir / "admin.token"
+
+    def address(self) -> tuple[str, int]:
+        """Return host and port to listen on.
+
+        Raises: StartError when `listen` is malformed or leaves loopback without protection.
+        """
+        host, colon, port = self.listen.rpartition(":")
+        host = host.strip("[]")
+        if not colon or not port.isdigit() or int(port) > 65535:
+            raise StartError(f"--listen {self.listen!r} is not HOST:PORT")
+        if self.tls_cert or self.insecure_listen:
+            return host, int(port)
+        loopback = host == "localhost"
+        if not loopback:
+            try:
+                loopback = ip_address(host).is_loopback
+            except ValueError:
+                raise StartError(f"--listen {host!r} is not an IP address") from None
+        if not loopback:
+            raise StartError(
+                f"--listen {self.listen} leaves this machine: give --tls-cert and --tls-key, "
+                "or say --insecure-listen"
+            )
+        return host, int(port)
+
+
+def load(**options: object) -> Settings:
+    """Return the settings; options that are None fall back to environment and default.
+
+    Raises: StartError that names the option.
+    """
+    try:
+        return Settings(**{k: v for k, v in options.items() if v is not None})  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = "--" + "-".join(str(part) for part in first["loc"]).replace("_", "-")
+        raise StartError(f"{name}: {first['msg']}") from None
