@@ -43,19 +43,30 @@ def parse_pool(text: str) -> Pool:
         network = ip_network(cidr)
     except ValueError as error:
         raise StartError(f"--pool {name}: {cidr!r} is not a network: {error}") from None
+    problem = _mismatch(kind, network, interface)
+    if problem:
+        raise StartError(f"--pool {name}: {problem}")
+    return Pool(
+        name=name,
+        kind="interface" if kind == "interface" else "loopback",
+        network=network,
+        interface=interface,
+    )
+
+
+def _mismatch(kind: str, network: IPv4Network | IPv6Network, interface: str | None) -> str | None:
+    """Return what is wrong with the parts taken together, None when they fit."""
     if network.num_addresses < 4:
-        raise StartError(f"--pool {name}: {cidr} is too small; give at least four addresses")
+        return f"{network} is too small; give at least four addresses"
     if kind == "interface":
-        if interface is None:
-            raise StartError(f"--pool {name}: say the interface, for example {cidr}@eth0")
-        return Pool(name=name, kind="interface", network=network, interface=interface)
+        return None if interface else f"say the interface, for example {network}@eth0"
     if kind != "loopback":
-        raise StartError(f"--pool {name}: kind {kind!r} is not one of loopback, interface")
+        return f"kind {kind!r} is not one of loopback, interface"
     if interface is not None:
-        raise StartError(f"--pool {name}: a loopback pool takes no @{interface}")
+        return f"a loopback pool takes no @{interface}"
     if network.version == 4 and not network.is_loopback:
-        raise StartError(f"--pool {name}: {cidr} is not inside 127.0.0.0/8; use kind interface")
-    return Pool(name=name, kind="loopback", network=network)
+        return f"{network} is not inside 127.0.0.0/8; use kind interface"
+    return None
 
 
 def choose(pool: Pool, last: str | None, taken: Callable[[str], bool]) -> str | None:

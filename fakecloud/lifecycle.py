@@ -104,4 +104,4 @@ def backoff_s(attempts: int, jitter: float) -> float:
 
     jitter: a random number in [0, 1), so that many failures don't come back at once.
     """
-    return min(0.25 * 2 ** min(attempts, 8), 60.0) * (0.5 + jitter)
+    return float(min(0.25 * (1 << min(attempts, 8)), 60.0) * (0.5 + jitter))

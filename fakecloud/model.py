@@ -8,6 +8,7 @@ unknown fields of stored JSON are ignored and missing ones take the default.
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import StrEnum
 from ipaddress import ip_address
 from typing import Literal
@@ -204,3 +205,89 @@ def operating_state(
     if not failing:
         return OperatingState.ONLINE
     return OperatingState.OFFLINE if failing == len(keys) else OperatingState.DEGRADED
+
+
+class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
+    """One load balancer as the cloud knows it: the wish, the promise and how far it is.
+
+    resource_version grows with every change of anything; generation only with the spec.
+    `due_at` None: nothing to do. The lease fields are the provisioner's (owner, end, fence).
+    """
+
+    pk: int
+    id: str
+    project: str
+    name: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    spec: Spec
+    addresses: tuple[Address, ...]
+    generation: int
+    observed_generation: int
+    resource_version: int
+    state: State
+    operating_state: OperatingState
+    conditions: tuple[Condition, ...]
+    targets: tuple[TargetStatus, ...]
+    last_error: ErrorNote | None
+    operation: str
+    was_active: bool
+    attempts: int
+    due_at: datetime | None
+    lease_epoch: int
+    asked_at: datetime
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer to "is it ready, and if not, why", in the manner of Kubernetes conditions."""
+
+    type: str
+    status: Literal["True", "False", "Unknown"]
+    reason: str
+    message: str = ""
+    last_transition_time: datetime
+
+
+class TargetStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """Health of one target: healthy, unhealthy or unknown, why, and since when."""
+
+    ip: str
+    port: int
+    health: Literal["healthy", "unhealthy", "unknown"]
+    reason: str
+    since: datetime
+
+
+class ErrorNote(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the last attempt failed; `code` is stable."""
+
+    code: str
+    message: str
+    at: datetime
+
+
+class Operation(msgspec.Struct, frozen=True, kw_only=True):
+    """Progress of one asynchronous change of a load balancer."""
+
+    id: str
+    project: str
+    type: str  # create, update, delete, system.recover
+    target: str  # name of the load balancer
+    target_id: str
+    target_generation: int
+    status: OperationStatus
+    resource_version: int
+    error: ErrorNote | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True):
+    """Who calls: the project that a token opens."""
+
+    id: str
+    project: str
+    description: str

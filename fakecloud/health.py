@@ -1,0 +1,231 @@
+"""Which load balancer cares about which probe, and who is told when an answer changes.
+
+Changes go to the data plane at once and to the store a little later, several at a time: traffic
+must not wait for a database, and a flapping target must not flood the watchers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from threading import Condition
+from typing import Final, Literal, Protocol
+
+import msgspec
+
+from fakecloud.checks import ProbeResult
+from fakecloud.clock import Clock
+from fakecloud.model import (
+    LoadBalancer,
+    ProbeKey,
+    Spec,
+    State,
+    Target,
+    TargetStatus,
+    operating_state,
+    probe_key,
+)
+from fakecloud.store import load_balancers as rows
+from fakecloud.store.database import Database
+
+SETTLE_S: Final = 0.5
+_HEALTH: Final[dict[bool | None, Literal["healthy", "unhealthy", "unknown"]]] = {
+    True: "healthy",
+    False: "unhealthy",
+    None: "unknown",
+}
+
+
+class Probes(Protocol):
+    """Asks targets how they are."""
+
+    def watch(self, keys: Collection[ProbeKey]) -> None:
+        """Replace the set of what is probed."""
+
+    def result(self, key: ProbeKey) -> ProbeResult:
+        """Return the newest answer; `healthy` None when there is none yet."""
+
+
+class TakesHealth(Protocol):
+    """The part of the data plane that health needs."""
+
+    def set_down(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
+        """Take these targets out of service and all others in."""
+
+
+def keys_of(spec: Spec) -> frozenset[ProbeKey]:
+    """Return everything that is probed for a load balancer."""
+    keys = (probe_key(t, g.health_check) for g in spec.target_groups for t in g.targets)
+    return frozenset(key for key in keys if key is not None)
+
+
+class Health:
+    """Knows the health of every target. Thread-safe."""
+
+    def __init__(self, database: Database, dataplane: TakesHealth, clock: Clock) -> None:
+        """Tell `dataplane` and `database`; `connect` the prober before anything else."""
+        self._database = database
+        self._dataplane = dataplane
+        self._clock = clock
+        self._probes: Probes | None = None
+        self._changed = Condition()
+        self._keys: dict[str, frozenset[ProbeKey]] = {}  # by load balancer id
+        self._users: defaultdict[ProbeKey, set[str]] = defaultdict(set)
+        self._told: dict[str, frozenset[ProbeKey]] = {}  # what the data plane was told is down
+        self._untold: set[str] = set()  # data plane must be told
+        self._unsaved: set[str] = set()  # store must be told
+
+    def connect(self, probes: Probes) -> None:
+        """Use this prober; its changes come in by `on_change`."""
+        self._probes = probes
+
+    def on_change(self, key: ProbeKey, _result: ProbeResult) -> None:
+        """Note that an answer changed. Never blocks for long: called from an event loop."""
+        with self._changed:
+            users = self._users.get(key, ())
+            self._untold.update(users)
+            self._unsaved.update(users)
+            self._changed.notify_all()
+
+    def register(self, balancers: Iterable[LoadBalancer]) -> None:
+        """Probe the targets of load balancers that already run."""
+        with self._changed:
+            for lb in balancers:
+                self._set_keys(lb.id, keys_of(lb.spec))
+        self._watch()
+
+    def settle(self, lb: LoadBalancer) -> frozenset[ProbeKey]:
+        """Probe the targets of `lb`; return which are down, after half a second at most.
+
+        It returns once every target has answered. One without an answer counts as down: it gets
+        traffic when it has shown that it can take it.
+        """
+        keys = keys_of(lb.spec)
+        with self._changed:
+            new = self._set_keys(lb.id, keys)
+        if new:
+            self._watch()
+            deadline = self._clock.monotonic() + SETTLE_S
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: not (self._states(keys) & {None}), deadline - self._clock.monotonic()
+                )
+        down = frozenset(key for key in keys if not self._result(key).healthy)
+        with self._changed:
+            self._told[lb.id] = down
+            self._untold.add(lb.id)  # an answer may have come between the look and the apply
+        return down
+
+    def forget(self, lb_id: str) -> None:
+        """Stop probing for a load balancer."""
+        with self._changed:
+            self._set_keys(lb_id, frozenset())
+            for of_id in (self._keys, self._told):
+                of_id.pop(lb_id, None)
+            self._untold.discard(lb_id)
+            self._unsaved.discard(lb_id)
+        self._watch()
+
+    def summary(self, spec: Spec) -> tuple[frozenset[ProbeKey], frozenset[ProbeKey]]:
+        """Return which probes of a load balancer are down, and which have no answer yet."""
+        results = {key: self._result(key).healthy for key in keys_of(spec)}
+        return (
+            frozenset(key for key, healthy in results.items() if healthy is False),
+            frozenset(key for key, healthy in results.items() if healthy is None),
+        )
+
+    def targets(self, lb: LoadBalancer) -> tuple[TargetStatus, ...]:
+        """Return the health of every target, as the API shows it."""
+        return tuple(
+            self._status(target, probe_key(target, group.health_check), lb.asked_at)
+            for group in lb.spec.target_groups
+            for target in group.targets
+        )
+
+    def tell_dataplane(self, timeout_s: float) -> bool:
+        """Wait for a change and tell the data plane; False if none came. One turn of a loop."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: bool(self._untold), timeout_s):
+                return False
+            due, self._untold = self._untold, set()
+            news = {id: self._down(id) for id in due if id in self._keys}
+        for lb_id, down in news.items():
+            if down is not None and self._told.get(lb_id) != down:
+                self._dataplane.set_down(lb_id, down)
+                with self._changed:
+                    if lb_id in self._keys:
+                        self._told[lb_id] = down
+        return True
+
+    def save(self) -> int:
+        """Write changed health to the store (T14); return how many load balancers changed."""
+        with self._changed:
+            due, self._unsaved = self._unsaved, set()
+        saved = 0
+        for lb_id in due:
+            with self._database.write() as connection:
+                lb = rows.by_id(connection, lb_id)
+                if lb is None or lb.state in (State.DELETING, State.DELETED):
+                    continue
+                down, unknown = self.summary(lb.spec)
+                seen = msgspec.structs.replace(
+                    lb,
+                    targets=self.targets(lb),
+                    operating_state=operating_state(lb.spec, down, unknown)
+                    if lb.was_active
+                    else lb.operating_state,
+                )
+                if seen != lb:
+                    rows.save(connection, seen, self._clock.now())
+                    saved += 1
+        return saved
+
+    def _status(self, target: Target, key: ProbeKey | None, asked_at: datetime) -> TargetStatus:
+        result = ProbeResult(None, "unprobed", asked_at) if key is None else self._result(key)
+        return TargetStatus(
+            ip=target.ip,
+            port=target.port,
+            health=_HEALTH[result.healthy],
+            reason=result.reason,
+            since=result.since,
+        )
+
+    def _result(self, key: ProbeKey) -> ProbeResult:
+        assert self._probes is not None, "connect a prober first"
+        return self._probes.result(key)
+
+    def _states(self, keys: Iterable[ProbeKey]) -> set[bool | None]:
+        return {self._result(key).healthy for key in keys}
+
+    def _down(self, lb_id: str) -> frozenset[ProbeKey] | None:
+        """Return what must be down, None while that can't be known (just after a restart)."""
+        told = self._told.get(lb_id)
+        down = set()
+        for key in self._keys[lb_id]:
+            healthy = self._result(key).healthy
+            if healthy is None and told is None:
+                return None
+            if healthy is False or (healthy is None and told is not None and key in told):
+                down.add(key)
+        return frozenset(down)
+
+    def _set_keys(self, lb_id: str, keys: frozenset[ProbeKey]) -> bool:
+        """Note what `lb_id` needs; say whether a probe must be started."""
+        before = self._keys.get(lb_id, frozenset())
+        self._keys[lb_id] = keys
+        for key in before - keys:
+            self._users[key].discard(lb_id)
+            if not self._users[key]:
+                del self._users[key]
+        new = False
+        for key in keys - before:
+            new = new or key not in self._users
+            self._users[key].add(lb_id)
+        return new
+
+    def _watch(self) -> None:
+        assert self._probes is not None, "connect a prober first"
+        with self._changed:
+            keys = frozenset(self._users)
+        self._probes.watch(keys)

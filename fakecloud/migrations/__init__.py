@@ -1,0 +1,1 @@
+"""Alembic migrations; `alembic check` in the tests keeps them equal to `tables`."""

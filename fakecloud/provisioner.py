@@ -1,0 +1,315 @@
+"""What the cloud does about wishes: claim one due load balancer, make it so, tell the result.
+
+A worker holds a lease while it works, with an epoch that fences everything it writes: to the
+store, and to the data plane. One that dies or sleeps past its lease loses nothing: the row is
+still due and another worker does the same, idempotent work. Turns of the loop are `step()`.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from fakecloud import lifecycle
+from fakecloud.clock import Clock
+from fakecloud.errors import DataPlaneError, Permanent, StaleEpoch
+from fakecloud.health import Health
+from fakecloud.lifecycle import Event
+from fakecloud.model import (
+    Address,
+    Condition,
+    Desired,
+    ErrorNote,
+    LoadBalancer,
+    OperatingState,
+    OperationStatus,
+    ProbeKey,
+    State,
+    operating_state,
+)
+from fakecloud.store import addresses as address_rows
+from fakecloud.store import load_balancers as rows
+from fakecloud.store import operations
+from fakecloud.store import usage as usage_rows
+from fakecloud.store.database import Connection, Database
+
+log = structlog.get_logger()
+
+
+class DataPlane(Protocol):
+    """What runs load balancers. Every call is idempotent, fenced by epoch, and may block a while.
+
+    Raises: Transient (try again), Permanent (until the wish changes), StaleEpoch (lease lost).
+    """
+
+    def apply(self, desired: Desired) -> None:
+        """Make the data plane run exactly `desired`; on an error the last good one serves on."""
+
+    def set_down(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
+        """Take these targets out of service, and all others in; nothing if `lb_id` isn't run."""
+
+    def remove(self, lb_id: str, epoch: int) -> None:
+        """End the load balancer and leave nothing of it."""
+
+    def serving(self, lb_id: str) -> bool:
+        """Say whether a process runs it now."""
+
+
+class HostAddresses(Protocol):
+    """Puts addresses of `interface` pools onto this host; loopback ones are there anyway."""
+
+    def ensure(self, lb_id: str, addresses: tuple[Address, ...]) -> None:
+        """Make this host answer for these addresses. Raises: Transient, Permanent."""
+
+    def prune(self, lb_id: str, addresses: tuple[Address, ...]) -> None:
+        """Stop answering for all addresses of the load balancer but these."""
+
+
+class Provisioner:
+    """Turns wishes into running load balancers, one `step()` after the other, in any thread."""
+
+    def __init__(
+        self,
+        database: Database,
+        dataplane: DataPlane,
+        addresses: HostAddresses,
+        health: Health,
+        clock: Clock,
+        *,
+        owner: str,
+        lease_s: float,
+        rng: random.Random,
+    ) -> None:
+        """Claim rows as `owner`, for `lease_s` seconds each."""
+        self._database = database
+        self._dataplane = dataplane
+        self._addresses = addresses
+        self._health = health
+        self._clock = clock
+        self._owner = owner
+        self._lease_s = lease_s
+        self._rng = rng
+
+    def step(self) -> bool:
+        """Bring one due load balancer one step further; False if none was due."""
+        claimed = self._claim()
+        if claimed is None:
+            return False
+        bound = log.bind(lb=claimed.name, lb_id=claimed.id, generation=claimed.generation)
+        try:
+            if claimed.state is State.DELETING:
+                self._remove(claimed)
+            else:
+                self._apply(claimed)
+        except StaleEpoch:
+            bound.warning("lease_lost", epoch=claimed.lease_epoch)
+        except DataPlaneError as error:
+            bound.warning("provisioning_failed", code=error.code, reason=error.message)
+            self._finish(claimed, error)
+        else:
+            bound.info("load_balancer_converged", removed=claimed.state is State.DELETING)
+            self._finish(claimed, None)
+        return True
+
+    def recover(self, lost: Collection[LoadBalancer]) -> None:
+        """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
+        with self._database.write() as connection:
+            rows.release_all(connection, self._owner)
+            now = self._clock.now()
+            for lb in lost:
+                event = Event.HOST_LOST
+                if lb.state in (State.ACTIVE, State.UPDATING) or (
+                    lb.state is State.ERROR and lb.was_active
+                ):
+                    state = lifecycle.next_state(lb.state, event, was_active=lb.was_active)
+                    rows.save(
+                        connection,
+                        msgspec.structs.replace(
+                            lb, state=state, attempts=0, due_at=now, asked_at=now
+                        ),
+                        now,
+                    )
+
+    def _claim(self) -> LoadBalancer | None:
+        with self._database.read() as connection:
+            due = rows.next_due(connection)
+        if due is None or due > self._clock.now():
+            return None  # a look without the write lock, which an idle cloud need not take
+        with self._database.write() as connection:
+            now = self._clock.now()
+            lb = rows.claim(connection, self._owner, now, self._lease_s)
+            if lb is None:
+                return None
+            if lb.state is State.ERROR:
+                state = lifecycle.next_state(State.ERROR, Event.RETRIED, was_active=lb.was_active)
+                lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=now)
+            state = lifecycle.next_state(lb.state, Event.CLAIMED)
+            if state is not lb.state:
+                lb = rows.save(connection, msgspec.structs.replace(lb, state=state), now)
+            return lb
+
+    def _apply(self, lb: LoadBalancer) -> None:
+        self._addresses.ensure(lb.id, lb.addresses)
+        down = self._health.settle(lb)
+        self._dataplane.apply(
+            Desired(
+                lb_id=lb.id,
+                epoch=lb.lease_epoch,
+                generation=lb.generation,
+                spec=lb.spec,
+                addresses=lb.addresses,
+                down=down,
+            )
+        )
+        self._addresses.prune(lb.id, lb.addresses)
+
+    def _remove(self, lb: LoadBalancer) -> None:
+        self._health.forget(lb.id)
+        self._dataplane.remove(lb.id, lb.lease_epoch)
+        self._addresses.prune(lb.id, ())
+
+    def _finish(self, claimed: LoadBalancer, error: DataPlaneError | None) -> None:
+        """Write the result, unless the lease went to another worker meanwhile."""
+        with self._database.write() as connection:
+            lb = rows.get(connection, claimed.pk)
+            if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
+                log.warning("lease_lost", lb_id=claimed.id, epoch=claimed.lease_epoch)
+                return
+            now = self._clock.now()
+            if error is not None:
+                lb = self._failed(connection, claimed, lb, error, now)
+            elif claimed.state is State.DELETING:
+                lb = _removed(connection, lb, now)
+            elif lb.state is not State.DELETING:
+                lb = self._applied(connection, claimed, lb, now)
+            rows.save(connection, lb, now)
+
+    def _applied(
+        self, connection: Connection, claimed: LoadBalancer, lb: LoadBalancer, now: datetime
+    ) -> LoadBalancer:
+        """T3, T3', T7: the data plane runs the claimed generation."""
+        newest = claimed.generation == lb.generation
+        event = Event.APPLIED if newest else Event.APPLIED_OLDER
+        operations.end(
+            connection,
+            lb.id,
+            up_to_generation=claimed.generation,
+            status=OperationStatus.SUCCEEDED,
+            latest=lb.operation if newest else None,
+            now=now,
+        )
+        if not lb.was_active:
+            usage_rows.open(connection, lb, now)
+        down, unknown = self._health.summary(lb.spec)
+        return msgspec.structs.replace(
+            lb,
+            state=lifecycle.next_state(lb.state, event),
+            observed_generation=claimed.generation,
+            was_active=True,
+            attempts=0,
+            due_at=None if newest else now,
+            last_error=None,
+            operating_state=operating_state(lb.spec, down, unknown),
+            targets=self._health.targets(lb),
+            conditions=_ready(lb, now),
+        )
+
+    def _failed(
+        self,
+        connection: Connection,
+        claimed: LoadBalancer,
+        lb: LoadBalancer,
+        error: DataPlaneError,
+        now: datetime,
+    ) -> LoadBalancer:
+        """T4, T5, T8, T11: say why, and decide whether and when to try again."""
+        note = ErrorNote(code=error.code, message=error.message, at=now)
+        attempts = lb.attempts + 1
+        pause = timedelta(seconds=lifecycle.backoff_s(attempts, self._rng.random()))
+        if lb.state is State.DELETING or claimed.generation != lb.generation:
+            pause = pause if lb.state is claimed.state else timedelta()
+            return msgspec.structs.replace(
+                lb, attempts=attempts, due_at=now + pause, last_error=note
+            )
+        age_s = (now - lb.asked_at).total_seconds()
+        if not isinstance(error, Permanent) and not lifecycle.gives_up(attempts, age_s):
+            return msgspec.structs.replace(
+                lb,
+                state=lifecycle.next_state(lb.state, Event.FAILED),
+                attempts=attempts,
+                due_at=now + pause,
+                last_error=note,
+                conditions=_not_ready(lb, note, now),
+            )
+        operations.end(
+            connection,
+            lb.id,
+            up_to_generation=lb.generation,
+            status=OperationStatus.FAILED,
+            error=note,
+            now=now,
+        )
+        return msgspec.structs.replace(
+            lb,
+            state=lifecycle.next_state(lb.state, Event.GAVE_UP),
+            attempts=attempts,
+            due_at=now + timedelta(seconds=lifecycle.ERROR_RETRY_S),
+            last_error=note,
+            conditions=_not_ready(lb, note, now),
+        )
+
+
+def _removed(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
+    """T12: nothing of it is left; the addresses rest, the bill ends."""
+    usage_rows.close(connection, lb.id, now)
+    address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
+    operations.end(
+        connection,
+        lb.id,
+        up_to_generation=lb.generation,
+        status=OperationStatus.SUCCEEDED,
+        latest=lb.operation,
+        now=now,
+    )
+    return msgspec.structs.replace(
+        lb,
+        state=lifecycle.next_state(lb.state, Event.REMOVED),
+        operating_state=OperatingState.OFFLINE,
+        due_at=None,
+        deleted_at=now,
+        last_error=None,
+    )
+
+
+def _condition(lb: LoadBalancer, new: Condition) -> tuple[Condition, ...]:
+    """Return the conditions with `new`; its transition time moves only when the status does."""
+    for old in lb.conditions:
+        if old.type == new.type and old.status == new.status:
+            new = msgspec.structs.replace(new, last_transition_time=old.last_transition_time)
+    return (new, *(c for c in lb.conditions if c.type != new.type))
+
+
+def _ready(lb: LoadBalancer, now: datetime) -> tuple[Condition, ...]:
+    return _condition(
+        lb,
+        Condition(type="DataPlaneReady", status="True", reason="Applied", last_transition_time=now),
+    )
+
+
+def _not_ready(lb: LoadBalancer, note: ErrorNote, now: datetime) -> tuple[Condition, ...]:
+    reason = "".join(part.capitalize() for part in note.code.split("_"))
+    return _condition(
+        lb,
+        Condition(
+            type="DataPlaneReady",
+            status="False",
+            reason=reason,
+            message=note.message,
+            last_transition_time=now,
+        ),
+    )

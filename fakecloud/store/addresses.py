@@ -1,0 +1,66 @@
+"""Which address belongs to which load balancer; a released one rests before it is given again."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Connection, or_, select, update
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from fakecloud.model import Address
+from fakecloud.tables import address as table
+
+
+def last_given(connection: Connection, pool: str, family: str) -> str | None:
+    """Return the address given most recently from a pool."""
+    ip: str | None = connection.execute(
+        select(table.c.ip)
+        .where(table.c.pool == pool, table.c.family == family)
+        .order_by(table.c.given_at.desc())
+        .limit(1)
+    ).scalar_one_or_none()
+    return ip
+
+
+def is_taken(connection: Connection, ip: str, rested_since: datetime) -> bool:
+    """Say whether `ip` belongs to somebody, or was released after `rested_since`."""
+    row = connection.execute(
+        select(table.c.ip).where(
+            table.c.ip == ip,
+            or_(table.c.load_balancer_id.is_not(None), table.c.released_at > rested_since),
+        )
+    ).first()
+    return row is not None
+
+
+def owner(connection: Connection, ip: str) -> str | None:
+    """Return the id of the load balancer that has `ip`."""
+    id: str | None = connection.execute(
+        select(table.c.load_balancer_id).where(table.c.ip == ip)
+    ).scalar_one_or_none()
+    return id
+
+
+def give(connection: Connection, address: Address, load_balancer_id: str, now: datetime) -> bool:
+    """Give a free address to a load balancer; False if somebody else was faster."""
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    values = {"load_balancer_id": load_balancer_id, "given_at": now, "released_at": None}
+    row = {"ip": address.ip, "pool": address.pool, "family": address.family, **values}
+    result = connection.execute(
+        insert(table)
+        .values(row)
+        .on_conflict_do_update(
+            index_elements=[table.c.ip], set_=row, where=table.c.load_balancer_id.is_(None)
+        )
+    )
+    return result.rowcount == 1
+
+
+def take_back(connection: Connection, load_balancer_id: str, ips: list[str], now: datetime) -> None:
+    """Release these addresses of a load balancer."""
+    connection.execute(
+        update(table)
+        .where(table.c.load_balancer_id == load_balancer_id, table.c.ip.in_(ips))
+        .values(load_balancer_id=None, released_at=now)
+    )

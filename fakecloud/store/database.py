@@ -1,0 +1,179 @@
+"""The database: SQLite (WAL, one writer at a time) or PostgreSQL, behind the same transactions."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any, Final
+
+import msgspec
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Connection as Connection
+from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+
+from fakecloud.errors import StartError, Unavailable
+
+BUSY_TIMEOUT_MS: Final = 5000
+_MIGRATION_LOCK: Final = 0x66616B65  # advisory lock on PostgreSQL while migrating
+
+
+class Database:
+    """Transactions for reading and writing, and a call to every listener after each commit."""
+
+    def __init__(self, url: str) -> None:
+        """Open (and for SQLite lock) the database. Raises: StartError with the reason."""
+        self.url = _parse(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        self._writer = RLock()
+        self._listeners: list[Callable[[], None]] = []
+        self._lock_file = _lock(self.url) if self.is_sqlite else None
+        self.engine = _engine(self.url, self.is_sqlite)
+        self._writes = self.engine.execution_options(fakecloud_write=True)
+
+    def on_commit(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after every committed write; it must return at once."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Run the block in one transaction, committed at its end, rolled back on any error.
+
+        Raises: Unavailable when the database is locked, full or gone.
+        """
+        try:
+            if self.is_sqlite:
+                with self._writer, self._writes.begin() as connection:
+                    yield connection
+            else:
+                with self._writes.begin() as connection:
+                    yield connection
+        except DBAPIError as error:
+            raise _unavailable(error) from error
+        for listener in self._listeners:
+            listener()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Run the block on a consistent snapshot. Raises: Unavailable."""
+        try:
+            with self.engine.connect() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _unavailable(error) from error
+
+    def migrate(self) -> None:
+        """Bring the schema to the newest version, one process at a time. Raises: StartError."""
+        try:
+            with self.engine.begin() as connection:
+                if not self.is_sqlite:
+                    connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                command.upgrade(alembic_config(connection), "head")
+        except SQLAlchemyError as error:
+            raise StartError(f"the database can't be used: {_reason(error)}") from error
+
+    def close(self) -> None:
+        """Give back connections and the lock."""
+        self.engine.dispose()
+        if self._lock_file is not None:
+            self._lock_file.close()
+
+
+def alembic_config(connection: Connection | None = None) -> Config:
+    """Return alembic's configuration for our migrations, on `connection` if given."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent.parent / "migrations"))
+    config.attributes["connection"] = connection
+    return config
+
+
+def _parse(url: str) -> URL:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise StartError("--database is not a URL such as sqlite:////path/to/file.db") from None
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise StartError(f"--database: {parsed.get_backend_name()} is not sqlite or postgresql")
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
+def _lock(url: URL) -> Any:
+    """Hold an exclusive lock beside the file, so that a second server can't open the database."""
+    if not url.database or url.database == ":memory:":
+        return None
+    path = Path(url.database + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = path.open("w")
+    except OSError as error:
+        raise StartError(f"{path.parent}: can't write there: {error.strerror}") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        handle.close()
+        raise StartError(
+            f"{url.database} is in use by another server; stop it or give another --state-dir"
+        ) from None
+    return handle
+
+
+def _encode(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _engine(url: URL, is_sqlite: bool) -> Engine:
+    options: dict[str, Any] = {"json_serializer": _encode, "json_deserializer": msgspec.json.decode}
+    if not is_sqlite:
+        options |= {
+            "pool_size": 16,
+            "max_overflow": 16,
+            "pool_timeout": 5,
+            "pool_pre_ping": True,
+            "connect_args": {
+                "connect_timeout": 5,
+                "options": "-c statement_timeout=5000 -c lock_timeout=5000 "
+                "-c idle_in_transaction_session_timeout=5000",
+            },
+        }
+        return create_engine(url, **options)
+    options |= {"pool_size": 32, "max_overflow": 32, "pool_timeout": 5}
+    engine = create_engine(url, connect_args={"check_same_thread": False}, **options)
+    event.listen(engine, "connect", _configure_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _configure_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        f"busy_timeout={BUSY_TIMEOUT_MS}",
+        "foreign_keys=ON",
+    ):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """Take the write lock at once where we write: an upgrade in the middle could deadlock."""
+    writes = connection.get_execution_options().get("fakecloud_write", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """Return the driver's own words, on one line, without SQL or parameters."""
+    original = getattr(error, "orig", None) or error
+    return " ".join(str(original).split())[:300]
+
+
+def _unavailable(error: DBAPIError) -> Unavailable:
+    return Unavailable(f"the database can't be used now: {_reason(error)}")

@@ -1,0 +1,93 @@
+"""Resource versions and the event history: what happened, in the order of commits."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, delete, func, insert, select, update
+
+from fakecloud.tables import event, version
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one object; `object` is its API document, already encoded."""
+
+    resource_version: int
+    project: str
+    type: str
+    kind: str
+    object_id: str
+    object: str
+
+
+def next_version(connection: Connection) -> int:
+    """Return the next resource version; holds the row until commit, which orders the commits."""
+    statement = update(version).values(value=version.c.value + 1).returning(version.c.value)
+    value: int = connection.execute(statement).scalar_one()
+    return value
+
+
+def current_version(connection: Connection) -> int:
+    """Return the newest committed resource version."""
+    value: int = connection.execute(select(version.c.value)).scalar_one()
+    return value
+
+
+def append(
+    connection: Connection,
+    *,
+    resource_version: int,
+    project: str,
+    type: str,
+    kind: str,
+    object_id: str,
+    document: dict[str, Any],
+    at: datetime,
+) -> None:
+    """Record a change in the transaction that makes it."""
+    connection.execute(
+        insert(event).values(
+            resource_version=resource_version,
+            project=project,
+            type=type,
+            kind=kind,
+            object_id=object_id,
+            object=msgspec.json.encode(document).decode(),
+            at=at,
+        )
+    )
+
+
+def since(connection: Connection, after: int, limit: int) -> list[Event]:
+    """Return up to `limit` events with a resource version above `after`, ascending."""
+    rows = connection.execute(
+        select(event)
+        .where(event.c.resource_version > after)
+        .order_by(event.c.resource_version)
+        .limit(limit)
+    )
+    return [
+        Event(
+            resource_version=row.resource_version,
+            project=row.project,
+            type=row.type,
+            kind=row.kind,
+            object_id=row.object_id,
+            object=row.object,
+        )
+        for row in rows
+    ]
+
+
+def oldest(connection: Connection) -> int:
+    """Return the resource version before the oldest kept event: the earliest usable `since`."""
+    first = connection.execute(select(func.min(event.c.resource_version))).scalar_one()
+    return current_version(connection) if first is None else first - 1
+
+
+def trim(connection: Connection, keep: int) -> int:
+    """Forget all but the newest `keep` versions of history; return how many events went."""
+    floor = current_version(connection) - keep
+    return connection.execute(delete(event).where(event.c.resource_version <= floor)).rowcount

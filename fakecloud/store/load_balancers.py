@@ -1,0 +1,172 @@
+"""Rows of load balancers. Every saved change takes a resource version and leaves an event."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+
+from fakecloud import documents
+from fakecloud.model import LoadBalancer, State
+from fakecloud.store import events
+from fakecloud.tables import load_balancer as table
+
+_JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
+_COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
+
+
+def _value(row: Row[Any]) -> LoadBalancer:
+    return msgspec.convert(dict(row._mapping), LoadBalancer)
+
+
+def _values(lb: LoadBalancer) -> dict[str, Any]:
+    values: dict[str, Any] = {name: getattr(lb, name) for name in lb.__struct_fields__}
+    for name in _JSON_FIELDS:
+        values[name] = msgspec.to_builtins(values[name])
+    return values
+
+
+def create(connection: Connection, lb: LoadBalancer) -> LoadBalancer:
+    """Insert `lb` with its ADDED event; return it with `pk` and `resource_version` set."""
+    version = events.next_version(connection)
+    lb = msgspec.structs.replace(lb, resource_version=version)
+    values = _values(lb)
+    del values["pk"]
+    pk = connection.execute(insert(table).values(values).returning(table.c.pk)).scalar_one()
+    lb = msgspec.structs.replace(lb, pk=pk)
+    _record(connection, lb, "ADDED")
+    return lb
+
+
+def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
+    """Write `lb` with its event; return it with the new `resource_version` and `updated_at`.
+
+    The event is DELETED when the state is, else MODIFIED. The caller read `lb` in the same
+    transaction (`for_update`), so nothing is overwritten.
+    """
+    version = events.next_version(connection)
+    lb = msgspec.structs.replace(lb, resource_version=version, updated_at=now)
+    values = _values(lb)
+    connection.execute(update(table).where(table.c.pk == lb.pk).values(values))
+    _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
+    return lb
+
+
+def _record(connection: Connection, lb: LoadBalancer, type: str) -> None:
+    events.append(
+        connection,
+        resource_version=lb.resource_version,
+        project=lb.project,
+        type=type,
+        kind="load_balancer",
+        object_id=lb.id,
+        document=documents.load_balancer(lb),
+        at=lb.updated_at,
+    )
+
+
+def find(
+    connection: Connection, project: str, name: str, *, for_update: bool = False
+) -> LoadBalancer | None:
+    """Return the living load balancer of that name or id, None if there is none."""
+    statement = select(*_COLUMNS).where(
+        table.c.project == project,
+        or_(table.c.name == name, table.c.id == name),
+        table.c.deleted_at.is_(None),
+    )
+    row = connection.execute(statement.with_for_update() if for_update else statement).first()
+    return None if row is None else _value(row)
+
+
+def get(connection: Connection, pk: int) -> LoadBalancer | None:
+    """Return the load balancer with that key, locked until the transaction ends."""
+    row = connection.execute(select(*_COLUMNS).where(table.c.pk == pk).with_for_update()).first()
+    return None if row is None else _value(row)
+
+
+def by_id(connection: Connection, id: str) -> LoadBalancer | None:
+    """Return the load balancer with that id, locked until the transaction ends."""
+    row = connection.execute(select(*_COLUMNS).where(table.c.id == id).with_for_update()).first()
+    return None if row is None else _value(row)
+
+
+def page(connection: Connection, project: str, *, after: int, limit: int) -> list[LoadBalancer]:
+    """Return up to `limit` living load balancers of a project with a key above `after`."""
+    rows = connection.execute(
+        select(*_COLUMNS)
+        .where(table.c.project == project, table.c.deleted_at.is_(None), table.c.pk > after)
+        .order_by(table.c.pk)
+        .limit(limit)
+    )
+    return [_value(row) for row in rows]
+
+
+def living(connection: Connection, project: str | None = None) -> list[LoadBalancer]:
+    """Return every load balancer that isn't deleted, of one project or of all."""
+    statement = select(*_COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
+    if project is not None:
+        statement = statement.where(table.c.project == project)
+    return [_value(row) for row in connection.execute(statement)]
+
+
+def claim(connection: Connection, owner: str, now: datetime, lease_s: float) -> LoadBalancer | None:
+    """Lease the load balancer that is due longest, with a new epoch; None if nothing is due.
+
+    On PostgreSQL rows that another worker is just claiming are skipped.
+    """
+    due = (
+        select(table.c.pk)
+        .where(
+            and_(
+                table.c.due_at <= now,
+                or_(table.c.lease_until.is_(None), table.c.lease_until < now),
+            )
+        )
+        .order_by(table.c.due_at)
+        .limit(1)
+        .with_for_update(skip_locked=True)
+    )
+    pk = connection.execute(due).scalar_one_or_none()
+    if pk is None:
+        return None
+    row = connection.execute(
+        update(table)
+        .where(table.c.pk == pk)
+        .values(
+            lease_owner=owner,
+            lease_until=now + timedelta(seconds=lease_s),
+            lease_epoch=table.c.lease_epoch + 1,
+        )
+        .returning(*_COLUMNS)
+    ).one()
+    return _value(row)
+
+
+def release(connection: Connection, pk: int, epoch: int) -> bool:
+    """End the lease of `epoch`; False if it is no longer ours (a newer epoch exists)."""
+    result = connection.execute(
+        update(table)
+        .where(table.c.pk == pk, table.c.lease_epoch == epoch)
+        .values(lease_owner=None, lease_until=None)
+    )
+    return result.rowcount == 1
+
+
+def release_all(connection: Connection, owner: str) -> None:
+    """End every lease that an earlier life of `owner` held: its work died with it."""
+    connection.execute(
+        update(table).where(table.c.lease_owner == owner).values(lease_owner=None, lease_until=None)
+    )
+
+
+def next_due(connection: Connection) -> datetime | None:
+    """Return when the next unleased load balancer is due, None if none ever is."""
+    moment: datetime | None = connection.execute(
+        select(table.c.due_at)
+        .where(table.c.due_at.is_not(None), table.c.lease_owner.is_(None))
+        .order_by(table.c.due_at)
+        .limit(1)
+    ).scalar_one_or_none()
+    return moment

@@ -1,0 +1,188 @@
+"""Every table of the cloud, on one page. `alembic check` keeps the migrations equal to it.
+
+Times are microseconds since the epoch, so that both databases sort and compare them alike; the
+column type turns them into aware UTC datetimes. JSON columns hold values of `model`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    TypeDecorator,
+    text,
+)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+metadata: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware datetime, stored as integer microseconds since the epoch."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """Return microseconds; refuse naive datetimes."""
+        if value is None:
+            return None
+        assert value.tzinfo is not None, "naive datetime"
+        return (value - _EPOCH) // timedelta(microseconds=1)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        """Return an aware UTC datetime."""
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+_Key = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER autoincrements there
+
+load_balancer = Table(
+    "load_balancer",
+    metadata,
+    Column("pk", _Key, primary_key=True, autoincrement=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("annotations", JSON, nullable=False),
+    Column("spec", JSON, nullable=False),
+    Column("addresses", JSON, nullable=False),
+    Column("generation", BigInteger, nullable=False),
+    Column("observed_generation", BigInteger, nullable=False),
+    Column("resource_version", BigInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("operating_state", Text, nullable=False),
+    Column("conditions", JSON, nullable=False),
+    Column("targets", JSON, nullable=False),
+    Column("last_error", JSON(none_as_null=True)),
+    Column("operation", Text, nullable=False),
+    Column("was_active", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", UtcDateTime),
+    Column("lease_owner", Text),
+    Column("lease_until", UtcDateTime),
+    Column("lease_epoch", BigInteger, nullable=False),
+    Column("asked_at", UtcDateTime, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("deleted_at", UtcDateTime),
+    Index(
+        "uq_load_balancer_live_name",
+        "project",
+        "name",
+        unique=True,
+        sqlite_where=text("deleted_at IS NULL"),
+        postgresql_where=text("deleted_at IS NULL"),
+    ),
+    Index(
+        "ix_load_balancer_due",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+)
+
+address = Table(
+    "address",
+    metadata,
+    Column("ip", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("family", Text, nullable=False),
+    Column("load_balancer_id", Text, ForeignKey("load_balancer.id")),
+    Column("given_at", UtcDateTime, nullable=False),
+    Column("released_at", UtcDateTime),
+    Index("ix_address_pool_given_at", "pool", "family", "given_at"),
+    Index("ix_address_load_balancer_id", "load_balancer_id"),
+)
+
+operation = Table(
+    "operation",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("target", Text, nullable=False),
+    Column("target_id", Text, nullable=False),
+    Column("target_generation", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("resource_version", BigInteger, nullable=False),
+    Column("error", JSON(none_as_null=True)),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("ix_operation_target_id_status", "target_id", "status"),
+    Index("ix_operation_project_created_at", "project", "created_at"),
+)
+
+# The row lock on `version` makes the order of versions the order of commits on PostgreSQL too,
+# so that a reader that has seen version n has seen everything up to n.
+version = Table(
+    "version",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("value", BigInteger, nullable=False),
+)
+
+event = Table(
+    "event",
+    metadata,
+    Column("resource_version", _Key, primary_key=True, autoincrement=False),
+    Column("project", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("object_id", Text, nullable=False),
+    Column("object", Text, nullable=False),  # the API document as it was, already encoded
+    Column("at", UtcDateTime, nullable=False),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("hash", Text, nullable=False, unique=True),
+    Column("prefix", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+usage_interval = Table(
+    "usage_interval",
+    metadata,
+    Column("pk", _Key, primary_key=True, autoincrement=True),
+    Column("load_balancer_id", Text, ForeignKey("load_balancer.id"), nullable=False),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    Index(
+        "uq_usage_interval_open",
+        "load_balancer_id",
+        unique=True,
+        sqlite_where=text("ended_at IS NULL"),
+        postgresql_where=text("ended_at IS NULL"),
+    ),
+    Index("ix_usage_interval_project_ended_at", "project", "ended_at"),
+)

@@ -1,0 +1,254 @@
+"""The watch hub: one reader of the event history feeds every watcher from memory.
+
+A watcher starts from a resource version and gets every later event of its project, once and in
+order. Each has a bounded queue; one that reads too slowly is told 410 and lists again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from fakecloud import documents
+from fakecloud.errors import TooManyWatches, Unavailable, WatchExpired
+from fakecloud.store import events, load_balancers, operations
+from fakecloud.store.database import Connection, Database
+from fakecloud.store.events import Event
+
+BATCH: Final = 1000
+QUEUE: Final = 10_000
+IDLE_POLL_S: Final = 1.0
+
+T = TypeVar("T")
+
+log = structlog.get_logger()
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a watch: a change, a BOOKMARK, or the ERROR that ends it. `text` is JSON."""
+
+    type: str
+    resource_version: int
+    project: str = ""
+    kind: str = ""
+    object_id: str = ""
+    text: str
+
+
+def frame_of(event: Event) -> Frame:
+    """Return the frame of an event; built once, shared by all watchers."""
+    return Frame(
+        type=event.type,
+        resource_version=event.resource_version,
+        project=event.project,
+        kind=event.kind,
+        object_id=event.object_id,
+        text=f'{{"type":"{event.type}","resource_version":"{event.resource_version}",'
+        f'"kind":"{event.kind}","object":{event.object}}}',
+    )
+
+
+def bookmark(resource_version: int, *, initial: bool = False) -> Frame:
+    """Return a frame that says "you have seen everything up to here"."""
+    mark = ',"initial":true' if initial else ""
+    return Frame(
+        type="BOOKMARK",
+        resource_version=resource_version,
+        text=f'{{"type":"BOOKMARK","resource_version":"{resource_version}"{mark}}}',
+    )
+
+
+def expired(resource_version: int) -> Frame:
+    """Return the frame that ends a watch which can't be continued without a gap."""
+    return Frame(
+        type="ERROR",
+        resource_version=resource_version,
+        text=f'{{"type":"ERROR","resource_version":"{resource_version}","code":410,'
+        '"reason":"watch_expired",'
+        '"message":"this watch fell behind the event history; list again"}',
+    )
+
+
+class Watcher:
+    """One subscription: a queue with a bound."""
+
+    def __init__(self, project: str, kinds: frozenset[str], since: int) -> None:
+        """Take events of `kinds` in `project` after `since`."""
+        self.project = project
+        self.kinds = kinds
+        self.seen = since
+        self.queue: deque[Frame] = deque()
+        self.overrun = False
+        self.ready = asyncio.Event()
+
+    def start_after(self, version: int) -> None:
+        """Drop what is at or before `version`: the reader has it from a list or the history."""
+        self.seen = max(self.seen, version)
+        self.queue = deque(frame for frame in self.queue if frame.resource_version > version)
+
+    def wants(self, frame: Frame) -> bool:
+        """Say whether a frame is about this watcher's project and kinds."""
+        return frame.project == self.project and frame.kind in self.kinds
+
+    def offer(self, frame: Frame) -> None:
+        """Take a frame; a watcher whose queue is full is overrun for good."""
+        if frame.resource_version <= self.seen or self.overrun:
+            return
+        self.seen = frame.resource_version
+        if not self.wants(frame):
+            return
+        if len(self.queue) >= QUEUE:
+            self.overrun = True
+            self.queue.clear()
+        else:
+            self.queue.append(frame)
+        self.ready.set()
+
+    async def frames(self, heartbeat_s: float) -> AsyncIterator[list[Frame]]:
+        """Yield what came, at least a bookmark every `heartbeat_s`; ends after an ERROR."""
+        while True:
+            try:
+                await asyncio.wait_for(self.ready.wait(), heartbeat_s)
+            except TimeoutError:
+                yield [bookmark(self.seen)]
+                continue
+            self.ready.clear()
+            if self.overrun:
+                yield [expired(self.seen)]
+                return
+            batch = list(self.queue)
+            self.queue.clear()
+            if batch:
+                yield batch
+
+
+class Hub:
+    """Reads the event history once for all watchers. Lives in one event loop."""
+
+    def __init__(self, database: Database, *, max_watches: int) -> None:
+        """Read `database` in threads, so that the loop never waits for a disk."""
+        self._database = database
+        self._max_watches = max_watches
+        self._watchers: set[Watcher] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._wake = asyncio.Event()
+        self.version = 0
+
+    def notify(self) -> None:
+        """Say that something was committed; from any thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._wake.set)
+
+    async def run(self) -> None:
+        """Feed the watchers until cancelled; a database that is away is asked again."""
+        self._loop = asyncio.get_running_loop()
+        self.version = await self._read(events.current_version)
+        while True:
+            try:
+                await self.step()
+                await asyncio.wait_for(self._wake.wait(), IDLE_POLL_S)
+            except TimeoutError:
+                continue
+            except Unavailable as error:
+                log.warning("watch_paused", reason=error.detail)
+                await asyncio.sleep(IDLE_POLL_S)
+
+    async def step(self) -> None:
+        """Hand every new event to every watcher."""
+        self._wake.clear()
+        while True:
+            batch = await self._since(self.version)
+            for event in batch:
+                shared = frame_of(event)
+                for watcher in self._watchers:
+                    watcher.offer(shared)
+                self.version = event.resource_version
+            if len(batch) < BATCH:
+                return
+
+    async def history(self, watcher: Watcher, since: int) -> list[Frame]:
+        """Return what `watcher` wants to know from after `since` up to now.
+
+        Raises: WatchExpired when the history starts later, or holds too much.
+        """
+        oldest = await self._read(events.oldest)
+        if since < oldest:
+            raise WatchExpired(
+                f"since={since} is older than the history, which starts at {oldest}; list again"
+            )
+        frames: list[Frame] = []
+        for _ in range(QUEUE // BATCH):
+            batch = await self._since(since)
+            if batch:
+                since = batch[-1].resource_version
+            frames.extend(frame for frame in map(frame_of, batch) if watcher.wants(frame))
+            if len(batch) < BATCH:
+                watcher.start_after(since)
+                return frames
+        raise WatchExpired(f"that is more than {QUEUE} events ago; list again")
+
+    async def snapshot(self, watcher: Watcher) -> list[Frame]:
+        """Return every living load balancer and running operation as ADDED, then a bookmark."""
+
+        def read(connection: Connection) -> tuple[int, list[Frame]]:
+            version = events.current_version(connection)
+            return version, list(_present(connection, watcher))
+
+        version, frames = await self._read(read)
+        watcher.start_after(version)
+        return [*frames, bookmark(version, initial=True)]
+
+    @contextmanager
+    def subscribed(
+        self, project: str, kinds: frozenset[str], since: int | None
+    ) -> Iterator[Watcher]:
+        """Give a Watcher that from now on misses nothing. Raises: TooManyWatches."""
+        if len(self._watchers) >= self._max_watches:
+            raise TooManyWatches(f"this server holds {self._max_watches} watches; try again later")
+        watcher = Watcher(project, kinds, self.version if since is None else since)
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    async def _since(self, version: int) -> list[Event]:
+        return await self._read(lambda connection: events.since(connection, version, BATCH))
+
+    async def _read(self, query: Callable[[Connection], T]) -> T:
+        def run() -> T:
+            with self._database.read() as connection:
+                return query(connection)
+
+        return await asyncio.to_thread(run)
+
+
+def _present(connection: Connection, watcher: Watcher) -> Iterator[Frame]:
+    if "load_balancer" in watcher.kinds:
+        for lb in load_balancers.living(connection, watcher.project):
+            document = documents.load_balancer(lb)
+            yield _added(watcher, "load_balancer", lb.resource_version, lb.id, document)
+    if "operation" in watcher.kinds:
+        for op in operations.running(connection, watcher.project):
+            document = documents.operation(op)
+            yield _added(watcher, "operation", op.resource_version, op.id, document)
+
+
+def _added(watcher: Watcher, kind: str, version: int, id: str, document: object) -> Frame:
+    return frame_of(
+        Event(
+            resource_version=version,
+            project=watcher.project,
+            type="ADDED",
+            kind=kind,
+            object_id=id,
+            object=msgspec.json.encode(document).decode(),
+        )
+    )
