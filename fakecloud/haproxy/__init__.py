@@ -1,0 +1,15 @@
+"""Load balancers as HAProxy processes.
+
+dataplane   the front: many load balancers on one host, adopted, watched, swept
+instance    one load balancer: what runs becomes what is desired, and is kept so
+watch       notices ended processes and due work
+generation  one process of a load balancer, from its files to its end
+changes     what a running process can be told, and what takes a new one (pure)
+config      a desired load balancer as a typed configuration and as text (pure)
+words       the one type of text that may reach HAProxy (pure)
+process     door: start, recognise, signal, end
+runtime     door: the stats socket
+state       the load balancer's directory
+
+dataplane → instance | watch → generation → changes | process | runtime | state → config → words
+"""

@@ -1,0 +1,138 @@
+"""What to tell a running HAProxy so that it becomes another configuration, if that can be told.
+
+Servers (added, removed, state, weight) and allowed networks change at run time and lose no
+connection. Everything else takes a new generation of the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from fakecloud.haproxy import config, words
+
+# `srv_admin_state` of `show servers state`: forced, inherited and by-the-file maintenance,
+# forced and inherited drain. Source: HAProxy management guide, section 9.3.
+_NOT_READY: Final = 0x01 | 0x02 | 0x08 | 0x10 | 0x20
+
+
+class Swap(msgspec.Struct, frozen=True):
+    """A new generation is needed; `reason` names the part that differs."""
+
+    reason: str
+
+
+class RuntimeChanges(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes for the runtime interface; falsy when there are none."""
+
+    added: tuple[tuple[config.Backend, config.Server], ...] = ()
+    removed: tuple[tuple[config.Backend, config.Server], ...] = ()
+    changed: tuple[tuple[config.Backend, config.Server, config.Server], ...] = ()
+    source_ranges: tuple[words.Word, ...] | None = None
+
+    def __bool__(self) -> bool:
+        """Return whether anything differs."""
+        return bool(self.added or self.removed or self.changed or self.source_ranges is not None)
+
+
+def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
+    """Return how to get from `old` to `new`."""
+    if old.frontends != new.frontends:
+        return Swap("frontends")
+    if old.max_connections != new.max_connections:
+        return Swap("max_connections")
+    if [_shape(backend) for backend in old.backends] != [_shape(b) for b in new.backends]:
+        return Swap("backends")
+    added, removed, changed = [], [], []
+    for before, after in zip(old.backends, new.backends, strict=True):
+        had = {server.name: server for server in before.servers}
+        wants = {server.name: server for server in after.servers}
+        added += [(after, wants[name]) for name in wants if name not in had]
+        removed += [(after, had[name]) for name in had if name not in wants]
+        changed += [
+            (after, had[name], wants[name])
+            for name in wants
+            if name in had and had[name] != wants[name]
+        ]
+    ranges = new.source_ranges if old.source_ranges != new.source_ranges else None
+    return RuntimeChanges(
+        added=tuple(added), removed=tuple(removed), changed=tuple(changed), source_ranges=ranges
+    )
+
+
+def observed(
+    assumed: config.Config, rows: Iterable[Mapping[str, str]], ranges: Iterable[str]
+) -> config.Config:
+    """Return `assumed` with the servers and networks that HAProxy says it has.
+
+    rows: `show servers state`, one mapping per server; ranges: the entries of `show acl`.
+    """
+    found: dict[str, list[config.Server]] = {}
+    for row in rows:
+        server = config.Server(
+            name=words.Word(row["srv_name"]),
+            address=config.endpoint(row["srv_addr"], int(row["srv_port"])),
+            weight=int(row["srv_uweight"]),
+            ready=not int(row["srv_admin_state"]) & _NOT_READY,
+        )
+        found.setdefault(row["be_name"], []).append(server)
+    backends = tuple(
+        msgspec.structs.replace(
+            backend,
+            servers=tuple(sorted(found.get(backend.name, ()), key=lambda server: server.name)),
+        )
+        for backend in assumed.backends
+    )
+    networks = tuple(sorted(words.Word(network) for network in ranges))
+    return msgspec.structs.replace(assumed, backends=backends, source_ranges=networks)
+
+
+def commands(changes: RuntimeChanges) -> list[tuple[words.Word, ...]]:
+    """Return the commands for the servers of `changes`, in order.
+
+    A removed server goes into maintenance first and is deleted if nothing uses it; else the
+    deletion is refused and has to be asked again later.
+    """
+    told: list[tuple[words.Word, ...]] = []
+    for backend, server in changes.added:
+        options = config.server_options(backend, server)
+        told.append((*words.line("add", "server", server_id(backend, server)), *options))
+        if server.ready:
+            told.append(state(backend, server, ready=True))
+    for backend, before, after in changes.changed:
+        if before.weight != after.weight:
+            name = server_id(backend, after)
+            told.append(words.line("set", "server", name, "weight", after.weight))
+        if before.ready != after.ready:
+            told.append(state(backend, after, ready=after.ready))
+    for backend, server in changes.removed:
+        told.append(state(backend, server, ready=False))
+        told.append(delete(backend, server))
+    return told
+
+
+def server_id(backend: config.Backend, server: config.Server) -> words.Word:
+    """Return how commands name a server."""
+    return words.Word(f"{backend.name}/{server.name}")
+
+
+def state(backend: config.Backend, server: config.Server, *, ready: bool) -> tuple[words.Word, ...]:
+    """Return the command that lets a server take new connections, or none."""
+    wish = "ready" if ready else "maint"
+    return words.line("set", "server", server_id(backend, server), "state", wish)
+
+
+def delete(backend: config.Backend, server: config.Server) -> tuple[words.Word, ...]:
+    """Return the command that forgets a server; refused while connections use it."""
+    return words.line("del", "server", server_id(backend, server))
+
+
+def cut(backend: config.Backend, server: config.Server) -> tuple[words.Word, ...]:
+    """Return the command that ends every connection to a server."""
+    return words.line("shutdown", "sessions", "server", server_id(backend, server))
+
+
+def _shape(backend: config.Backend) -> config.Backend:
+    return msgspec.structs.replace(backend, servers=())

@@ -1,0 +1,247 @@
+"""The data plane: one HAProxy process per load balancer on this host."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import msgspec
+import structlog
+
+from fakecloud import clock, errors, model
+from fakecloud.haproxy import generation, instance, process, runtime, watch, words
+
+ADOPTERS: Final = 4
+_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+log = structlog.get_logger(__name__)
+
+
+class Adoption(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start found: ids still served, ids being started again, ids that were ended."""
+
+    adopted: frozenset[str] = frozenset()
+    restarted: frozenset[str] = frozenset()
+    orphans_removed: frozenset[str] = frozenset()
+
+
+class HaproxyDataPlane:
+    """Load balancers as HAProxy processes, which outlive this object and are taken back by the next.
+
+    state_dir: keeps `lb/<id>/` for every load balancer. runtime_dir: keeps their sockets; short.
+    haproxy: program, by name or path. run_as: user and group of the processes, for a server
+    that is root. on_crash: told the id after a crash, from a thread of the data plane.
+    Every method may be called from any thread; calls for one load balancer take turns.
+    Raises: StartError when HAProxy is missing or too old, or a directory can't be used.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        runtime_dir: Path,
+        time: clock.Clock,
+        *,
+        haproxy: str = "haproxy",
+        run_as: tuple[int, int] | None = None,
+        on_crash: Callable[[str], None] | None = None,
+    ) -> None:
+        self._host = generation.Host(
+            root=_private(state_dir.absolute() / "lb"),
+            runtime_dir=_private(_short(runtime_dir.absolute())),
+            program=process.find_program(haproxy),
+            clock=time,
+            connections=process.connection_budget(),
+            run_as=run_as,
+        )
+        self._on_crash = on_crash
+        self._lock = Lock()
+        self._instances: dict[str, instance.Instance] = {}
+        self._watch = watch.Watch(time, self._tend)
+
+    def apply(self, desired: model.Desired) -> None:
+        """Make the load balancer equal to `desired`; returns when it is. Repeating is harmless.
+
+        Raises: StaleEpoch when a newer epoch was seen; Permanent or Transient when it can't be
+        done, and then what served before still serves.
+        """
+        applied = False
+        while not applied:
+            with self._tended(desired.lb_id) as found:
+                applied = found.apply(desired)
+            if not applied:
+                self._drop(found)
+
+    def set_down(self, lb_id: str, down: frozenset[model.ProbeKey]) -> None:
+        """Let targets whose probe is in `down` take no new connection, all others do.
+
+        Probes of other load balancers are ignored, as is an unknown id.
+        Raises: Transient when HAProxy doesn't answer; the data plane itself repeats it.
+        """
+        with self._lock:
+            known = lb_id in self._instances
+        if known:
+            with self._tended(lb_id) as found:
+                found.set_down(down)
+
+    def remove(self, lb_id: str, epoch: int) -> None:
+        """End the load balancer and forget it; an unknown id is no error. Raises: StaleEpoch."""
+        with self._lock:
+            known = lb_id in self._instances
+        if not known and not self._host.directory(_checked(lb_id)).exists():
+            return
+        found = self._instance(lb_id)
+        found.remove(epoch)
+        self._drop(found)
+
+    def adopt(self, known: Collection[str]) -> Adoption:
+        """Take back what an earlier server left, at start, before any other call.
+
+        known: ids that shall exist. Those that serve are taken as they are; those that don't
+        are started from their files in the background; all others are ended and removed.
+        """
+        left = [entry.name for entry in self._host.root.iterdir() if entry.is_dir()]
+        with ThreadPoolExecutor(ADOPTERS, thread_name_prefix="haproxy-adopt") as pool:
+            ours = [lb_id for lb_id in left if lb_id in known and _ID.fullmatch(lb_id)]
+            served = dict(zip(ours, pool.map(self._adopt_one, ours), strict=True))
+            orphans = {lb_id for lb_id in left if lb_id not in served}
+            list(pool.map(self._remove_orphan, orphans))
+        orphans |= self._sweep()
+        adoption = Adoption(
+            adopted=frozenset(lb_id for lb_id in served if served[lb_id]),
+            restarted=frozenset(lb_id for lb_id in served if not served[lb_id]),
+            orphans_removed=frozenset(orphans),
+        )
+        log.info(
+            "load_balancers_adopted",
+            adopted=len(adoption.adopted),
+            restarted=len(adoption.restarted),
+            orphans_removed=len(adoption.orphans_removed),
+        )
+        return adoption
+
+    def serving(self, lb_id: str) -> bool:
+        """Return whether a process accepts connections for the load balancer now."""
+        with self._lock:
+            found = self._instances.get(lb_id)
+        return found is not None and found.serving()
+
+    def close(self) -> None:
+        """Stop watching. The load balancers go on; another data plane can adopt them."""
+        self._watch.close()
+        with self._lock:
+            instances, self._instances = list(self._instances.values()), {}
+        for found in instances:
+            found.release()
+
+    def stop_all(self) -> None:
+        """End every process; directories stay, so that the next start returns to them."""
+        with self._lock:
+            instances = list(self._instances.values())
+        for found in instances:
+            found.stop()
+
+    @contextmanager
+    def _tended(self, lb_id: str) -> Iterator[instance.Instance]:
+        """Yield the load balancer and have a look taken at it afterwards, come what may."""
+        found = self._instance(lb_id)
+        try:
+            yield found
+        finally:
+            self._watch.look(lb_id, self._host.clock.monotonic())
+
+    def _instance(self, lb_id: str) -> instance.Instance:
+        with self._lock:
+            found = self._instances.get(lb_id)
+            if found is None:
+                found = instance.Instance(self._host, _checked(lb_id))
+                self._instances[lb_id] = found
+        return found
+
+    def _drop(self, found: instance.Instance) -> None:
+        with self._lock:
+            if self._instances.get(found.lb_id) is found:
+                del self._instances[found.lb_id]
+
+    def _tend(self, lb_id: str) -> float | None:
+        with self._lock:
+            found = self._instances.get(lb_id)
+        if found is None:
+            return None
+        crashed, due = found.tend()
+        self._watch.follow(lb_id, [running.process.pidfd for running in found.processes()])
+        if crashed and self._on_crash is not None:
+            self._on_crash(lb_id)
+        return due
+
+    def _adopt_one(self, lb_id: str) -> bool:
+        with self._tended(lb_id) as found:
+            return found.serving()
+
+    def _remove_orphan(self, lb_id: str) -> None:
+        if _ID.fullmatch(lb_id):
+            found = instance.Instance(self._host, lb_id)
+            found.stop()
+        shutil.rmtree(self._host.root / lb_id, ignore_errors=True)
+
+    def _sweep(self) -> set[str]:
+        """End processes of this state directory that no load balancer knows."""
+        with self._lock:
+            instances = list(self._instances.values())
+        known = {running.process.pid for found in instances for running in found.processes()}
+        ended = set()
+        for pid, lb_id in process.sweep(self._host.root):
+            if pid in known:
+                continue
+            stray = process.recognise(pid, None, self._host.directory(lb_id), lb_id)
+            if stray is not None:
+                stray.end()
+                stray.close()
+                ended.add(lb_id)
+        return ended
+
+
+def _checked(lb_id: str) -> str:
+    """Return `lb_id` if it can name a directory."""
+    if not _ID.fullmatch(lb_id):
+        raise errors.Permanent("config_invalid", "the load balancer's id is not a plain word")
+    return lb_id
+
+
+def _short(directory: Path) -> Path:
+    """Return `directory` if HAProxy can name sockets in it, also while it makes them."""
+    longest = f"{directory}/{'0' * 10}.g9999999.sock.9999999.tmp"
+    if len(longest) > runtime.MAX_PATH_BYTES:
+        room = runtime.MAX_PATH_BYTES - len(longest) + len(str(directory))
+        raise errors.StartError(
+            f"runtime directory {directory} is too long for sockets: at most {room} bytes;"
+            " choose another with --runtime-dir"
+        )
+    try:
+        words.Word(str(directory))
+    except ValueError:
+        raise errors.StartError(
+            f"runtime directory {directory} may have only letters, digits and _ . : / @ -;"
+            " choose another with --runtime-dir"
+        ) from None
+    return directory
+
+
+def _private(directory: Path) -> Path:
+    """Return `directory`, made if absent, for this user alone."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if directory.stat().st_uid != os.geteuid():
+            raise errors.StartError(
+                f"{directory} belongs to another user; choose another directory"
+            )
+        directory.chmod(0o700)
+    except OSError as error:
+        raise errors.StartError(f"{directory} can't be used: {error.strerror}") from error
+    return directory

@@ -1,0 +1,248 @@
+"""One HAProxy process of a load balancer, from its files to its end.
+
+A load balancer has one generation that accepts connections and perhaps older ones that only
+finish theirs. The next generation takes the listening sockets over from the one before, so no
+connection is lost between them.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Final
+
+from fakecloud import clock, errors
+from fakecloud.haproxy import changes, config, process, runtime, state, words
+
+READY_TIMEOUT_S: Final = 5.0
+POLL_S: Final = 0.001
+MAX_LOG_BYTES: Final = 256 * 1024
+MAX_MESSAGE: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What all load balancers of a server share; directories are absolute."""
+
+    root: Path
+    runtime_dir: Path
+    program: str
+    clock: clock.Clock
+    connections: int
+    run_as: tuple[int, int] | None
+
+    def directory(self, lb_id: str) -> Path:
+        """Return where a load balancer keeps its files."""
+        return self.root / lb_id
+
+    def socket(self, lb_id: str, number: int) -> Path:
+        """Return the stats socket of a generation: short, as sockets' paths are limited."""
+        name = hashlib.blake2s(lb_id.encode(), digest_size=5).hexdigest()
+        return self.runtime_dir / f"{name}.g{number}.sock"
+
+
+class Generation:
+    """A process that answers on its socket (or did, until it ended)."""
+
+    def __init__(self, host: Host, lb_id: str, number: int, ours: process.Process) -> None:
+        self._host = host
+        self._lb_id = lb_id
+        self.number = number
+        self.process = ours
+        self.runtime = runtime.Runtime(str(host.socket(lb_id, number)))
+        self.deadline = float("inf")
+
+    def record(self) -> state.ProcessRecord:
+        """Return what makes the process known again."""
+        ours = self.process
+        return state.ProcessRecord(number=self.number, pid=ours.pid, start=ours.start)
+
+    def observe(self, assumed: config.Config) -> config.Config:
+        """Return `assumed` as the process has it now. Raises: Transient."""
+        networks = self.runtime.networks(_ranges_file(self.number))
+        return changes.observed(assumed, self.runtime.server_rows(), networks)
+
+    def tell(self, wanted: changes.RuntimeChanges) -> None:
+        """Tell the process to change. Raises: Transient."""
+        self.runtime.execute(changes.commands(wanted))
+        if wanted.source_ranges is not None:
+            self.runtime.replace_networks(_ranges_file(self.number), wanted.source_ranges)
+
+    def write_files(self, wanted: config.Config) -> None:
+        """Make the files on disk what the process runs; bound its log."""
+        write_files(self._host, self._lb_id, self.number, wanted)
+        log = self._path("log")
+        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
+            log.write_bytes(b"")
+
+    def runs(self, wanted: config.Config | None) -> bool:
+        """Return whether the files say `wanted`."""
+        if wanted is None:
+            return False
+        try:
+            text = self._path("cfg").read_text("ascii")
+        except OSError:
+            return False
+        return text == config.render(wanted, _place(self._host, self._lb_id, self.number))
+
+    def stop_accepting(self, deadline: float) -> None:
+        """Close the listening sockets; connections live on until `deadline` at the latest.
+
+        Raises: Transient.
+        """
+        self.deadline = deadline
+        names = self.runtime.frontends()
+        self.runtime.execute([words.line("shutdown", "frontend", name) for name in names])
+
+    def idle(self) -> bool:
+        """Return whether no connection is left."""
+        try:
+            return self.runtime.sessions() == 0
+        except errors.Transient:
+            return not self.process.alive()
+
+    def end(self) -> str:
+        """End the process now, remove its files, return how it ended."""
+        self.process.end()
+        ended = self.process.close()
+        remove_files(self._host, self._lb_id, self.number)
+        return ended
+
+    def _path(self, suffix: str) -> Path:
+        return _path(self._host, self._lb_id, self.number, suffix)
+
+
+def start(
+    host: Host,
+    lb_id: str,
+    number: int,
+    wanted: config.Config,
+    before: tuple[Generation, config.Config] | None,
+) -> Generation:
+    """Start a generation and return it when it serves; takes over the sockets of `before`.
+
+    before: the generation that serves now, with its configuration.
+
+    Raises: Permanent or Transient when it doesn't; then nothing of it is left, and `before`
+    serves as if nothing had happened.
+    """
+    write_files(host, lb_id, number, wanted)
+    log = _path(host, lb_id, number, "log")
+    take_over = ("-x", str(host.socket(lb_id, before[0].number))) if before else ()
+    name = _path(host, lb_id, number, "cfg").name
+    try:
+        ours = process.spawn(host.program, host.directory(lb_id), name, log, lb_id, *take_over)
+    except FileNotFoundError as error:
+        remove_files(host, lb_id, number)
+        message = f"{host.program} is gone: {process.INSTALL}"
+        raise errors.Transient("haproxy_missing", message) from error
+    except OSError as error:
+        remove_files(host, lb_id, number)
+        message = f"HAProxy can't be started: {error.strerror}"
+        raise errors.Transient("start_failed", message) from error
+    started = Generation(host, lb_id, number, ours)
+    if not _wait_ready(host, started):
+        free = wanted.binds() - (before[1].binds() if before else frozenset())
+        failure = _explain(host, free, log, hung=ours.alive())
+        started.end()
+        raise failure
+    return started
+
+
+def find(host: Host, record: state.Record, known: state.ProcessRecord) -> Generation | None:
+    """Return the generation that `known` tells of if it still lives."""
+    socket = runtime.Runtime(str(host.socket(record.lb_id, known.number)))
+    pid = socket.peer_pid()
+    if pid is None or known.pid not in (None, pid):
+        return None
+    ours = process.recognise(pid, known.start, host.directory(record.lb_id), record.lb_id)
+    return Generation(host, record.lb_id, known.number, ours) if ours else None
+
+
+def write_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
+    """Write the configuration and the list of networks of a generation."""
+    text = config.render(wanted, _place(host, lb_id, number))
+    state.write(_path(host, lb_id, number, "lst"), config.render_ranges(wanted).encode("ascii"))
+    state.write(_path(host, lb_id, number, "cfg"), text.encode("ascii"))
+
+
+def remove_files(host: Host, lb_id: str, number: int) -> None:
+    """Remove everything a generation left on disk."""
+    for suffix in ("cfg", "lst", "log"):
+        _path(host, lb_id, number, suffix).unlink(missing_ok=True)
+    host.socket(lb_id, number).unlink(missing_ok=True)
+
+
+def _place(host: Host, lb_id: str, number: int) -> config.Place:
+    socket = words.Word(str(host.socket(lb_id, number)))
+    return config.Place(socket=socket, ranges_file=_ranges_file(number), run_as=host.run_as)
+
+
+def _ranges_file(number: int) -> words.Word:
+    return words.Word(f"g{number}.lst")
+
+
+def _path(host: Host, lb_id: str, number: int, suffix: str) -> Path:
+    return host.directory(lb_id) / f"g{number}.{suffix}"
+
+
+def _wait_ready(host: Host, started: Generation) -> bool:
+    deadline = host.clock.monotonic() + READY_TIMEOUT_S
+    never = Event()  # a stop of the server lets a start finish: it takes milliseconds
+    while host.clock.monotonic() < deadline:
+        if started.runtime.answers():
+            return True
+        if not started.process.alive():
+            return False
+        host.clock.wait(never, POLL_S)
+    return False
+
+
+def _explain(
+    host: Host, binds: frozenset[tuple[str, int]], log: Path, *, hung: bool
+) -> errors.DataPlaneError:
+    """Return why a generation doesn't serve: the kernel's answer first, then its own words.
+
+    binds: addresses and ports that no generation of ours holds.
+    """
+    if hung:
+        return errors.Transient("start_timeout", f"HAProxy was not ready in {READY_TIMEOUT_S:g} s")
+    for ip, port in sorted(binds):
+        number = runtime.bind_error(ip, port)
+        if number is not None:
+            return _bind_failed(ip, port, number)
+    said = _alerts(host, log)
+    if "cannot bind" in said:  # it was taken a moment ago and is free again
+        return errors.Transient("bind_failed", said)
+    return errors.Permanent("config_invalid", f"HAProxy refused the configuration: {said}")
+
+
+def _bind_failed(ip: str, port: int, number: int) -> errors.DataPlaneError:
+    where = config.endpoint(ip, port).removeprefix("ipv6@")
+    if number == errno.EACCES:
+        remedy = f"use a port from 1024 on, or sysctl net.ipv4.ip_unprivileged_port_start={port}"
+        return errors.Permanent("bind_failed", f"{where}: no permission for this port; {remedy}")
+    if number == errno.EADDRINUSE:
+        remedy = "stop that process or choose another port"
+        return errors.Transient("bind_failed", f"{where}: another process has the port; {remedy}")
+    if number == errno.EADDRNOTAVAIL:
+        remedy = "add it to an interface or take it out of the pool"
+        return errors.Transient("bind_failed", f"{where}: not an address of this host; {remedy}")
+    return errors.Transient("bind_failed", f"{where}: {os.strerror(number)}")
+
+
+def _alerts(host: Host, log: Path) -> str:
+    """Return what HAProxy complained of, without the paths of this machine."""
+    try:
+        text = log.read_text("utf-8", "replace")[:MAX_LOG_BYTES]
+    except OSError:
+        text = ""
+    lines = [line for line in text.splitlines() if line.startswith("[ALERT]")]
+    said = "; ".join(line.partition(" : ")[2].strip() for line in lines)
+    for path in (host.root, host.runtime_dir):
+        said = said.replace(str(path), "")
+    return said[:MAX_MESSAGE] or "it ended without a word"

@@ -1,0 +1,399 @@
+"""One load balancer: brings what runs to what is desired, and keeps it there.
+
+Callers hold nothing and may be killed anywhere: the directory says what runs, and every method
+starts from that. Methods are serialised by a lock of the load balancer's own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import RLock
+from typing import Final
+
+import msgspec
+import structlog
+
+from fakecloud import errors, model
+from fakecloud.haproxy import changes, config, generation, state
+
+MAX_GENERATIONS: Final = 4
+FIRST_LOOK_S: Final = 0.05
+LONGEST_LOOK_S: Final = 5.0
+RETELL_S: Final = 1.0
+BACKOFF_S: Final = 0.1
+LONGEST_BACKOFF_S: Final = 30.0
+STABLE_S: Final = 60.0
+
+log = structlog.get_logger(__name__)
+
+
+class Instance:
+    """A load balancer on this host, running or not."""
+
+    def __init__(self, host: generation.Host, lb_id: str) -> None:
+        self._host = host
+        self._directory = host.directory(lb_id)
+        self._log = log.bind(lb_id=lb_id)
+        self._lock = RLock()
+        self._epoch = 0
+        self._desired: model.Desired | None = None
+        self._running: config.Config | None = None  # None: what runs isn't known in detail
+        self._active: generation.Generation | None = None
+        self._draining: list[generation.Generation] = []
+        self._leaving: dict[str, tuple[config.Backend, config.Server, float]] = {}
+        self._last_number = 0
+        self._dirty = False
+        self._crashed = False
+        self._look_s = FIRST_LOOK_S
+        self._failures = 0
+        self._started_at = float("-inf")
+        self._retry_at = float("-inf")
+        self.lb_id = lb_id
+        self.removed = False
+        self._known = False
+
+    def apply(self, desired: model.Desired) -> bool:
+        """Put `desired` into effect. Raises: StaleEpoch, Permanent, Transient.
+
+        When it raises, what served before still serves. Returns False, having done nothing, if
+        the load balancer was removed meanwhile.
+        """
+        with self._turn():
+            if self.removed:
+                return False
+            self._fence(desired.epoch)
+            wanted = self._build(desired)
+            self._put(desired, wanted)
+            return True
+
+    def set_down(self, down: frozenset[model.ProbeKey]) -> None:
+        """Take the targets whose probes fail out of the rotation, the others in.
+
+        Raises: Transient when HAProxy doesn't answer; it is then told again later.
+        """
+        with self._turn():
+            if self._desired is None or self.removed:
+                return
+            relevant = down & config.probe_keys(self._desired.spec)
+            if relevant == self._desired.down and not self._dirty:
+                return
+            desired = msgspec.structs.replace(self._desired, down=relevant)
+            wanted = self._build(desired)
+            self._desired, self._dirty = desired, True
+            if self._active is not None and self._active.process.alive():
+                self._put(desired, wanted)
+            else:
+                self._running = wanted
+                self._save(durable=False)
+
+    def remove(self, epoch: int) -> None:
+        """End every process and remove the directory. Raises: StaleEpoch."""
+        with self._turn():
+            if self.removed:
+                return
+            self._fence(epoch)
+            self.stop()
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self.removed = True
+
+    def stop(self) -> None:
+        """End every process; the directory stays, so that a later start returns to it."""
+        with self._turn():
+            for running in self._generations():
+                running.end()
+            self._active, self._draining, self._leaving = None, [], {}
+
+    def release(self) -> None:
+        """Let go of the processes; they live on."""
+        with self._turn():
+            for running in self._generations():
+                running.process.close()
+            self._active, self._draining, self.removed = None, [], True
+
+    def serving(self) -> bool:
+        """Return whether a process accepts connections now."""
+        with self._turn():
+            return self._active is not None and self._active.process.alive()
+
+    def processes(self) -> list[generation.Generation]:
+        """Return the generations to watch."""
+        with self._turn():
+            return self._generations()
+
+    def tend(self) -> tuple[bool, float | None]:
+        """Do what is due: restart a crashed process, end drained ones, retry what failed.
+
+        Returns: whether a crash was found; when to look again (monotonic seconds), if ever.
+        """
+        with self._turn():
+            if self.removed:
+                return False, None
+            now = self._host.clock.monotonic()
+            self._bury(now)
+            crashed, self._crashed = self._crashed, False
+            due = [self._revive(now), self._retell(now), self._drain(now), self._forget(now)]
+            return crashed, min((moment for moment in due if moment is not None), default=None)
+
+    # applying
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Wait for our turn; the first one takes back what an earlier server left."""
+        with self._lock:
+            if not self._known:
+                self._known = True
+                self._adopt()
+            yield
+
+    def _fence(self, epoch: int) -> None:
+        if epoch < self._epoch:
+            raise errors.StaleEpoch(self.lb_id, epoch, self._epoch)
+        if epoch > self._epoch or not self._directory.exists():
+            self._epoch = epoch
+            self._directory.mkdir(mode=0o700, exist_ok=True)
+            self._save(durable=True)
+
+    def _build(self, desired: model.Desired) -> config.Config:
+        return config.build(desired, connections=self._host.connections)
+
+    def _put(self, desired: model.Desired, wanted: config.Config) -> None:
+        if not wanted.frontends:
+            self._retire()
+        elif self._active is None or not self._active.process.alive():
+            self._bury(self._host.clock.monotonic())
+            self._start(wanted, "start")
+        else:
+            self._change(self._active, wanted)
+        self._desired, self._running, self._dirty = desired, wanted, False
+        self._failures = 0
+        self._save(durable=False)
+
+    def _change(self, active: generation.Generation, wanted: config.Config) -> None:
+        """Tell the running process, or replace it when that can't be told."""
+        if self._running is None:
+            self._start(wanted, "unknown")
+            return
+        try:
+            step = self._difference(active, wanted)
+            if isinstance(step, changes.RuntimeChanges):
+                if step:
+                    active.tell(step)
+                    self._note_leaving(step, wanted)
+                    step = self._difference(active, wanted)
+                    self._log.info("load_balancer_updated", generation=active.number)
+                if not step:
+                    active.write_files(wanted)
+                    return
+                step = changes.Swap("read-back")
+        except errors.Transient:
+            self._dirty = True
+            raise
+        self._start(wanted, step.reason)
+
+    def _difference(
+        self, active: generation.Generation, wanted: config.Config
+    ) -> changes.RuntimeChanges | changes.Swap:
+        """Return what still differs; a server on its way out, already silent, doesn't."""
+        assert self._running is not None
+        seen = active.observe(self._running)
+        step = changes.diff(seen, wanted)
+        if isinstance(step, changes.Swap):
+            return step
+        removed = tuple(
+            (backend, server)
+            for backend, server in step.removed
+            if server.ready or changes.server_id(backend, server) not in self._leaving
+        )
+        return msgspec.structs.replace(step, removed=removed)
+
+    def _start(self, wanted: config.Config, reason: str) -> None:
+        """Start the next generation; the one before, if any, only finishes its connections."""
+        now = self._host.clock.monotonic()
+        before = self._active
+        self._make_room()
+        self._last_number += 1
+        starting = state.ProcessRecord(number=self._last_number)
+        self._save(durable=False, starting=starting)
+        was = self._running or wanted
+        held = (before, was) if before else None
+        try:
+            self._active = generation.start(self._host, self.lb_id, self._last_number, wanted, held)
+        except errors.DataPlaneError:
+            self._save(durable=False)
+            raise
+        self._started_at = now
+        self._leaving = {}
+        if before is not None:
+            self._draining.append(before)
+        self._save(durable=False)
+        if before is not None:
+            self._silence(before, was)
+        self._log.info(
+            "generation_started",
+            generation=self._last_number,
+            reason=reason,
+            pid=self._active.process.pid,
+        )
+
+    def _retire(self) -> None:
+        """Accept nothing any more; established connections drain."""
+        before, self._active = self._active, None
+        if before is not None:
+            self._draining.append(before)
+            self._silence(before, self._running)
+            self._log.info("load_balancer_retired", generation=before.number)
+
+    def _silence(self, before: generation.Generation, was: config.Config | None) -> None:
+        patience_s = was.drain_timeout_s if was else 0
+        self._look_s = FIRST_LOOK_S
+        try:
+            before.stop_accepting(self._host.clock.monotonic() + patience_s)
+        except errors.Transient as error:
+            # It would go on accepting beside its successor.
+            self._log.warning("generation_ended", generation=before.number, reason=error.message)
+            self._end(before)
+
+    def _make_room(self) -> None:
+        while len(self._draining) >= MAX_GENERATIONS - 1:
+            oldest = self._draining[0]
+            self._log.warning("generation_ended", generation=oldest.number, reason="too many")
+            self._end(oldest)
+
+    def _end(self, running: generation.Generation) -> str:
+        self._draining = [other for other in self._draining if other is not running]
+        return running.end()
+
+    # tending
+
+    def _bury(self, now: float) -> None:
+        """Notice the dead; the one that served is to be started again, the first time at once."""
+        for gone in [g for g in self._draining if not g.process.alive()]:
+            self._end(gone)
+        if self._active is None or self._active.process.alive():
+            return
+        number, ended = self._active.number, self._active.end()
+        self._active, self._leaving, self._crashed = None, {}, True
+        if now - self._started_at > STABLE_S:
+            self._failures = 0
+        self._postpone(now)
+        self._log.error("load_balancer_crashed", generation=number, ended=ended)
+
+    def _postpone(self, now: float) -> None:
+        pause_s = BACKOFF_S * 2**self._failures if self._failures else 0.0
+        self._retry_at = now + min(pause_s, LONGEST_BACKOFF_S)
+        self._failures = min(self._failures + 1, 16)
+
+    def _revive(self, now: float) -> float | None:
+        """Start what should serve and doesn't."""
+        if self._active is not None or self._running is None or not self._running.frontends:
+            return None
+        if now < self._retry_at:
+            return self._retry_at
+        try:
+            self._start(self._running, "restart")
+        except errors.DataPlaneError as error:
+            self._postpone(now)
+            self._log.warning("restart_failed", code=error.code, reason=error.message)
+            return self._retry_at
+        return None
+
+    def _retell(self, now: float) -> float | None:
+        """Tell the process again what it may have missed."""
+        if not self._dirty or self._desired is None or self._active is None:
+            return None
+        try:
+            self._put(self._desired, self._build(self._desired))
+        except errors.DataPlaneError as error:
+            self._log.warning("update_failed", code=error.code, reason=error.message)
+            return now + RETELL_S
+        return None
+
+    def _drain(self, now: float) -> float | None:
+        """End the generations whose connections have finished, or have had their time."""
+        done = [g for g in self._draining if now >= g.deadline or g.idle()]
+        for finished in done:
+            self._end(finished)
+            self._log.info("generation_drained", generation=finished.number)
+        if done:
+            self._save(durable=False)
+        return self._next_look(now) if self._draining else None
+
+    def _forget(self, now: float) -> float | None:
+        """Delete removed servers that no connection uses any more, or have had their time."""
+        if not self._leaving or self._active is None or self._running is None:
+            return None
+        told = []
+        for backend, server, deadline in self._leaving.values():
+            if now >= deadline:
+                told.append(changes.cut(backend, server))
+            told.append(changes.delete(backend, server))
+        try:
+            self._active.runtime.execute(told)
+            seen = self._active.observe(self._running)
+        except errors.Transient:
+            return self._next_look(now)
+        left = {changes.server_id(b, s) for b in seen.backends for s in b.servers}
+        self._leaving = {name: kept for name, kept in self._leaving.items() if name in left}
+        return self._next_look(now) if self._leaving else None
+
+    def _next_look(self, now: float) -> float:
+        self._look_s = min(self._look_s * 2, LONGEST_LOOK_S)
+        return now + self._look_s
+
+    def _note_leaving(self, step: changes.RuntimeChanges, wanted: config.Config) -> None:
+        back = [*step.added, *((backend, server) for backend, server, _ in step.changed)]
+        for backend, server in back:
+            self._leaving.pop(changes.server_id(backend, server), None)
+        deadline = self._host.clock.monotonic() + wanted.drain_timeout_s
+        for backend, server in step.removed:
+            self._leaving[changes.server_id(backend, server)] = (backend, server, deadline)
+        if step.removed:
+            self._look_s = FIRST_LOOK_S
+
+    # the directory
+
+    def _adopt(self) -> None:
+        """Take back what an earlier life of the server left; `tend` starts what is dead."""
+        record = state.load(self._directory)
+        if record is None:
+            return
+        self._epoch, self._desired = record.epoch, record.desired
+        for known in record.processes:
+            self._last_number = max(self._last_number, known.number)
+            self._adopt_process(record, known)
+        if self._desired is not None:
+            self._dirty = True  # what the last life left half done is told again
+            try:
+                self._running = self._build(self._desired)
+            except errors.Permanent as error:  # this version is stricter than the one before
+                self._log.warning("load_balancer_unknown", reason=error.message)
+        if self._active is not None and not self._active.runs(self._running):
+            self._running = None
+
+    def _adopt_process(self, record: state.Record, known: state.ProcessRecord) -> None:
+        found = generation.find(self._host, record, known)
+        if found is None:
+            generation.remove_files(self._host, self.lb_id, known.number)
+        elif known.number == record.active:
+            self._active = found
+        elif known.number > (record.active or 0):
+            found.end()  # it was about to take over; what it should become is told anew
+        else:
+            self._draining.append(found)
+            self._silence(found, None)
+
+    def _generations(self) -> list[generation.Generation]:
+        return [*self._draining, *([self._active] if self._active else [])]
+
+    def _save(self, *, durable: bool, starting: state.ProcessRecord | None = None) -> None:
+        living = [running.record() for running in self._generations()]
+        record = state.Record(
+            lb_id=self.lb_id,
+            epoch=self._epoch,
+            desired=self._desired,
+            active=self._active.number if self._active else None,
+            processes=(*living, *([starting] if starting else [])),
+        )
+        state.save(self._directory, record, durable=durable)

@@ -1,0 +1,144 @@
+"""The door to HAProxy's stats socket, and to the few socket calls that starting it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final, TypeVar
+
+from fakecloud import errors
+from fakecloud.haproxy import words
+
+TIMEOUT_S: Final = 2.0
+BATCH: Final = 50  # commands of one connection: the line must fit HAProxy's buffer of 16 KiB
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+MAX_PATH_BYTES: Final = 107  # sun_path of Linux, without its final zero byte
+
+Command = tuple[words.Word, ...]
+T = TypeVar("T")
+
+
+class Runtime:
+    """Commands to one process. Every call opens its own connection and is bounded in time."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def answers(self) -> bool:
+        """Return whether the process serves: it answers only once all its ports are open."""
+        try:
+            return bool(self._ask("show version\n"))
+        except OSError:
+            return False
+
+    def peer_pid(self) -> int | None:
+        """Return the process that listens on the socket, told by the kernel; None if nobody."""
+        try:
+            with self._connect() as connection:
+                size = struct.calcsize("3i")
+                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        except OSError:
+            return None
+        return int(struct.unpack("3i", peer)[0])
+
+    def execute(self, commands: Sequence[Command]) -> str:
+        """Return the answers to `commands`, told in order, many per connection.
+
+        Raises: Transient "runtime_unavailable" when the process doesn't answer in time.
+        """
+        return "".join(
+            self._tell("; ".join(" ".join(words.line(*command)) for command in batch) + "\n")
+            for batch in _batches(commands, BATCH)
+        )
+
+    def server_rows(self) -> list[Mapping[str, str]]:
+        """Return `show servers state`: one mapping by column name per server."""
+        return list(_table(self._tell("show servers state\n"), 1, " "))
+
+    def sessions(self) -> int:
+        """Return how many connections the load balancer's frontends and backends hold."""
+        rows = _table(self._tell("show stat -1 3 -1\n"), 0, ",")
+        return sum(int(row["scur"] or 0) for row in rows)
+
+    def frontends(self) -> list[str]:
+        """Return the names of the frontends."""
+        return [row["pxname"] for row in _table(self._tell("show stat -1 1 -1\n"), 0, ",")]
+
+    def networks(self, name: words.Word) -> list[str]:
+        """Return the entries of the address list that was read from file `name`."""
+        answer = self._tell(f"show acl {words.Word(name)}\n")
+        return [line.split()[1] for line in answer.splitlines() if line.startswith("0x")]
+
+    def replace_networks(self, name: words.Word, networks: Sequence[words.Word]) -> None:
+        """Replace the address list `name` in one step: no connection meets a half of it.
+
+        Raises: Transient "runtime_unavailable" (also when HAProxy gives no version number).
+        """
+        name = words.Word(name)
+        answer = self._tell(f"prepare acl {name}\n")
+        version = answer.rpartition(":")[2].strip()
+        if not version.isdecimal():
+            raise errors.Transient("runtime_unavailable", "HAProxy began no address list")
+        # HAProxy 2.6 takes no payload here, so every network is a command of its own.
+        added = [words.line("add", "acl", f"@{version}", name, network) for network in networks]
+        self.execute([*added, words.line("commit", "acl", f"@{version}", name)])
+
+    def _tell(self, text: str) -> str:
+        try:
+            return self._ask(text)
+        except OSError as error:
+            raise errors.Transient(
+                "runtime_unavailable", f"HAProxy does not answer on its socket: {error.strerror}"
+            ) from error
+
+    def _ask(self, text: str) -> str:
+        with self._connect() as connection:
+            connection.sendall(text.encode("ascii"))
+            answer = bytearray()
+            while chunk := connection.recv(65536):
+                answer += chunk
+                if len(answer) > MAX_ANSWER_BYTES:
+                    raise OSError(errno.EMSGSIZE, "answer too long")
+        return answer.decode("utf-8", "replace")
+
+    def _connect(self) -> socket.socket:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(TIMEOUT_S)
+            connection.connect(self._path)
+        except OSError:
+            connection.close()
+            raise
+        return connection
+
+
+def bind_error(ip: str, port: int) -> int | None:
+    """Return the errno of binding a TCP socket as HAProxy does, None if that works."""
+    family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+    with contextlib.closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            probe.bind((ip, port))
+            probe.listen(1)
+        except OSError as error:
+            return error.errno
+    return None
+
+
+def _table(text: str, skip: int, separator: str) -> Iterator[Mapping[str, str]]:
+    lines = [line for line in text.splitlines()[skip:] if line]
+    if not lines:
+        return
+    names = lines[0].removeprefix("# ").split(separator)
+    for line in lines[1:]:
+        yield dict(zip(names, line.split(separator), strict=False))
+
+
+def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
