@@ -1,0 +1,263 @@
+"""The door to the cloud: HTTP requests with typed answers and errors, and the watch stream.
+
+Every request has a deadline. Errors are RFC 9457 problems; an answer that isn't (a proxy's HTML)
+is judged by its status. The cloud's `retryable` decides, where it is given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
+
+import httpx2
+import msgspec
+
+from ccm import errors, lines, model, settings
+from ccm import metrics as metrics_
+
+REQUEST_TIMEOUT_S = 10.0
+STREAM_IDLE_S = 60.0
+"""The cloud sends a bookmark about every 15 s; longer silence is a dead connection."""
+MAX_CONNECTIONS = 64
+MAX_PAGES = 1000
+
+
+class Frame(msgspec.Struct, frozen=True, gc=False):
+    """One line of the watch stream; type ADDED | MODIFIED | DELETED | BOOKMARK."""
+
+    type: str
+    resource_version: str | int = ""
+    kind: str = ""
+    object: msgspec.Raw = msgspec.Raw(b"null")
+
+    def load_balancer(self) -> model.LoadBalancer:
+        """Return the load balancer that the frame carries. Raises: msgspec.MsgspecError."""
+        return _load_balancer_decoder.decode(self.object)
+
+
+class _Problem(msgspec.Struct):
+    status: int = 0
+    code: str | int = ""
+    title: str = ""
+    detail: str = ""
+    retryable: bool | None = None
+    retry_after_ms: float | None = None
+    errors: tuple[_FieldError, ...] | None = None
+
+
+class _FieldError(msgspec.Struct):
+    pointer: str = ""
+    message: str = ""
+
+
+class _Page(msgspec.Struct):
+    items: tuple[model.LoadBalancer, ...] = ()
+    next_page_token: str | None = None
+
+
+_load_balancer_decoder = msgspec.json.Decoder(model.LoadBalancer)
+_problem_decoder = msgspec.json.Decoder(_Problem)
+_page_decoder = msgspec.json.Decoder(_Page)
+_frame_decoder = msgspec.json.Decoder(Frame)
+_encoder = msgspec.json.Encoder()
+
+T = TypeVar("T")
+
+
+class Client:
+    """Requests to one cloud. The token file is read again when the cloud says 401."""
+
+    def __init__(self, url: str, token_file: Path, metrics: metrics_.Metrics) -> None:
+        self._token_file = token_file
+        self._token = read_token(token_file)
+        self._requests = metrics.cloud_requests
+        self.url = url.rstrip("/")
+        self._http = httpx2.AsyncClient(
+            base_url=f"{self.url}/v1",
+            headers={"User-Agent": settings.USER_AGENT, "Accept": "application/json"},
+            timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, connect=3.0),
+            limits=httpx2.Limits(
+                max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
+            ),
+            trust_env=False,
+        )
+
+    async def get(self, name: str) -> model.LoadBalancer | None:
+        """Return the load balancer, None if the cloud has none of that name."""
+        response = await self._send("GET", _path(name))
+        if response.status_code == 404:
+            return None
+        return _decode(_load_balancer_decoder, _checked(response))
+
+    async def list(self) -> tuple[model.LoadBalancer, ...]:
+        """Return all load balancers of the project."""
+        found: list[model.LoadBalancer] = []
+        params: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            response = await self._send("GET", "/load-balancers", params=params)
+            page = _decode(_page_decoder, _checked(response))
+            found += page.items
+            if not page.next_page_token:
+                return tuple(found)
+            params["page_token"] = page.next_page_token
+        raise errors.CloudBusy("endless_list", f"more than {MAX_PAGES} pages of load balancers")
+
+    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+        """Ask for `document`; return the load balancer as it is now, usually not ACTIVE yet."""
+        response = await self._send("PUT", _path(name), content=_encoder.encode(document))
+        return _decode(_load_balancer_decoder, _checked(response))
+
+    async def delete(self, name: str) -> bool:
+        """Ask for deletion. Return False if there is nothing to delete any more."""
+        response = await self._send("DELETE", _path(name))
+        if response.status_code == 404:
+            return False
+        _checked(response)
+        return True
+
+    async def watch(self, since: str | None) -> AsyncIterator[Frame]:
+        """Yield frames until the connection ends.
+
+        since None: the present state first, as ADDED frames up to the first BOOKMARK.
+        Raises: CloudWatchExpired if `since` is too old; CloudError.
+        """
+        params = {"kinds": "load_balancer"}
+        params |= {"initial": "true"} if since is None else {"since": since}
+        timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, connect=3.0, read=STREAM_IDLE_S)
+        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/x-ndjson"}
+        try:
+            async with self._http.stream(
+                "GET", "/watch", params=params, headers=headers, timeout=timeout
+            ) as response:
+                self._count("WATCH", response.status_code)
+                if response.status_code != 200:
+                    await response.aread()
+                    self._on_status(response)
+                    _checked(response)
+                splitter = lines.LineSplitter()
+                async for chunk in response.aiter_bytes():
+                    for line in splitter.feed(chunk):
+                        yield _frame(line)
+                    await asyncio.sleep(0)
+        except (httpx2.TransportError, OSError) as error:
+            raise errors.CloudUnreachable(f"{self.url}: {_why(error)}") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> httpx2.Response:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        if content is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            # The library's timeouts are per read; a server that drips must not hold a worker.
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                response = await self._http.request(
+                    method, path, params=params, content=content, headers=headers
+                )
+        except (httpx2.TransportError, OSError, TimeoutError) as error:
+            self._count(method, 0)
+            raise errors.CloudUnreachable(f"{self.url}: {_why(error)}") from error
+        self._count(method, response.status_code)
+        self._on_status(response)
+        return response
+
+    def _on_status(self, response: httpx2.Response) -> None:
+        if response.status_code != 401:
+            return
+        try:
+            self._token = read_token(self._token_file)  # a rotated Secret
+        except errors.ConfigError:
+            return
+
+    def _count(self, verb: str, status: int) -> None:
+        self._requests.labels(verb, str(status) if status else "unreachable").inc()
+
+
+def read_token(file: Path) -> str:
+    """Return the token in `file`. Raises: ConfigError naming the file."""
+    try:
+        token = file.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not text"
+        raise errors.ConfigError(f"--cloud-token-file {file}: {reason}") from error
+    if not token:
+        raise errors.ConfigError(f"--cloud-token-file {file}: the file is empty")
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise errors.ConfigError(f"--cloud-token-file {file}: not a token, one line of ASCII")
+    return token
+
+
+def problem_error(status: int, body: bytes, retry_after: str = "") -> errors.CloudError:
+    """Return the error that a refused request raises, whatever its body looks like."""
+    try:
+        problem = _problem_decoder.decode(body)
+    except msgspec.MsgspecError:
+        problem = _Problem(detail=f"HTTP {status} without a readable explanation")
+    code = str(problem.code) or f"http_{status}"
+    message = problem.detail or problem.title or f"HTTP {status}"
+    if problem.errors:
+        fields = "; ".join(f"{one.pointer}: {one.message}" for one in problem.errors[:5])
+        message = f"{message} ({fields})"
+    wait_s = float(retry_after) if retry_after.isdigit() else None
+    if wait_s is None and problem.retry_after_ms is not None:
+        wait_s = problem.retry_after_ms / 1000
+    return _error_kind(status, problem.retryable)(code, message, wait_s)
+
+
+def _error_kind(status: int, retryable: bool | None) -> type[errors.CloudError]:
+    if status == 401:
+        return errors.CloudUnauthenticated
+    if status == 410:
+        return errors.CloudWatchExpired
+    if retryable is None:
+        retryable = status >= 500 or status in (408, 425, 429)
+    return errors.CloudBusy if retryable else errors.CloudRefused
+
+
+def _checked(response: httpx2.Response) -> bytes:
+    if response.status_code >= 300:
+        raise problem_error(
+            response.status_code, response.content, response.headers.get("Retry-After", "")
+        )
+    return response.content
+
+
+def _decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise errors.CloudBusy("unreadable_answer", f"the cloud's answer: {error}") from error
+
+
+def _frame(line: bytes) -> Frame:
+    frame: Frame = _decode(_frame_decoder, line)
+    if frame.type == "ERROR":
+        body = bytes(frame.object)
+        try:
+            problem = _problem_decoder.decode(body)
+            status = problem.status or int(problem.code)
+        except (msgspec.MsgspecError, ValueError):
+            status = 500
+        raise problem_error(status, body)
+    return frame
+
+
+def _path(name: str) -> str:
+    return f"/load-balancers/{quote(name, safe='')}"
+
+
+def _why(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

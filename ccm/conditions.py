@@ -1,0 +1,69 @@
+"""The two conditions that say where a Service stands, after KEP-4631.
+
+LoadBalancerProvisioning: is the cloud at work; LoadBalancerServing: does the address answer.
+Conditions of others are kept as they are.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from ccm import model
+
+PROVISIONING: Final = "LoadBalancerProvisioning"
+SERVING: Final = "LoadBalancerServing"
+
+
+class Stage(StrEnum):
+    """Where a Service stands."""
+
+    IN_PROGRESS = "InProgress"
+    COMPLETE = "Complete"
+    UNSUPPORTED = "Unsupported"
+    INFRASTRUCTURE = "Infrastructure"
+
+
+def advance(
+    current: tuple[model.Condition, ...],
+    stage: Stage,
+    message: str,
+    now: str,
+    *,
+    is_serving: bool,
+) -> tuple[model.Condition, ...]:
+    """Return the whole list of conditions for a Service at `stage`.
+
+    is_serving: the address answers, perhaps by an older configuration. now: RFC 3339; a
+    condition whose status stays keeps its transition time.
+    """
+    at_work = stage is Stage.IN_PROGRESS
+    waiting_reason = "Provisioning" if at_work else stage.value
+    serving_reason = "Serving" if is_serving else waiting_reason
+    ours = (
+        model.Condition(PROVISIONING, _status(at_work), stage.value, message),
+        model.Condition(SERVING, _status(is_serving), serving_reason, message),
+    )
+    kept = {one.type: one for one in current}
+    others = tuple(one for one in current if one.type not in (PROVISIONING, SERVING))
+    return others + tuple(_dated(one, kept.get(one.type), now) for one in ours)
+
+
+def without_ours(current: tuple[model.Condition, ...]) -> tuple[model.Condition, ...]:
+    """Return the conditions of others."""
+    return tuple(one for one in current if one.type not in (PROVISIONING, SERVING))
+
+
+def _status(is_true: bool) -> str:
+    return "True" if is_true else "False"
+
+
+def _dated(new: model.Condition, old: model.Condition | None, now: str) -> model.Condition:
+    is_same = old is not None and old.status == new.status and old.last_transition_time
+    return msgspec.structs.replace(
+        new,
+        last_transition_time=old.last_transition_time if old and is_same else now,
+        observed_generation=old.observed_generation if old else 0,
+    )

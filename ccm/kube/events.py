@@ -1,0 +1,202 @@
+"""Kubernetes events (events.k8s.io/v1): aggregated, bounded, and never in the way.
+
+record() only queues. Equal events become a series, as in client-go: the first is a POST, the
+second a PATCH with count 2, later ones are counted here and written when the series is flushed.
+Each object has a budget, so that a Service in trouble can't flood the cluster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from ccm import clock as clocks
+from ccm import errors, model, settings
+from ccm import metrics as metrics_
+from ccm.kube import transport as transports
+
+CONTROLLER: Final = "service-controller"
+QUEUE_LIMIT: Final = 1000
+BURST: Final = 25  # client-go's spam filter: 25 at once, then one in five minutes
+REFILL_S: Final = 300.0
+FLUSH_S: Final = 1800.0
+SERIES_IDLE_S: Final = 360.0
+ATTEMPTS: Final = 4
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Key:
+    namespace: str
+    name: str
+    uid: str
+    type: str
+    reason: str
+    note: str
+
+
+@dataclass(slots=True)
+class _Series:
+    event_name: str
+    count: int
+    last_at: float
+    last_time: str
+    written_count: int
+    written_at: float
+
+
+@dataclass(slots=True)
+class _Budget:
+    left: float
+    at: float
+
+
+class Recorder:
+    """Writes events about Services. instance: name of this process, for reportingInstance."""
+
+    def __init__(
+        self,
+        transport: transports.Transport,
+        instance: str,
+        clock: clocks.Clock,
+        metrics: metrics_.Metrics,
+    ) -> None:
+        self._transport = transport
+        self._instance = instance[:128]
+        self._clock = clock
+        self._dropped = metrics.events_dropped
+        self._queue: asyncio.Queue[_Key] = asyncio.Queue(QUEUE_LIMIT)
+        self._series: dict[_Key, _Series] = {}
+        self._budgets: dict[str, _Budget] = {}
+        self._number = itertools.count()
+
+    def record(self, service: model.Service, type_: str, reason: str, note: str) -> None:
+        """Queue an event; a full queue or a spent budget drops it. type_: Normal | Warning."""
+        meta = service.metadata
+        key = _Key(meta.namespace, meta.name, meta.uid, type_, reason, note[:1024])
+        if not self._may_speak(meta.uid):
+            self._dropped.inc()
+            return
+        try:
+            self._queue.put_nowait(key)
+        except asyncio.QueueFull:
+            self._dropped.inc()
+
+    async def run(self) -> None:
+        """Write what is queued until cancelled; one event at a time."""
+        while True:
+            key = await self._queue.get()
+            await self._write(key)
+            self._queue.task_done()
+            await self._flush_due()
+
+    async def drain(self) -> None:
+        """Write what is still queued and the counts of open series."""
+        while not self._queue.empty():
+            await self._write(self._queue.get_nowait())
+        for key, series in list(self._series.items()):
+            await self._patch(key, series)
+
+    async def _write(self, key: _Key) -> None:
+        series = self._series.get(key)
+        now = self._clock.monotonic()
+        if series is None or now - series.last_at > SERIES_IDLE_S:
+            await self._create(key)
+            return
+        series.count += 1
+        series.last_at = now
+        series.last_time = clocks.micro_time(self._clock.now())
+        if series.count == 2:
+            await self._patch(key, series)
+
+    async def _create(self, key: _Key) -> None:
+        wall = self._clock.now()
+        stamp = int(wall.timestamp() * 1_000_000) * 1000 + next(self._number) % 1000
+        name = f"{key.name}.{stamp:x}"
+        time = clocks.micro_time(wall)
+        body = {
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": name, "namespace": key.namespace},
+            "eventTime": time,
+            "type": key.type,
+            "reason": key.reason,
+            "action": key.reason,
+            "note": key.note,
+            "reportingController": CONTROLLER,
+            "reportingInstance": self._instance,
+            "regarding": {
+                "apiVersion": "v1",
+                "kind": "Service",
+                "namespace": key.namespace,
+                "name": key.name,
+                "uid": key.uid,
+            },
+        }
+        if await self._send("POST", _path(key.namespace), body):
+            now = self._clock.monotonic()
+            self._series[key] = _Series(name, 1, now, time, 1, now)
+
+    async def _patch(self, key: _Key, series: _Series) -> None:
+        if series.count < 2 or series.count == series.written_count:
+            return
+        body = {"series": {"count": series.count, "lastObservedTime": series.last_time}}
+        if await self._send("PATCH", f"{_path(key.namespace)}/{series.event_name}", body):
+            series.written_count = series.count
+            series.written_at = self._clock.monotonic()
+        else:
+            self._series.pop(key, None)  # expired, or its namespace is going: start afresh
+
+    async def _flush_due(self) -> None:
+        now = self._clock.monotonic()
+        idle = [k for k, s in self._series.items() if now - s.last_at > SERIES_IDLE_S]
+        due = [k for k, s in self._series.items() if now - s.written_at > FLUSH_S]
+        for key in {*idle, *due}:
+            await self._patch(key, self._series[key])
+        for key in idle:
+            self._series.pop(key, None)
+        spent = [u for u, b in self._budgets.items() if now - b.at > BURST * REFILL_S]
+        for uid in spent:
+            del self._budgets[uid]
+
+    async def _send(self, method: str, path: str, body: dict[str, Any]) -> bool:
+        content_type = transports.MERGE_PATCH if method == "PATCH" else transports.JSON
+        for attempt in range(ATTEMPTS):
+            try:
+                await self._transport.request(
+                    method, path, body=body, content_type=content_type, timeout_s=5.0
+                )
+            except errors.KubeError as error:
+                is_final = 400 <= error.code < 500 and error.code != 429
+                if is_final or attempt == ATTEMPTS - 1:
+                    _log.debug("event_dropped", error=str(error), path=path)
+                    break
+                await self._clock.sleep(error.retry_after_s or 1.0 * 2**attempt)
+            else:
+                return True
+        self._dropped.inc()
+        return False
+
+    def _may_speak(self, uid: str) -> bool:
+        now = self._clock.monotonic()
+        budget = self._budgets.setdefault(uid, _Budget(BURST, now))
+        budget.left = min(float(BURST), budget.left + (now - budget.at) / REFILL_S)
+        budget.at = now
+        if budget.left < 1:
+            return False
+        budget.left -= 1
+        return True
+
+
+def instance_name(identity: str) -> str:
+    """Return the reportingInstance of a process."""
+    return f"{settings.FIELD_MANAGER}-{identity}"
+
+
+def _path(namespace: str) -> str:
+    return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"

@@ -1,0 +1,224 @@
+"""The cloud's load balancers in memory, kept by its watch stream.
+
+What the stream says wins; answers to our own requests are taken in only where they are newer,
+so that a slow answer can't bring back an older state.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from ccm import backoff, desired, errors, model
+from ccm import clock as clocks
+
+TOMBSTONES: Final = 4096
+
+_log = structlog.get_logger()
+
+
+class FrameLike(Protocol):
+    """One line of the watch stream."""
+
+    @property
+    def type(self) -> str:
+        """Return ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    @property
+    def kind(self) -> str:
+        """Return the kind of the object, "" in a bookmark."""
+
+    @property
+    def resource_version(self) -> str | int:
+        """Return where to resume after this frame."""
+
+    def load_balancer(self) -> model.LoadBalancer:
+        """Return the load balancer it carries. Raises: msgspec.MsgspecError."""
+
+
+class Client(Protocol):
+    """Requests to the cloud; all raise CloudError."""
+
+    async def get(self, name: str) -> model.LoadBalancer | None:
+        """Return the load balancer, None if there is none."""
+
+    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+        """Ask for `document`; return the load balancer as it is now."""
+
+    async def delete(self, name: str) -> bool:
+        """Ask for deletion; return False if there is nothing to delete."""
+
+    def watch(self, since: str | None) -> AsyncIterator[FrameLike]:
+        """Yield frames from `since` on, or a snapshot first."""
+
+
+class Mirror:
+    """The Cloud protocol of the reconciler: reads from memory, writes through.
+
+    Handlers get (old, new) of each change that the stream tells of; new None = deleted.
+    """
+
+    def __init__(
+        self, client: Client, clock: clocks.Clock, rng: random.Random | None = None
+    ) -> None:
+        self._client = client
+        self._clock = clock
+        self._rng = rng or random.Random()
+        self._store: dict[str, model.LoadBalancer] = {}
+        self._names: dict[str, set[str]] = {}
+        self._dead: OrderedDict[str, None] = OrderedDict()
+        self._since: str | None = None
+        self.handlers: list[
+            Callable[[model.LoadBalancer | None, model.LoadBalancer | None], None]
+        ] = []
+        self.synced = asyncio.Event()
+        self.problem = "not connected yet"
+        """Why the stream isn't up; "" while it is."""
+
+    def observed(self, name: str) -> model.LoadBalancer | None:
+        """Return the load balancer as last seen."""
+        return self._store.get(name)
+
+    def made_for(self, key: str) -> tuple[model.LoadBalancer, ...]:
+        """Return the load balancers labelled with a Service's namespace/name, of any cluster."""
+        return tuple(self._store[name] for name in sorted(self._names.get(key, ())))
+
+    async def look_up(self, name: str) -> model.LoadBalancer | None:
+        """Return the load balancer as the cloud has it now. Raises: CloudError."""
+        found = await self._client.get(name)
+        if found is None:
+            self._drop(name)
+        else:
+            self._remember(found)
+        return found
+
+    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+        """Ask the cloud for `document`; return what it made of it. Raises: CloudError."""
+        answer = await self._client.put(name, document)
+        self._remember(answer)
+        seen = self._store.get(name)
+        is_further = seen and seen.status.id == answer.status.id
+        return seen if seen and is_further else answer
+
+    async def delete(self, name: str) -> bool:
+        """Ask for deletion. Return False if nothing is left. Raises: CloudError."""
+        is_left = await self._client.delete(name)
+        if not is_left:
+            self._drop(name)
+        return is_left
+
+    async def run(self) -> None:
+        """Follow the stream until cancelled; a fault means a pause and a new connection."""
+        pause = backoff.Backoff(self._rng, first_s=0.2, max_s=15.0)
+        while True:
+            began = self._clock.monotonic()
+            try:
+                await self._follow()
+                error: Exception | None = None
+            except errors.CloudWatchExpired as expired:
+                self._since, error = None, expired
+            except errors.CcmError as failed:
+                error = failed
+            except msgspec.MsgspecError as unreadable:
+                self._since, error = None, unreadable
+            if self._clock.monotonic() - began >= 1.0 and error is None:
+                pause.reset()
+            wait_s = pause.next_s(getattr(error, "retry_after_s", None))
+            self._tell(error, wait_s)
+            await self._clock.sleep(wait_s)
+
+    async def _follow(self) -> None:
+        snapshot: set[str] | None = set() if self._since is None else None
+        async for frame in self._client.watch(self._since):
+            if self.problem and snapshot is None:
+                self._connected()
+            if frame.type == "BOOKMARK":
+                if snapshot is not None:
+                    self._prune(snapshot)
+                    snapshot = None
+                    self._connected()
+                    self.synced.set()
+            elif frame.kind in ("load_balancer", ""):
+                name = self._take(frame)
+                if snapshot is not None:
+                    snapshot.add(name)
+            if snapshot is None:
+                # Half a snapshot is no place to resume from.
+                self._since = str(frame.resource_version) or self._since
+
+    def _take(self, frame: FrameLike) -> str:
+        load_balancer = frame.load_balancer()
+        name = load_balancer.name
+        old = self._store.get(name)
+        if frame.type == "DELETED" or load_balancer.status.state == "DELETED":
+            self._drop(name)
+            self._bury(load_balancer.status.id)
+            self._emit(old or load_balancer, None)
+        else:
+            self._keep(load_balancer)
+            self._emit(old, load_balancer)
+        return name
+
+    def _prune(self, snapshot: set[str]) -> None:
+        for name in [name for name in self._store if name not in snapshot]:
+            self._emit(self._drop(name), None)
+
+    def _remember(self, answer: model.LoadBalancer) -> None:
+        if answer.status.id in self._dead:
+            return
+        stored = self._store.get(answer.name)
+        # The answer to a PUT is the first state of its generation; the stream may be ahead.
+        if (
+            stored is None
+            or stored.status.id != answer.status.id
+            or stored.status.generation < answer.status.generation
+        ):
+            self._keep(answer)
+
+    def _keep(self, load_balancer: model.LoadBalancer) -> None:
+        self._drop(load_balancer.name)
+        self._store[load_balancer.name] = load_balancer
+        self._names.setdefault(desired.service_key(load_balancer), set()).add(load_balancer.name)
+
+    def _drop(self, name: str) -> model.LoadBalancer | None:
+        dropped = self._store.pop(name, None)
+        if dropped is not None:
+            key = desired.service_key(dropped)
+            self._names[key].discard(name)
+            if not self._names[key]:
+                del self._names[key]
+        return dropped
+
+    def _bury(self, id_: str) -> None:
+        self._dead[id_] = None
+        if len(self._dead) > TOMBSTONES:
+            self._dead.popitem(last=False)
+
+    def _emit(self, old: model.LoadBalancer | None, new: model.LoadBalancer | None) -> None:
+        for handler in self.handlers:
+            handler(old, new)
+
+    def _connected(self) -> None:
+        if self.problem:
+            _log.info("cloud_connected", load_balancers=len(self._store))
+        self.problem = ""
+
+    def _tell(self, error: Exception | None, wait_s: float) -> None:
+        text = str(error) if error else "the cloud closed the stream"
+        if isinstance(error, errors.CloudUnauthenticated):
+            _log.error(
+                "cloud_refused_token",
+                error=text,
+                remedy="check --cloud-token-file",
+                retry_s=round(wait_s, 1),
+            )
+        elif error is not None:
+            _log.warning("cloud_stream_interrupted", error=text, retry_s=round(wait_s, 1))
+        if error is not None:
+            self.problem = text

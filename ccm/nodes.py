@@ -1,0 +1,91 @@
+"""Which nodes get traffic, as named predicates, and under which address.
+
+Readiness, schedulability and other taints don't matter: the health check decides about those
+(KEP-3458). Source: k8s.io/cloud-provider controllers/service/controller.go, read at v0.37 alpha.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ccm import model
+
+EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
+AUTOSCALER_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
+
+# Exactly what Go's strconv.ParseBool takes for false; "" and garbage count as "excluded".
+_GO_FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """A node that takes traffic: its name and InternalIPs in the node's own order."""
+
+    name: str
+    ips: tuple[str, ...]
+
+    def ip_of(self, families: Iterable[str]) -> str | None:
+        """Return the first address of the first family that the node has.
+
+        families: "IPv4" | "IPv6", preferred first.
+        """
+        for family in families:
+            for ip in self.ips:
+                if (":" in ip) == (family == "IPv6"):
+                    return ip
+        return None
+
+
+def is_being_deleted(node: model.Node) -> bool:
+    """Return whether the Node object is on its way out."""
+    return node.metadata.deletion_timestamp is not None
+
+
+def is_excluded(node: model.Node) -> bool:
+    """Return whether the node's label keeps it out of load balancers."""
+    value = (node.metadata.labels or {}).get(EXCLUDE_LABEL)
+    return value is not None and value not in _GO_FALSE
+
+
+def is_going_away(node: model.Node) -> bool:
+    """Return whether the cluster autoscaler is about to remove the node."""
+    return any(taint.key == AUTOSCALER_TAINT for taint in node.spec.taints or ())
+
+
+def is_eligible(node: model.Node) -> bool:
+    """Return whether the node may be a target at all."""
+    return not (is_being_deleted(node) or is_excluded(node) or is_going_away(node))
+
+
+def internal_ips(node: model.Node) -> tuple[str, ...]:
+    """Return the node's InternalIPs that parse, in its own order."""
+    return tuple(
+        address.address
+        for address in node.status.addresses or ()
+        if address.type == "InternalIP" and _is_ip(address.address)
+    )
+
+
+def backend(node: model.Node) -> Backend | None:
+    """Return the node as a backend, None if it takes no traffic. Equal results: nothing to do."""
+    if not is_eligible(node):
+        return None
+    ips = internal_ips(node)
+    return Backend(node.metadata.name, ips) if ips else None
+
+
+def backends(nodes: Iterable[model.Node]) -> tuple[Backend, ...]:
+    """Return the nodes that take traffic, by name."""
+    found = (backend(node) for node in nodes)
+    return tuple(sorted((one for one in found if one), key=lambda one: one.name))
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,156 @@
+"""The secure port: health for everybody, metrics for this machine.
+
+Paths as other controller managers have them: /healthz and /livez (is the process sound),
+/readyz (is it of use), each with ?verbose; /metrics only from a loopback address.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+import tempfile
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from aiohttp import web
+
+from ccm import clock as clocks
+from ccm import errors
+from ccm import metrics as metrics_
+from ccm import settings as settings_
+
+Check = Callable[[], str]
+"""Returns what is wrong, "" if nothing is."""
+
+_CERTIFICATE_DAYS = 365
+
+
+class Server:
+    """Answers on the secure port from start() to stop()."""
+
+    def __init__(
+        self,
+        settings: settings_.Settings,
+        clock: clocks.Clock,
+        metrics: metrics_.Metrics,
+        live: Mapping[str, Check],
+        ready: Mapping[str, Check],
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._live = live
+        self._ready = ready
+        self._runner: web.AppRunner | None = None
+
+    async def start(self) -> None:
+        """Listen, if a port is set. Raises: ConfigError if that is impossible."""
+        settings = self._settings
+        if not settings.secure_port:
+            return
+        app = web.Application(client_max_size=1024)
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/livez", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._scrape)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
+        await self._runner.setup()
+        context = _tls_context(settings, self._clock.now())
+        site = web.TCPSite(
+            self._runner, settings.bind_address, settings.secure_port, ssl_context=context
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise errors.ConfigError(
+                f"cannot listen on {settings.bind_address}:{settings.secure_port}: "
+                f"{error.strerror or error}; choose another --secure-port, or 0 for none"
+            ) from error
+
+    async def stop(self) -> None:
+        """Stop listening."""
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        return _report(self._live, request)
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return _report({**self._live, **self._ready}, request)
+
+    async def _scrape(self, request: web.Request) -> web.Response:
+        if not _is_loopback(request.remote):
+            return web.Response(status=403, text="metrics are served to loopback addresses only\n")
+        return web.Response(
+            body=self._metrics.render(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+
+def _report(checks: Mapping[str, Check], request: web.Request) -> web.Response:
+    wrong = {name: check() for name, check in checks.items()}
+    is_well = not any(wrong.values())
+    if is_well and "verbose" not in request.query:
+        return web.Response(text="ok")
+    body = "".join(
+        f"[-]{name} failed: {why}\n" if why else f"[+]{name} ok\n" for name, why in wrong.items()
+    )
+    return web.Response(status=200 if is_well else 500, text=body)
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False
+
+
+def _tls_context(settings: settings_.Settings, now: datetime) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        if settings.tls_cert_file and settings.tls_key_file:
+            context.load_cert_chain(settings.tls_cert_file, settings.tls_key_file)
+            return context
+        # The ssl module reads certificates from files only.
+        with tempfile.TemporaryDirectory(prefix="fakecloud-ccm-") as folder:
+            file = Path(folder, "tls.pem")
+            file.touch(mode=0o600)
+            file.write_bytes(_self_signed(now))
+            context.load_cert_chain(file)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.ConfigError(f"certificate of the secure port: {error}") from error
+    return context
+
+
+def _self_signed(now: datetime) -> bytes:
+    """Return a new key and certificate for localhost as PEM."""
+    # Imported here: 7 MB that a run with its own certificate need not hold.
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fakecloud-ccm")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
+        .add_extension(
+            x509.SubjectAlternativeName(
+                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+            ),
+            critical=False,
+        )
+        .sign(key, hashes.SHA256())
+    )
+    return key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    ) + certificate.public_bytes(serialization.Encoding.PEM)

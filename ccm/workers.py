@@ -1,0 +1,89 @@
+"""The loop runner: takes keys from the queue, has them reconciled, decides when they come back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, Protocol
+
+import structlog
+
+from ccm import errors, reconciler, workqueue
+from ccm import metrics as metrics_
+
+CONFLICT_PAUSE_S: Final = 0.05
+"""After a 409 the cache needs a moment to catch up with whoever wrote first."""
+
+_log = structlog.get_logger()
+
+
+class Reconciles(Protocol):
+    """Whatever can look at one key."""
+
+    async def reconcile(self, key: str) -> reconciler.Outcome:
+        """Do what can be done for `key` now."""
+
+
+class Workers:
+    """`count` workers on one queue."""
+
+    def __init__(
+        self,
+        queue: workqueue.WorkQueue,
+        target: Reconciles,
+        metrics: metrics_.Metrics,
+        count: int,
+    ) -> None:
+        self._queue = queue
+        self._target = target
+        self._metrics = metrics
+        self._count = count
+
+    async def run(self) -> None:
+        """Work until the queue is shut down."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(self._count):
+                group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            try:
+                key = await self._queue.get()
+            except workqueue.ShutDown:
+                return
+            try:
+                await self._turn(key)
+            finally:
+                self._queue.done(key)
+
+    async def _turn(self, key: str) -> None:
+        try:
+            outcome = await self._target.reconcile(key)
+        except errors.RetryAfter as wait:
+            self._count_as("waiting")
+            self._queue.add_after(key, wait.seconds)
+        except errors.KubeConflict:
+            self._count_as("conflict")
+            self._queue.add_after(key, CONFLICT_PAUSE_S)
+        except (errors.CloudError, errors.KubeError) as error:
+            self._failed(key, error)
+        except Exception:  # noqa: BLE001 - the loop runner: one key's bug must not stop the others
+            self._count_as("bug")
+            _log.exception("reconcile_crashed", service=key)
+            self._queue.add_failed(key)
+        else:
+            self._count_as(outcome.verdict.value)
+            self._queue.forget(key)
+            if outcome.recheck_s is not None:
+                self._queue.add_after(key, outcome.recheck_s)
+
+    def _failed(self, key: str, error: errors.CloudError | errors.KubeError) -> None:
+        if error.retry_after_s is not None:
+            self._count_as("waiting")
+            self._queue.add_after(key, error.retry_after_s)
+            return
+        self._count_as("failed")
+        wait_s = self._queue.add_failed(key)
+        _log.warning("reconcile_failed", service=key, error=str(error), retry_s=round(wait_s, 1))
+
+    def _count_as(self, outcome: str) -> None:
+        self._metrics.reconciles.labels(outcome).inc()
