@@ -1,10 +1,34 @@
 # Each task is one line of what it runs; `make help` lists them.
 PY := .venv/bin/python
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench kind kind-down e2e lock
+.PHONY: help setup demo test check format bench kind kind-down lock
 
 help:  ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
 
-setup:  ## what is missing: uv, the locked environment in .venv, HAProxy
+setup:  ## install what is missing: uv, the locked environment in .venv, HAProxy
 	@sh tests/setup.sh
+
+demo: setup  ## the main job, live: a Service goes from <pending> to an address (ONCE=1: then exit)
+	@$(PY) -m tests.demo $(if $(ONCE),--once)
+
+test: setup  ## every test that needs neither root nor Docker
+	@$(PY) -m tests.cluster binaries >/dev/null && $(PY) -m pytest
+
+check: setup  ## format, lint, types, import contracts, unit and property tests (under a minute)
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && .venv/bin/lint-imports && $(PY) -m pytest -q tests/unit tests/property
+
+format: setup  ## format the code and sort its imports
+	@$(PY) -m ruff format . && $(PY) -m ruff check --fix-only .
+
+bench: setup  ## time to address and answer, memory, failed requests; a table and a line of JSON
+	@$(PY) -m tests.bench
+
+kind: setup  ## a kind cluster whose LoadBalancer Services get addresses
+	@$(PY) -m tests.e2e.kind up
+
+kind-down: setup  ## remove what `make kind` made
+	@$(PY) -m tests.e2e.kind down
+
+lock: setup  ## resolve the dependencies anew
+	@sh tests/lock.sh

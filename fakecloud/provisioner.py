@@ -232,7 +232,7 @@ class Provisioner:
         attempts = lb.attempts + 1
         pause = timedelta(seconds=lifecycle.backoff_s(attempts, self._rng.random()))
         if lb.state is State.DELETING or claimed.generation != lb.generation:
-            pause = pause if lb.state is claimed.state else timedelta()
+            pause = pause if claimed.state is State.DELETING else timedelta()
             return msgspec.structs.replace(
                 lb, attempts=attempts, due_at=now + pause, last_error=note
             )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from fakecloud.errors import StartError
 
@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     database: str | None = None  # default: sqlite in the state directory
     token_file: Path | None = None  # default: admin.token in the state directory
     runtime_dir: Path | None = None  # short path for the sockets; default derived from state_dir
-    pool: tuple[str, ...] = ("default=loopback:127.77.0.0/16",)
+    pool: Annotated[tuple[str, ...], NoDecode] = ("default=loopback:127.77.0.0/16",)
     price_book: str = "aws-nlb-us-east-1"
     haproxy: str = "haproxy"
     haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
@@ -41,6 +41,12 @@ class Settings(BaseSettings):
     max_watches: int = Field(default=2000, ge=1)
     event_history: int = Field(default=100_000, ge=1000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("pool", mode="before")
+    @classmethod
+    def _several(cls, value: object) -> object:
+        """Accept FAKECLOUD_POOL as pools separated by commas."""
+        return tuple(value.split(",")) if isinstance(value, str) else value
 
     @property
     def database_url(self) -> str:

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
@@ -18,7 +18,7 @@ _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields
 
 
 def _value(row: Row[Any]) -> LoadBalancer:
-    return msgspec.convert(dict(row._mapping), LoadBalancer)
+    return msgspec.convert(dict(zip(LoadBalancer.__struct_fields__, row, strict=True)), LoadBalancer)
 
 
 def _values(lb: LoadBalancer) -> dict[str, Any]:
@@ -170,3 +170,13 @@ def next_due(connection: Connection) -> datetime | None:
         .limit(1)
     ).scalar_one_or_none()
     return moment
+
+
+def count_by_state(connection: Connection) -> dict[str, int]:
+    """Return how many living load balancers are in each state."""
+    rows = connection.execute(
+        select(table.c.state, func.count())
+        .where(table.c.deleted_at.is_(None))
+        .group_by(table.c.state)
+    )
+    return {state: count for state, count in rows}

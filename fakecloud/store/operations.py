@@ -17,7 +17,7 @@ _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
 
 
 def _value(row: Row[Any]) -> Operation:
-    return msgspec.convert(dict(row._mapping), Operation)
+    return msgspec.convert(dict(zip(Operation.__struct_fields__, row, strict=True)), Operation)
 
 
 def start(connection: Connection, operation: Operation) -> Operation:

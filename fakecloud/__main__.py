@@ -1,0 +1,79 @@
+"""The command `fakecloud`: the server, and the client of its API."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fakecloud import logs, settings
+from fakecloud.cli import cost, lb
+from fakecloud.errors import StartError
+
+cli = typer.Typer(
+    name="fakecloud",
+    help="A small cloud on your own machine: real HAProxy load balancers, and what they cost.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+cli.add_typer(lb.app, name="lb")
+cli.add_typer(cost.app, name="cost")
+
+
+@cli.command()
+def serve(
+    listen: Annotated[str | None, typer.Option(help="HOST:PORT; default 127.0.0.1:8440")] = None,
+    database: Annotated[
+        str | None, typer.Option(help="URL; default SQLite in the state directory")
+    ] = None,
+    state_dir: Annotated[Path | None, typer.Option(help="default ~/.local/state/fakecloud")] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="NAME=KIND:CIDR[@INTERFACE]; repeatable")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="where the first token is written")
+    ] = None,
+    runtime_dir: Annotated[Path | None, typer.Option(help="short directory for sockets")] = None,
+    price_book: Annotated[str | None, typer.Option(help="prices of the cost report")] = None,
+    haproxy: Annotated[str | None, typer.Option(help="the HAProxy program")] = None,
+    haproxy_user: Annotated[str | None, typer.Option(help="UID:GID of HAProxy when root")] = None,
+    workers: Annotated[int | None, typer.Option(help="load balancers worked on at a time")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(help="serve HTTPS with this certificate")] = None,
+    tls_key: Annotated[Path | None, typer.Option(help="key of the certificate")] = None,
+    insecure_listen: Annotated[
+        bool | None, typer.Option("--insecure-listen", help="allow HTTP beyond loopback")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+) -> None:
+    """Run the cloud until Ctrl-C; load balancers go on running.
+
+    Example: fakecloud serve --listen 127.0.0.1:8440 --pool default=loopback:127.77.0.0/16
+
+    Every option is also an environment variable: --state-dir is FAKECLOUD_STATE_DIR.
+    """
+    from fakecloud import app  # not for the client commands: it costs half a second
+
+    options = settings.load(**locals_without(locals(), "app"))
+    logs.configure(options.log_level)
+    app.serve(options)
+
+
+def locals_without(values: dict[str, object], *names: str) -> dict[str, object]:
+    """Return the options among a command's local names."""
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def main() -> None:
+    """Run the command line: exit 0 done, 1 failed, 2 wrong usage or configuration."""
+    try:
+        cli()
+    except StartError as error:
+        print(f"fakecloud: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,10 @@
+"""HTTP in, HTTP out; every answer that isn't a success is problem+json.
+
+application     the FastAPI application from its parts
+context         what handlers may use, and who is calling
+load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronous work
+watch           the stream of changes        costs       the cost report
+service         health, version, metrics, problem pages
+schemas         wire models: limits and defaults of the document
+problems        errors to problem+json       guard       limits on requests before any handler
+"""

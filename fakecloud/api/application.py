@@ -1,0 +1,41 @@
+"""The FastAPI application from its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from importlib.metadata import version
+
+from fastapi import APIRouter, FastAPI
+
+from fakecloud.api import costs, load_balancers, operations, problems, service, watch
+from fakecloud.api.context import Cloud
+from fakecloud.api.guard import Guard
+
+_DESCRIPTION = """
+A small cloud on your own machine: load balancers that are real HAProxy processes, and what they
+cost. Authorize with the token of the file `admin.token`. Every error is a
+[problem document](https://www.rfc-editor.org/rfc/rfc9457) whose `code` never changes.
+"""
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
+    """Return the application that serves `cloud`; `lifespan` runs what lives beside it."""
+    app = FastAPI(
+        title="fakecloud",
+        version=version("fakecloud"),
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+    )
+    app.state.cloud = cloud
+    v1 = APIRouter(prefix="/v1")
+    for part in (load_balancers, operations, watch, costs):
+        v1.include_router(part.router)
+    app.include_router(v1)
+    app.include_router(service.router)
+    app.add_middleware(Guard)
+    problems.install(app)
+    return app

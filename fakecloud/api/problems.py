@@ -1,0 +1,129 @@
+"""Errors as problem+json (RFC 9457): the framework's own, the database's and ours alike."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from fakecloud import errors
+from fakecloud.errors import FieldError, Problem
+
+log = structlog.get_logger()
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+def catalogue(root: type[Problem] = Problem) -> Iterator[type[Problem]]:
+    """Yield every kind of problem that the cloud raises."""
+    for kind in root.__subclasses__():
+        yield kind
+        yield from catalogue(kind)
+
+
+def response(problem: Problem, request_id: str) -> Response:
+    """Return the answer that tells a caller what was wrong and what to do."""
+    body = {
+        "type": f"/problems/{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.detail,
+        "code": problem.code,
+        "request_id": request_id,
+        "retryable": problem.retryable,
+        "retry_after_ms": None if problem.retry_after_s is None else problem.retry_after_s * 1000,
+        "errors": [
+            {"pointer": e.pointer, "code": e.code, "message": e.message} for e in problem.errors
+        ],
+    }
+    headers = {"x-request-id": request_id}
+    if problem.retry_after_s is not None:
+        headers["retry-after"] = str(problem.retry_after_s)
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if "allow" in problem.extra:
+        headers["allow"] = problem.extra.pop("allow")
+    return Response(
+        msgspec.json.encode(body | problem.extra),
+        status_code=problem.status,
+        headers=headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+def request_id(request: Request) -> str:
+    """Return the id of this request: the caller's, if it is a sane one, else a new one."""
+    given = request.headers.get("x-request-id", "")
+    if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
+        return given
+    return "req_" + secrets.token_hex(8)
+
+
+def install(app: FastAPI) -> None:
+    """Make `app` answer every error as problem+json."""
+
+    def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return response(error, request_id(request))
+
+    def invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return response(_validation(error), request_id(request))
+
+    def framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        return response(_framework(request, error), request_id(request))
+
+    def unexpected(request: Request, error: Exception) -> Response:
+        id = request_id(request)
+        log.error("request_failed", request_id=id, path=request.url.path, exc_info=error)
+        return response(errors.Internal(f"unexpected; the server's log has more under {id}"), id)
+
+    app.add_exception_handler(Problem, ours)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, framework)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _framework(request: Request, error: HTTPException) -> Problem:
+    path = request.url.path
+    if error.status_code == 404:
+        return errors.RouteNotFound(f"there is no endpoint {path}; see /docs")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return errors.MethodNotAllowed(f"{request.method} is not for {path}", allow=allow)
+    return errors.MalformedJson(str(error.detail))
+
+
+def _validation(error: RequestValidationError) -> Problem:
+    found = error.errors()
+    first = found[0]
+    if first["type"] == "json_invalid":
+        position = first["loc"][-1]
+        reason = first.get("ctx", {}).get("error", "")
+        return errors.MalformedJson(f"the body is not JSON at character {position}: {reason}")
+    if first["loc"][0] in ("query", "path", "header"):
+        name = first["loc"][-1]
+        return errors.InvalidParameter(
+            f"{first['loc'][0]} parameter {name!r}: {first['msg']}",
+            errors=(FieldError(str(name), str(first["type"]), str(first["msg"])),),
+        )
+    fields = tuple(_field(one) for one in found[:20])
+    detail = "; ".join(f"{f.pointer or 'the body'}: {f.message}" for f in fields[:3])
+    more = len(found) - 3
+    return errors.ValidationFailed(
+        detail + (f"; and {more} more" if more > 0 else ""), errors=fields
+    )
+
+
+def _field(error: Any) -> FieldError:
+    pointer = "".join(f"/{part}" for part in error["loc"][1:])
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return FieldError(pointer, str(error["type"]), message)

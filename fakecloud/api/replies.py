@@ -1,0 +1,92 @@
+"""Successful answers, encoded once, and the shapes that several endpoints share."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from fastapi import Query
+from starlette.responses import Response
+
+from fakecloud import documents, errors
+from fakecloud.api import schemas
+from fakecloud.model import LoadBalancer, Operation
+
+T = TypeVar("T", int, str)
+
+PageSize = Annotated[int, Query(ge=1, le=1000, description="items in one page")]
+PageToken = Annotated[
+    str | None, Query(max_length=200, description="next_page_token of the last page")
+]
+
+ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
+    "default": {
+        "description": "a problem: `code` says which, `detail` what to do",
+        "content": {"application/problem+json": {"schema": schemas.Problem.model_json_schema()}},
+    }
+}
+
+
+def json(
+    content: object, status_code: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return a JSON response."""
+    return Response(
+        msgspec.json.encode(content), status_code, headers, media_type="application/json"
+    )
+
+
+def load_balancer(lb: LoadBalancer, status_code: int = 200) -> Response:
+    """Return a load balancer with its entity tag and, while work is under way, where to look."""
+    headers = {"etag": documents.etag(lb)}
+    if status_code in (201, 202):
+        headers["location"] = f"/v1/load-balancers/{lb.name}"
+        headers["operation-location"] = f"/v1/operations/{lb.operation}"
+        headers["retry-after"] = "1"
+    return json(documents.load_balancer(lb), status_code, headers)
+
+
+def operation(op: Operation, status_code: int = 200) -> Response:
+    """Return an operation, with its place when it has only been accepted."""
+    headers = {}
+    if status_code == 202:
+        headers = {"operation-location": f"/v1/operations/{op.id}", "retry-after": "1"}
+    return json(documents.operation(op), status_code, headers)
+
+
+def page(items: list[Any], next_key: object, resource_version: int) -> Response:
+    """Return one page of a list."""
+    token = None if next_key is None else encode_token(next_key)
+    return json(
+        {"items": items, "next_page_token": token, "resource_version": str(resource_version)}
+    )
+
+
+def encode_token(key: object) -> str:
+    """Return an opaque page token for a row key."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(key)).decode().rstrip("=")
+
+
+def decode_token(token: str | None, first: T) -> T:
+    """Return the row key of a page token. Raises: InvalidPageToken."""
+    if token is None:
+        return first
+    try:
+        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        return msgspec.json.decode(raw, type=type(first))
+    except (ValueError, msgspec.MsgspecError):
+        raise errors.InvalidPageToken(
+            "page_token is not one that this list gave out; start without it"
+        ) from None
+
+
+def seconds(text: str | None, name: str, most: float) -> float:
+    """Return the seconds of `25s` or `25`, 0 for None. Raises: InvalidParameter."""
+    if text is None:
+        return 0.0
+    match = re.fullmatch(r"(\d{1,4}(?:\.\d{1,3})?)s?", text)
+    if match is None or float(match[1]) > most:
+        raise errors.InvalidParameter(f"{name}={text!r} is not a time such as 25s, at most {most}s")
+    return float(match[1])

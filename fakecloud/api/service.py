@@ -1,0 +1,74 @@
+"""The service itself: is it alive, is it ready, which version, what do its problems mean."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+from importlib.metadata import version
+from typing import Final
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import Response
+
+from fakecloud import errors
+from fakecloud.api import problems, replies
+from fakecloud.api.context import BEARER, Cloud, CloudParts, caller
+from fakecloud.store import events
+
+router = APIRouter(tags=["service"])
+
+READY_TIMEOUT_S: Final = 2.0
+_PAGES: Final = {kind.code: kind for kind in problems.catalogue()}
+
+
+@router.get("/healthz", response_class=PlainTextResponse)
+async def healthz() -> Response:
+    """Say that the process answers."""
+    return PlainTextResponse("ok\n")
+
+
+@router.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "no"}})
+async def readyz(cloud: CloudParts) -> Response:
+    """Say whether requests can be served: the database answers."""
+    try:
+        async with asyncio.timeout(READY_TIMEOUT_S):
+            await asyncio.to_thread(_ask, cloud)
+    except (errors.Unavailable, TimeoutError) as error:
+        return PlainTextResponse(f"the database does not answer: {error}\n", 503)
+    return PlainTextResponse("ok\n")
+
+
+def _ask(cloud: Cloud) -> None:
+    with cloud.database.read() as connection:
+        events.current_version(connection)
+
+
+@router.get("/version")
+async def show_version() -> Response:
+    """Return the version of this server."""
+    return replies.json({"version": version("fakecloud"), "api": "v1"})
+
+
+@router.get("/metrics", response_class=PlainTextResponse, responses=replies.ANY_PROBLEM)
+async def metrics(request: Request, cloud: CloudParts) -> Response:
+    """Return Prometheus metrics; without a token only where the server listens on loopback."""
+    if not cloud.loopback_only:
+        await caller(request, BEARER)
+    return Response(cloud.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+@router.get("/problems/{code}", response_class=HTMLResponse, responses=replies.ANY_PROBLEM)
+async def problem(code: str) -> Response:
+    """Explain a problem's code to people."""
+    kind = _PAGES.get(code)
+    if kind is None:
+        raise errors.NotFound(f"there is no problem {code!r}; known: {', '.join(sorted(_PAGES))}")
+    again = "Trying again may help." if kind.retryable else "Trying again as it is won't help."
+    return HTMLResponse(
+        f"<!doctype html><html lang=en><meta charset=utf-8><title>{kind.code}</title>"
+        "<style>body{font:16px/1.5 system-ui;max-width:40em;margin:3em auto;padding:0 1em}"
+        "code{background:#eee;padding:.1em .3em}</style>"
+        f"<h1>{html.escape(kind.title)}</h1><p><code>{kind.code}</code>, HTTP {kind.status}</p>"
+        f"<p>{html.escape(kind.__doc__ or '')}</p><p>{again}</p>"
+    )

@@ -1,0 +1,102 @@
+"""The stream of changes, as JSON lines or server-sent events."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import ExitStack
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Header, Query
+from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from fakecloud import errors
+from fakecloud.api import replies
+from fakecloud.api.context import CHECKED, Caller, CloudParts
+from fakecloud.watch import Frame, Hub, Watcher
+
+router = APIRouter(tags=["watch"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
+
+KINDS: Final = frozenset({"load_balancer", "operation"})
+JSON_LINES: Final = "application/x-ndjson"
+EVENT_STREAM: Final = "text/event-stream"
+
+
+def _line(frame: Frame) -> str:
+    return frame.text + "\n"
+
+
+def _sse(frame: Frame) -> str:
+    return f"id: {frame.resource_version}\nevent: {frame.type}\ndata: {frame.text}\n\n"
+
+
+class _Stream(StreamingResponse):
+    """A stream that gives back its subscription however it ends."""
+
+    def __init__(self, content: AsyncIterator[str], media_type: str, held: ExitStack) -> None:
+        super().__init__(
+            content,
+            media_type=media_type,
+            headers={"cache-control": "no-store", "x-accel-buffering": "no"},
+        )
+        self._held = held
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._held:
+            await super().__call__(scope, receive, send)
+
+
+@router.get(
+    "/watch",
+    response_class=StreamingResponse,
+    responses={200: {"content": {JSON_LINES: {}, EVENT_STREAM: {}}}},
+)
+async def watch(
+    cloud: CloudParts,
+    caller: Caller,
+    kinds: Annotated[str, Query(description="comma separated")] = "load_balancer,operation",
+    since: Annotated[int | None, Query(ge=0, description="a resource_version")] = None,
+    initial: Annotated[bool, Query(description="begin with everything that exists")] = False,
+    heartbeat: Annotated[str | None, Query(description="bookmarks at least that often")] = None,
+    accept: Annotated[str, Header(include_in_schema=False)] = JSON_LINES,
+    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+) -> StreamingResponse:
+    """Stream every change after `since` (default: now), once and in order.
+
+    Each line is {"type": ADDED|MODIFIED|DELETED|BOOKMARK|ERROR, "resource_version", "kind",
+    "object"}. 410 when `since` is too old: list again, or watch with `initial=true`.
+    """
+    heartbeat_s = replies.seconds(heartbeat, "heartbeat", 300) or 15.0
+    start = last_event_id if last_event_id is not None else since
+    if initial and start is not None:
+        raise errors.InvalidParameter("give `since` or `initial=true`, not both")
+    held = ExitStack()
+    with held:
+        watcher = held.enter_context(cloud.hub.subscribed(caller.project, _kinds(kinds), start))
+        first = await _first(cloud.hub, watcher, initial, start)
+        as_events = EVENT_STREAM in accept
+        frames = _frames(watcher, first, heartbeat_s, _sse if as_events else _line)
+        return _Stream(frames, EVENT_STREAM if as_events else JSON_LINES, held.pop_all())
+
+
+async def _first(hub: Hub, watcher: Watcher, initial: bool, start: int | None) -> list[Frame]:
+    if initial:
+        return await hub.snapshot(watcher)
+    return [] if start is None else await hub.history(watcher, start)
+
+
+async def _frames(
+    watcher: Watcher, first: Iterable[Frame], heartbeat_s: float, text: Callable[[Frame], str]
+) -> AsyncIterator[str]:
+    # An empty line says that the stream stands, before anything has happened.
+    yield "".join(text(frame) for frame in first) or "\n"
+    async for batch in watcher.frames(heartbeat_s):
+        yield "".join(text(frame) for frame in batch)
+
+
+def _kinds(text: str) -> frozenset[str]:
+    kinds = frozenset(text.split(","))
+    if not kinds <= KINDS:
+        unknown = ", ".join(sorted(kinds - KINDS))
+        raise errors.InvalidParameter(f"kinds={unknown!r} is not among {', '.join(sorted(KINDS))}")
+    return kinds

@@ -1,0 +1,336 @@
+"""The only wiring: settings to database, data plane, loops, HTTP server, and down again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import pwd
+import random
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Condition, Event, Thread
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from fakecloud import tokens
+from fakecloud.addresses import Pool, parse_pool
+from fakecloud.api import application
+from fakecloud.api.context import Cloud
+from fakecloud.billing import prices
+from fakecloud.clock import Clock, SystemClock
+from fakecloud.errors import StartError
+from fakecloud.haproxy.dataplane import HaproxyDataPlane
+from fakecloud.health import Health
+from fakecloud.load_balancers import LoadBalancers
+from fakecloud.metrics import Metrics
+from fakecloud.model import State
+from fakecloud.netlink import InterfaceAddresses
+from fakecloud.pools import PooledAddresses
+from fakecloud.prober import Prober
+from fakecloud.provisioner import Provisioner
+from fakecloud.settings import Settings
+from fakecloud.store import events, load_balancers, operations
+from fakecloud.store.database import Database
+from fakecloud.watch import Hub
+
+log = structlog.get_logger()
+
+POLL_S: Final = 1.0
+HEALTH_SAVE_S: Final = 0.5
+HOUSEKEEPING_S: Final = 60.0
+KEEP_OPERATIONS: Final = timedelta(days=30)
+PROBE_WAIT_S: Final = 0.05
+"""An owner on the link answers within 1 ms; a free address costs this long at every create."""
+
+
+class Nudge:
+    """Wakes idle loops when something was committed."""
+
+    def __init__(self) -> None:
+        """Start unnudged."""
+        self._condition = Condition()
+        self._count = 0
+
+    def give(self) -> None:
+        """Wake everybody who waits."""
+        with self._condition:
+            self._count += 1
+            self._condition.notify_all()
+
+    @property
+    def count(self) -> int:
+        """Return how often it was given; look before you work, wait after."""
+        return self._count
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Wait until the count passes `seen`, or `seconds` have passed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._count > seen, seconds)
+
+
+class Loops:
+    """Threads that turn `step()`s until told to stop. The one place that survives any exception."""
+
+    def __init__(self, clock: Clock, metrics: Metrics) -> None:
+        """Start with no loop."""
+        self.stop = Event()
+        self._clock = clock
+        self._metrics = metrics
+        self._threads: list[Thread] = []
+
+    def start(self, name: str, turn: Callable[[], None]) -> None:
+        """Call `turn` again and again in a thread; after a failure wait a second."""
+
+        def run() -> None:
+            while not self.stop.is_set():
+                try:
+                    turn()
+                except Exception:
+                    log.exception("loop_failed", loop=name)
+                    self._metrics.loop_failures.labels(name).inc()
+                    self._clock.wait(self.stop, 1.0)
+
+        thread = Thread(target=run, name=name, daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Stop all loops and wait for their turns to end."""
+        self.stop.set()
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+
+def runtime_dir(settings: Settings) -> Path:
+    """Return a short directory for sockets that a later server with this state finds again."""
+    if settings.runtime_dir is not None:
+        return settings.runtime_dir
+    digest = hashlib.sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    return Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+
+
+def haproxy_user(settings: Settings) -> tuple[int, int] | None:
+    """Return who the HAProxy processes are: nobody for a server that is root, else ourselves.
+
+    Raises: StartError.
+    """
+    if os.getuid() != 0:
+        return None
+    if settings.haproxy_user is None:
+        nobody = pwd.getpwnam("nobody")
+        return nobody.pw_uid, nobody.pw_gid
+    uid, _, gid = settings.haproxy_user.partition(":")
+    if not (uid.isdigit() and gid.isdigit()):
+        raise StartError(f"--haproxy-user {settings.haproxy_user!r} is not UID:GID")
+    return int(uid), int(gid)
+
+
+def parse_pools(settings: Settings) -> list[Pool]:
+    """Return the pools; a name may have one of each family. Raises: StartError."""
+    pools = [parse_pool(text) for text in settings.pool]
+    seen: set[tuple[str, str]] = set()
+    for pool in pools:
+        if (pool.name, pool.family) in seen:
+            raise StartError(f"--pool {pool.name}: there are two with {pool.family} addresses")
+        seen.add((pool.name, pool.family))
+    return pools
+
+
+@contextmanager
+def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]:
+    """Run the whole cloud but the HTTP server; give the application to serve.
+
+    Load balancers go on running afterwards. Raises: StartError.
+    """
+    clock = clock or SystemClock()
+    with ExitStack() as stack:
+        settings.address()
+        book = prices.load(settings.price_book)
+        pools = parse_pools(settings)
+        database = Database(settings.database_url)
+        stack.callback(database.close)
+        database.migrate()
+        authority = tokens.Authority(database, clock)
+        tokens.ensure_admin(authority, database, settings.admin_token_file)
+        nudge = Nudge()
+        dataplane = HaproxyDataPlane(
+            settings.state_dir,
+            runtime_dir(settings),
+            clock,
+            haproxy=settings.haproxy,
+            run_as=haproxy_user(settings),
+        )
+        stack.callback(dataplane.close)
+        health = Health(database, dataplane, clock)
+        prober = Prober(clock, health.on_change, rng=random.Random())
+        health.connect(prober)
+        addresses = PooledAddresses(
+            pools,
+            {
+                pool.interface: InterfaceAddresses(pool.interface, clock, probe_wait_s=PROBE_WAIT_S)
+                for pool in pools
+                if pool.interface is not None
+            },
+        )
+        provisioner = Provisioner(
+            database,
+            dataplane,
+            addresses,
+            health,
+            clock,
+            owner=socket.gethostname(),
+            lease_s=settings.lease_s,
+            rng=random.Random(),
+        )
+        hub = Hub(database, max_watches=settings.max_watches)
+        metrics = Metrics()
+
+        with database.read() as connection:
+            living = load_balancers.living(connection)
+        addresses.restore(living)
+        health.register(lb for lb in living if lb.was_active)
+        adoption = dataplane.adopt({lb.id for lb in living})
+        log.info(
+            "data_plane_adopted",
+            adopted=len(adoption.adopted),
+            restarted=len(adoption.restarted),
+            orphans_removed=len(adoption.orphans_removed),
+        )
+        here = adoption.adopted | adoption.restarted
+        provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
+
+        database.on_commit(nudge.give)
+        database.on_commit(hub.notify)
+        loops = Loops(clock, metrics)
+        stack.callback(loops.join, 5.0)
+        for number in range(settings.workers):
+            loops.start(f"provisioner-{number}", _provision(provisioner, nudge, metrics))
+        loops.start("health-dataplane", lambda: _ignore(health.tell_dataplane(POLL_S)))
+        loops.start("health-store", lambda: _save_health(health, clock, loops.stop))
+        loops.start(
+            "housekeeping", lambda: _keep_house(database, settings, clock, metrics, loops.stop)
+        )
+
+        cloud = Cloud(
+            database=database,
+            load_balancers=LoadBalancers(database, pools, clock),
+            hub=hub,
+            authority=authority,
+            price_book=book,
+            metrics=metrics,
+            clock=clock,
+            loopback_only=not (settings.insecure_listen or settings.tls_cert),
+        )
+
+        @asynccontextmanager
+        async def beside(_app: FastAPI) -> AsyncIterator[None]:
+            tasks = [asyncio.create_task(hub.run()), asyncio.create_task(prober.run())]
+            try:
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+        yield application.create(cloud, beside)
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
+    host, port = settings.address()
+    listener = _listen(host, port)
+    with listener, running(settings) as app:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=2,
+            timeout_keep_alive=75,
+            ssl_certfile=settings.tls_cert,
+            ssl_keyfile=settings.tls_key,
+        )
+        server = uvicorn.Server(config)
+        scheme = "https" if settings.tls_cert else "http"
+        bound_host, bound_port = listener.getsockname()[:2]
+        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
+        _Announcing(server, f"{scheme}://{shown}:{bound_port}").run(listener)
+
+
+class _Announcing:
+    """Runs uvicorn and prints the URL when it answers, so that scripts can wait for the line."""
+
+    def __init__(self, server: uvicorn.Server, url: str) -> None:
+        self._server = server
+        self._url = url
+
+    def run(self, listener: socket.socket) -> None:
+        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
+            runner.run(self._run(listener))
+
+    async def _run(self, listener: socket.socket) -> None:
+        serving = asyncio.create_task(self._server.serve([listener]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if self._server.started:
+            print(f"fakecloud is ready at {self._url}", flush=True)  # noqa: T201 - the one line
+        await serving
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"can't listen on {host}:{port}: {error.strerror}; give another --listen"
+        ) from None
+    return listener
+
+
+def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Callable[[], None]:
+    def turn() -> None:
+        seen = nudge.count
+        with metrics.step_seconds.time():
+            worked = provisioner.step()
+        if worked:
+            metrics.steps.inc()
+        else:
+            nudge.wait(seen, POLL_S)
+
+    return turn
+
+
+def _ignore(_result: object) -> None:
+    """Make a turn of a call that returns something."""
+
+
+def _save_health(health: Health, clock: Clock, stop: Event) -> None:
+    health.save()
+    clock.wait(stop, HEALTH_SAVE_S)
+
+
+def _keep_house(
+    database: Database, settings: Settings, clock: Clock, metrics: Metrics, stop: Event
+) -> None:
+    """Forget old history; count what lives."""
+    with database.write() as connection:
+        events.trim(connection, settings.event_history)
+        operations.forget(connection, clock.now() - KEEP_OPERATIONS)
+    with database.read() as connection:
+        counts = load_balancers.count_by_state(connection)
+    for state in State:
+        metrics.load_balancers.labels(state.value).set(counts.get(state, 0))
+    clock.wait(stop, HOUSEKEEPING_S)
