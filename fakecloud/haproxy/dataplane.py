@@ -135,16 +135,12 @@ class HaproxyDataPlane:
     def close(self) -> None:
         """Stop watching. The load balancers go on; another data plane can adopt them."""
         self._watch.close()
-        with self._lock:
-            instances, self._instances = list(self._instances.values()), {}
-        for found in instances:
+        for found in self._take_all():
             found.release()
 
     def stop_all(self) -> None:
         """End every process; directories stay, so that the next start returns to them."""
-        with self._lock:
-            instances = list(self._instances.values())
-        for found in instances:
+        for found in self._take_all():
             found.stop()
 
     @contextmanager
@@ -163,6 +159,11 @@ class HaproxyDataPlane:
                 found = instance.Instance(self._host, _checked(lb_id))
                 self._instances[lb_id] = found
         return found
+
+    def _take_all(self) -> list[instance.Instance]:
+        with self._lock:
+            taken, self._instances = list(self._instances.values()), {}
+        return taken
 
     def _drop(self, found: instance.Instance) -> None:
         with self._lock:

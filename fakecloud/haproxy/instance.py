@@ -51,17 +51,17 @@ class Instance:
         self._started_at = float("-inf")
         self._retry_at = float("-inf")
         self.lb_id = lb_id
-        self.removed = False
+        self._over = False  # another object may speak for the load balancer now
         self._known = False
 
     def apply(self, desired: model.Desired) -> bool:
         """Put `desired` into effect. Raises: StaleEpoch, Permanent, Transient.
 
         When it raises, what served before still serves. Returns False, having done nothing, if
-        the load balancer was removed meanwhile.
+        the load balancer was removed or let go of meanwhile.
         """
         with self._turn():
-            if self.removed:
+            if self._over:
                 return False
             self._fence(desired.epoch)
             wanted = self._build(desired)
@@ -74,7 +74,7 @@ class Instance:
         Raises: Transient when HAProxy doesn't answer; it is then told again later.
         """
         with self._turn():
-            if self._desired is None or self.removed:
+            if self._desired is None or self._over:
                 return
             relevant = down & config.probe_keys(self._desired.spec)
             if relevant == self._desired.down and not self._dirty:
@@ -91,26 +91,23 @@ class Instance:
     def remove(self, epoch: int) -> None:
         """End every process and remove the directory. Raises: StaleEpoch."""
         with self._turn():
-            if self.removed:
-                return
-            self._fence(epoch)
-            self.stop()
-            shutil.rmtree(self._directory, ignore_errors=True)
-            self.removed = True
+            if not self._over:
+                self._fence(epoch)
+                self._end_all()
+                shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
         """End every process; the directory stays, so that a later start returns to it."""
         with self._turn():
-            for running in self._generations():
-                running.end()
-            self._active, self._draining, self._leaving = None, [], {}
+            if not self._over:
+                self._end_all()
 
     def release(self) -> None:
         """Let go of the processes; they live on."""
-        with self._turn():
+        with self._lock:
             for running in self._generations():
                 running.process.close()
-            self._active, self._draining, self.removed = None, [], True
+            self._active, self._draining, self._over = None, [], True
 
     def serving(self) -> bool:
         """Return whether a process accepts connections now."""
@@ -128,7 +125,7 @@ class Instance:
         Returns: whether a crash was found; when to look again (monotonic seconds), if ever.
         """
         with self._turn():
-            if self.removed:
+            if self._over:
                 return False, None
             now = self._host.clock.monotonic()
             self._bury(now)
@@ -146,6 +143,11 @@ class Instance:
                 self._known = True
                 self._adopt()
             yield
+
+    def _end_all(self) -> None:
+        for running in self._generations():
+            running.end()
+        self._active, self._draining, self._over = None, [], True
 
     def _fence(self, epoch: int) -> None:
         if epoch < self._epoch:

@@ -1,0 +1,282 @@
+"""The two worlds of the data plane's suite: memory, and HAProxy on loopback addresses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from pathlib import Path
+from threading import Event, Thread
+
+import msgspec
+
+from fakecloud import clock, model
+from fakecloud.haproxy import dataplane, state
+from tests.fakes.dataplane import FakeDataPlane, FakeHost
+
+NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet
+IP, OTHER_IP, TARGET_IP = f"{NET}.1", f"{NET}.2", f"{NET}.9"
+PORT = 18080
+
+
+def desired(
+    *targets: model.Target,
+    lb_id: str = "lb-1",
+    epoch: int = 1,
+    ips: tuple[str, ...] = (IP,),
+    ports: tuple[int, ...] = (PORT,),
+    down: Collection[model.ProbeKey] = (),
+    group: dict[str, object] | None = None,
+    **spec: object,
+) -> model.Desired:
+    """Return a load balancer with one listener per port and one target group."""
+    of_group = msgspec.convert({"name": "web", "targets": [], **(group or {})}, model.TargetGroup)
+    listeners = tuple(
+        model.Listener(name=f"p{port}", protocol="tcp", port=port, target_group="web")
+        for port in ports
+    )
+    whole = model.Spec(
+        listeners=listeners,
+        target_groups=(msgspec.structs.replace(of_group, targets=targets),),
+    )
+    return model.Desired(
+        lb_id=lb_id,
+        epoch=epoch,
+        generation=1,
+        spec=msgspec.structs.replace(whole, **spec),
+        addresses=tuple(model.Address(family="ipv4", ip=ip, pool="default") for ip in ips),
+        down=frozenset(down),
+    )
+
+
+class World(ABC):
+    """A host with a data plane and three targets; `crashes` are the ids `on_crash` was told."""
+
+    def __init__(self) -> None:
+        self.crashes: list[str] = []
+
+    plane: FakeDataPlane | dataplane.HaproxyDataPlane
+    targets: tuple[model.Target, ...]
+
+    @abstractmethod
+    def restart(self) -> None:
+        """Replace the data plane's object, as a restart of the server does."""
+
+    @abstractmethod
+    def reach(self, ip: str = IP, port: int = PORT) -> str:
+        """Return "ip:port" of the target that answers, "closed" or "refused"."""
+
+    @abstractmethod
+    def starts(self, lb_id: str = "lb-1") -> object:
+        """Return a value that changes whenever a process is started for the load balancer."""
+
+    @abstractmethod
+    def crash(self, lb_id: str = "lb-1") -> None:
+        """Kill the process that serves."""
+
+    @abstractmethod
+    @contextlib.contextmanager
+    def occupied(self, ip: str, port: int) -> Iterator[None]:
+        """Let another program have the port."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave nothing behind."""
+
+    def answers(self, ip: str = IP, port: int = PORT) -> set[str]:
+        """Return everything that a dozen connections met."""
+        return {self.reach(ip, port) for _ in range(12)}
+
+    def names(self, *indexes: int) -> set[str]:
+        """Return the targets' names as `reach` gives them."""
+        return {f"{self.targets[i].ip}:{self.targets[i].port}" for i in indexes}
+
+    def eventually(self, holds: Callable[[], bool]) -> None:
+        """Wait until `holds`, five seconds at most."""
+        time = clock.SystemClock()
+        deadline = time.monotonic() + 5
+        while not holds():
+            assert time.monotonic() < deadline, "waited 5 s in vain"
+            time.wait(Event(), 0.005)
+
+
+class FakeWorld(World):
+    """Everything in memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = FakeHost()
+        self.plane = FakeDataPlane(self.host, on_crash=self.crashes.append)
+        self.targets = tuple(model.Target(ip=TARGET_IP, port=port) for port in (1, 2, 3))
+
+    def restart(self) -> None:
+        self.plane.close()
+        self.plane = FakeDataPlane(self.host, on_crash=self.crashes.append)
+
+    def reach(self, ip: str = IP, port: int = PORT) -> str:
+        return self.host.reach(ip, port)
+
+    def starts(self, lb_id: str = "lb-1") -> object:
+        return self.host.starts[lb_id]
+
+    def crash(self, lb_id: str = "lb-1") -> None:
+        assert isinstance(self.plane, FakeDataPlane)
+        self.plane.crash(lb_id)
+
+    @contextlib.contextmanager
+    def occupied(self, ip: str, port: int) -> Iterator[None]:
+        self.host.foreign.add((ip, port))
+        yield
+        self.host.foreign.remove((ip, port))
+
+    def close(self) -> None:
+        self.plane.stop_all()
+
+
+class HaproxyWorld(World):
+    """HAProxy processes, real sockets, targets that say their name and then echo."""
+
+    def __init__(self, run_as: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self.root = Path(tempfile.mkdtemp(prefix="fc", dir="/tmp"))
+        self.run_as = run_as
+        self._echo = EchoServers(TARGET_IP, 3)
+        self.targets = tuple(model.Target(ip=TARGET_IP, port=p) for p in self._echo.ports)
+        self.plane = self._new()
+
+    def _new(self) -> dataplane.HaproxyDataPlane:
+        return dataplane.HaproxyDataPlane(
+            self.root / "state",
+            self.root / "run",
+            clock.SystemClock(),
+            run_as=self.run_as,
+            on_crash=self.crashes.append,
+        )
+
+    def restart(self) -> None:
+        self.plane.close()
+        self.plane = self._new()
+
+    def reach(self, ip: str = IP, port: int = PORT) -> str:
+        try:
+            with socket.create_connection((ip, port), timeout=5) as connection:
+                return connection.recv(64).decode().strip() or "closed"
+        except ConnectionRefusedError:
+            return "refused"
+        except ConnectionResetError:
+            return "closed"
+
+    def starts(self, lb_id: str = "lb-1") -> object:
+        return self.pid(lb_id)
+
+    def record(self, lb_id: str = "lb-1") -> state.Record:
+        """Return what the load balancer's directory remembers."""
+        record = state.load(self.root / "state" / "lb" / lb_id)
+        assert record is not None
+        return record
+
+    def pid(self, lb_id: str = "lb-1") -> int:
+        """Return the process that serves."""
+        record = self.record(lb_id)
+        pid = next(p.pid for p in record.processes if p.number == record.active)
+        assert pid is not None
+        return pid
+
+    def crash(self, lb_id: str = "lb-1") -> None:
+        os.kill(self.pid(lb_id), signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def occupied(self, ip: str, port: int) -> Iterator[None]:
+        with socket.create_server((ip, port)):
+            yield
+
+    def close(self) -> None:
+        self.plane.stop_all()
+        self.plane.close()
+        self._echo.close()
+        shutil.rmtree(self.root)
+
+
+class EchoServers:
+    """Servers in a thread; a connection gets the server's "ip:port", then its own words back."""
+
+    def __init__(self, ip: str, count: int) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._servers = [
+            self._loop.run_until_complete(asyncio.start_server(self._serve, ip, 0, backlog=1024))
+            for _ in range(count)
+        ]
+        self.ports = [server.sockets[0].getsockname()[1] for server in self._servers]
+        self._thread = Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            ip, port = writer.get_extra_info("sockname")
+            writer.write(f"{ip}:{port}\n".encode())
+            while chunk := await reader.read(4096):
+                writer.write(chunk)
+        writer.close()
+
+    def close(self) -> None:
+        """End every server and connection."""
+
+        async def end() -> None:
+            for server in self._servers:
+                server.close()
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+
+class Load:
+    """Short connections, one after the other in each of `threads`; counts what they met."""
+
+    def __init__(self, ip: str, port: int, threads: int = 4) -> None:
+        self.met: Counter[str] = Counter()
+        self._where = (ip, port)
+        self._stop = Event()
+        self._threads = [Thread(target=self._run, daemon=True) for _ in range(threads)]
+
+    def __enter__(self) -> Load:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _run(self) -> None:
+        met: Counter[str] = Counter()
+        while not self._stop.is_set():
+            met[self._connect()] += 1
+        self.met += met
+
+    def _connect(self) -> str:
+        try:
+            with socket.create_connection(self._where, timeout=5) as connection:
+                connection.sendall(b"ping")
+                answer = b""
+                while not answer.endswith(b"\nping"):
+                    chunk = connection.recv(64)
+                    if not chunk:
+                        return "cut"
+                    answer += chunk
+        except OSError as error:
+            return type(error).__name__
+        return "ok"

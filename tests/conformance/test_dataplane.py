@@ -1,0 +1,442 @@
+"""What every data plane promises: one suite for the one in memory and for HAProxy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+
+import msgspec
+import pytest
+
+from fakecloud import clock, errors, model
+from fakecloud.haproxy import dataplane, state, words
+from tests.conformance.dataplane_world import (
+    IP,
+    NET,
+    OTHER_IP,
+    PORT,
+    FakeWorld,
+    HaproxyWorld,
+    Load,
+    World,
+    desired,
+)
+
+needs_haproxy = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="no haproxy here (apt-get install haproxy)"
+)
+REAL = pytest.param(HaproxyWorld, marks=[pytest.mark.haproxy, needs_haproxy], id="haproxy")
+
+
+@pytest.fixture(params=[pytest.param(FakeWorld, id="fake"), REAL])
+def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    made = request.param()
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=[REAL])
+def real(request: pytest.FixtureRequest) -> Iterator[HaproxyWorld]:
+    made = request.param()
+    yield made
+    made.close()
+
+
+def probe(target: model.Target) -> model.ProbeKey:
+    key = model.probe_key(target, model.HealthCheck())
+    assert key is not None
+    return key
+
+
+def test_every_target_answers(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    assert world.answers() == world.names(0, 1, 2)
+    assert world.plane.serving("lb-1")
+
+
+def test_applying_again_changes_nothing(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    before = world.starts()
+    world.plane.apply(desired(*world.targets, epoch=2))
+    assert world.starts() == before
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_targets_change_in_the_running_process(world: World) -> None:
+    world.plane.apply(desired(world.targets[0]))
+    before = world.starts()
+    world.plane.apply(desired(*world.targets[:2]))
+    assert world.answers() == world.names(0, 1)
+    world.plane.apply(desired(world.targets[2]))
+    assert world.answers() == world.names(2)
+    world.plane.apply(desired(world.targets[0]))
+    assert world.answers() == world.names(0)
+    assert world.starts() == before
+
+
+def test_target_of_weight_zero_gets_nothing(world: World) -> None:
+    idle = msgspec.structs.replace(world.targets[0], weight=0)
+    world.plane.apply(desired(*world.targets))
+    world.plane.apply(desired(idle, *world.targets[1:]))
+    assert world.answers() == world.names(1, 2)
+
+
+def test_draining_target_gets_nothing_new(world: World) -> None:
+    draining = msgspec.structs.replace(world.targets[0], drain=True)
+    world.plane.apply(desired(*world.targets))
+    world.plane.apply(desired(draining, *world.targets[1:]))
+    assert world.answers() == world.names(1, 2)
+
+
+def test_ports_follow_the_listeners(world: World) -> None:
+    world.plane.apply(desired(*world.targets, ports=(PORT,)))
+    world.plane.apply(desired(*world.targets, ports=(PORT + 1, PORT + 2)))
+    assert world.answers() == {"refused"}
+    assert world.answers(port=PORT + 1) == world.names(0, 1, 2)
+    assert world.answers(port=PORT + 2) == world.names(0, 1, 2)
+
+
+def test_every_address_answers_every_port(world: World) -> None:
+    world.plane.apply(desired(*world.targets, ips=(IP, OTHER_IP), ports=(PORT, PORT + 1)))
+    for ip in (IP, OTHER_IP):
+        for port in (PORT, PORT + 1):
+            assert world.answers(ip, port) == world.names(0, 1, 2)
+
+
+def test_load_balancers_do_not_meet(world: World) -> None:
+    world.plane.apply(desired(world.targets[0], lb_id="a", ips=(IP,)))
+    world.plane.apply(desired(world.targets[1], lb_id="b", ips=(OTHER_IP,)))
+    assert (world.answers(IP), world.answers(OTHER_IP)) == (world.names(0), world.names(1))
+    world.plane.remove("a", 1)
+    assert (world.answers(IP), world.answers(OTHER_IP)) == ({"refused"}, world.names(1))
+
+
+def test_failing_target_gets_nothing_until_it_recovers(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    before = world.starts()
+    world.plane.set_down("lb-1", frozenset({probe(world.targets[0])}))
+    assert world.answers() == world.names(1, 2)
+    world.plane.set_down("lb-1", frozenset())
+    assert world.answers() == world.names(0, 1, 2)
+    assert world.starts() == before
+
+
+def test_probes_that_fail_from_the_start_are_respected(world: World) -> None:
+    world.plane.apply(desired(*world.targets, down={probe(world.targets[2])}))
+    assert world.answers() == world.names(0, 1)
+
+
+def test_health_survives_a_crash(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    world.plane.set_down("lb-1", frozenset({probe(world.targets[0])}))
+    before = world.starts()
+    world.crash()
+    world.eventually(lambda: world.plane.serving("lb-1") and world.starts() != before)
+    assert world.answers() == world.names(1, 2)
+
+
+@pytest.mark.parametrize(("fail_open", "met"), [(False, {"closed"}), (True, None)])
+def test_all_targets_failing(world: World, fail_open: bool, met: set[str] | None) -> None:
+    world.plane.apply(desired(*world.targets, group={"fail_open": fail_open}))
+    world.plane.set_down("lb-1", frozenset(probe(target) for target in world.targets))
+    assert world.answers() == (met or world.names(0, 1, 2))
+
+
+def test_no_targets_closes(world: World) -> None:
+    world.plane.apply(desired())
+    assert world.answers() == {"closed"}
+
+
+def test_health_of_unknown_load_balancers_and_probes_is_ignored(world: World) -> None:
+    world.plane.set_down("nobody", frozenset({probe(world.targets[0])}))
+    world.plane.apply(desired(*world.targets))
+    world.plane.set_down("lb-1", frozenset({probe(model.Target(ip="192.0.2.1", port=1))}))
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_administratively_down_refuses_and_comes_back(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    world.plane.apply(desired(*world.targets, admin_up=False))
+    assert world.answers() == {"refused"}
+    assert not world.plane.serving("lb-1")
+    world.plane.apply(desired(*world.targets))
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_source_ranges_change_in_the_running_process(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    before = world.starts()
+    world.plane.apply(desired(*world.targets, source_ranges=("192.0.2.0/24", "2001:db8::/32")))
+    assert world.answers() == {"closed"}
+    world.plane.apply(desired(*world.targets, source_ranges=()))
+    assert world.answers() == {"closed"}
+    many = tuple(f"10.{i // 250}.{i % 250}.0/24" for i in range(1000))
+    world.plane.apply(desired(*world.targets, source_ranges=(*many, "127.0.0.0/8")))
+    assert world.answers() == world.names(0, 1, 2)
+    assert world.starts() == before
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        {"algorithm": "least_connections"},
+        {"algorithm": "source_hash"},
+        {"affinity": {"kind": "client_ip", "timeout_s": 60}},
+    ],
+    ids=["least_connections", "source_hash", "client_ip"],
+)
+def test_other_ways_to_choose_a_target(real: HaproxyWorld, group: dict[str, object]) -> None:
+    real.plane.apply(desired(real.targets[0], group=group))
+    before = real.starts()
+    real.plane.apply(desired(*real.targets, group=group))
+    answers = real.answers()
+    assert answers <= real.names(0, 1, 2)
+    assert len(answers) == (3 if group.get("algorithm") == "least_connections" else 1)
+    assert real.starts() == before
+
+
+def test_older_epoch_is_refused_also_after_a_restart(world: World) -> None:
+    world.plane.apply(desired(*world.targets, epoch=7))
+    for _ in range(2):
+        with pytest.raises(errors.StaleEpoch):
+            world.plane.apply(desired(world.targets[0], epoch=6))
+        with pytest.raises(errors.StaleEpoch):
+            world.plane.remove("lb-1", 6)
+        world.restart()
+        world.plane.adopt(["lb-1"])
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_removed_is_gone_and_may_come_back(world: World) -> None:
+    world.plane.apply(desired(*world.targets, epoch=3))
+    world.plane.remove("lb-1", 3)
+    world.plane.remove("lb-1", 3)
+    world.plane.remove("never-seen", 1)
+    assert world.answers() == {"refused"}
+    assert not world.plane.serving("lb-1")
+    world.plane.apply(desired(world.targets[0]))
+    assert world.answers() == world.names(0)
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "field"),
+    [
+        ({"group": {"preserve_client_ip": True}}, "unsupported", "preserve_client_ip"),
+        ({"group": {"affinity": {"kind": "cookie"}}}, "unsupported", "affinity"),
+        ({"group": {"connect_timeout_s": 0}}, "config_invalid", "connect_timeout_s"),
+        ({"ips": ("::1%lo",)}, "config_invalid", "addresses"),
+    ],
+    ids=["preserve_client_ip", "cookie", "timeout", "zone"],
+)
+def test_refused_wish_keeps_the_last_good_one(
+    world: World, wish: dict[str, object], code: str, field: str
+) -> None:
+    world.plane.apply(desired(*world.targets))
+    with pytest.raises(errors.Permanent, match=field) as refused:
+        world.plane.apply(desired(world.targets[0], **wish))  # type: ignore[arg-type]
+    assert refused.value.code == code
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_taken_port_keeps_the_last_good_one_and_heals(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    with world.occupied(IP, PORT + 1):
+        with pytest.raises(errors.Transient, match=f"{IP}:{PORT + 1}") as refused:
+            world.plane.apply(desired(*world.targets, ports=(PORT, PORT + 1)))
+        assert refused.value.code == "bind_failed"
+        assert world.answers() == world.names(0, 1, 2)
+    world.plane.apply(desired(*world.targets, ports=(PORT, PORT + 1)))
+    assert world.answers(port=PORT + 1) == world.names(0, 1, 2)
+
+
+def test_two_load_balancers_can_not_share_a_port(world: World) -> None:
+    world.plane.apply(desired(world.targets[0], lb_id="a"))
+    with pytest.raises(errors.Transient) as refused:
+        world.plane.apply(desired(world.targets[1], lb_id="b"))
+    assert refused.value.code == "bind_failed"
+    assert world.answers() == world.names(0)
+    assert not world.plane.serving("b")
+
+
+def test_restarted_server_takes_back_what_runs(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    before = world.starts()
+    world.restart()
+    assert world.reach() in world.names(0, 1, 2)
+    adoption = world.plane.adopt(["lb-1", "not-made-yet"])
+    assert adoption == dataplane.Adoption(adopted=frozenset({"lb-1"}))
+    world.plane.set_down("lb-1", frozenset({probe(world.targets[0])}))
+    world.plane.apply(desired(world.targets[1]))
+    assert world.answers() == world.names(1)
+    assert world.starts() == before
+
+
+def test_process_that_died_meanwhile_is_started_again(world: World) -> None:
+    world.plane.apply(desired(*world.targets))
+    world.plane.close()
+    world.crash()
+    world.restart()
+    assert world.plane.adopt({"lb-1"}).restarted == {"lb-1"}
+    world.eventually(lambda: world.plane.serving("lb-1"))
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_orphans_are_ended_at_start(world: World) -> None:
+    world.plane.apply(desired(world.targets[0], lb_id="kept", ips=(IP,)))
+    world.plane.apply(desired(world.targets[1], lb_id="orphan", ips=(OTHER_IP,)))
+    world.restart()
+    adoption = world.plane.adopt({"kept"})
+    assert adoption.adopted == {"kept"}
+    assert adoption.orphans_removed == {"orphan"}
+    assert (world.answers(IP), world.answers(OTHER_IP)) == (world.names(0), {"refused"})
+
+
+@pytest.mark.parametrize("adopted", [False, True], ids=["own", "adopted"])
+def test_crash_is_repaired_and_told(world: World, adopted: bool) -> None:
+    world.plane.apply(desired(*world.targets))
+    if adopted:
+        world.restart()
+        world.plane.adopt({"lb-1"})
+    before = world.starts()
+    world.crash()
+    world.eventually(lambda: world.plane.serving("lb-1") and world.starts() != before)
+    world.eventually(lambda: world.crashes == ["lb-1"])
+    assert world.answers() == world.names(0, 1, 2)
+
+
+def test_many_at_once(world: World) -> None:
+    """Calls for different load balancers run beside each other."""
+    many = [desired(*world.targets, lb_id=f"lb-{i}", ips=(f"{NET}.{100 + i}",)) for i in range(20)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(world.plane.apply, many))
+        assert all(world.reach(f"{NET}.{100 + i}") in world.names(0, 1, 2) for i in range(20))
+        list(pool.map(lambda wish: world.plane.remove(wish.lb_id, 1), many))
+    assert all(world.reach(f"{NET}.{100 + i}") == "refused" for i in range(20))
+
+
+def test_no_connection_is_lost_while_everything_changes(real: HaproxyWorld) -> None:
+    """20 changes of targets and 5 swaps of the process under load: nobody notices."""
+    real.plane.apply(desired(*real.targets))
+    time, pause = clock.SystemClock(), Event()
+    with Load(IP, PORT) as load:
+        for turn in range(25):
+            swapped = {"connect_timeout_s": 3 + turn // 5}  # every fifth turn
+            real.plane.apply(desired(*real.targets[turn % 3 :], group=swapped))
+            time.wait(pause, 0.05)
+    assert set(load.met) == {"ok"}
+    assert load.met["ok"] > 100
+
+
+def test_established_connection_outlives_swap_and_removal_of_its_target(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(real.targets[0]))
+    with socket.create_connection((IP, PORT), timeout=5) as old:
+        assert old.recv(64)
+        real.plane.apply(desired(real.targets[1]))
+        assert real.answers() == real.names(1)
+        real.plane.apply(desired(real.targets[1], ports=(PORT, PORT + 1)))
+        assert len(real.record().processes) == 2
+        old.sendall(b"still here")
+        assert old.recv(64) == b"still here"
+    real.eventually(lambda: len(real.record().processes) == 1)
+
+
+def test_drain_timeout_ends_what_does_not_end_itself(real: HaproxyWorld) -> None:
+    wish = desired(real.targets[0], group={"drain_timeout_s": 0})
+    real.plane.apply(wish)
+    with socket.create_connection((IP, PORT), timeout=5) as old:
+        assert old.recv(64)
+        real.plane.apply(desired(real.targets[1], group={"drain_timeout_s": 0}))
+        assert old.recv(64) == b""
+
+
+def test_living_generations_are_limited(real: HaproxyWorld) -> None:
+    held = []
+    for turn in range(6):
+        real.plane.apply(desired(*real.targets, ports=(PORT, PORT + 1 + turn)))
+        held.append(socket.create_connection((IP, PORT), timeout=5))
+        assert held[-1].recv(64)
+    assert len(real.record().processes) == 4
+    assert [connection.recv(64) for connection in held[:2]] == [b"", b""]
+    for connection in held:
+        connection.close()
+
+
+def test_generation_the_server_died_over_is_ended(real: HaproxyWorld) -> None:
+    """kill -9 between the start of a generation and the note of it."""
+    real.plane.apply(desired(*real.targets))
+    record = real.record()
+    directory = real.root / "state" / "lb" / "lb-1"
+    unnoted = tuple(
+        msgspec.structs.replace(process, pid=None, start=None) for process in record.processes
+    )
+    real.plane.close()
+    forgotten = msgspec.structs.replace(record, active=None, desired=None, processes=unnoted)
+    state.save(directory, forgotten, durable=False)
+    real.plane = real._new()
+    real.plane.adopt({"lb-1"})
+    assert real.answers() == {"refused"}
+    real.plane.apply(desired(*real.targets))
+    assert real.answers() == real.names(0, 1, 2)
+
+
+def test_process_without_directory_is_swept(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(*real.targets))
+    real.plane.close()
+    shutil.rmtree(real.root / "state" / "lb" / "lb-1")
+    real.plane = real._new()
+    assert real.plane.adopt({"lb-1"}).orphans_removed == {"lb-1"}
+    assert real.answers() == {"refused"}
+
+
+def test_change_behind_our_back_is_undone(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(*real.targets))
+    lb = real.plane._instance("lb-1")
+    backend_server = f"b0/t{real.targets[0].ip.replace('.', '_')}_{real.targets[0].port}"
+
+    lb.processes()[0].runtime.execute(
+        [words.line("set", "server", backend_server, "state", "maint")]
+    )
+    assert real.answers() == real.names(1, 2)
+    real.plane.apply(desired(*real.targets))
+    assert real.answers() == real.names(0, 1, 2)
+
+
+def test_frozen_process_is_a_transient_error_and_heals(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(*real.targets))
+    os.kill(real.pid(), signal.SIGSTOP)
+    with pytest.raises(errors.Transient) as refused:
+        real.plane.apply(desired(real.targets[0]))
+    assert refused.value.code == "runtime_unavailable"
+    os.kill(real.pid(), signal.SIGCONT)
+    real.plane.apply(desired(real.targets[0]))
+    assert real.answers() == real.names(0)
+
+
+def test_nothing_is_left_of_a_removed_one(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(*real.targets))
+    pid = real.pid()
+    real.plane.remove("lb-1", 1)
+    assert not Path(f"/proc/{pid}").exists()
+    assert list((real.root / "state" / "lb").iterdir()) == []
+    assert list((real.root / "run").iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_processes_run_as_the_given_user() -> None:
+    world = HaproxyWorld(run_as=(65534, 65534))
+    try:
+        world.plane.apply(desired(*world.targets))
+        world.plane.apply(desired(*world.targets, ports=(PORT, PORT + 1)))
+        status = Path(f"/proc/{world.pid()}/status").read_text()
+        assert "Uid:\t65534\t65534" in status
+        world.restart()
+        assert world.plane.adopt({"lb-1"}).adopted == {"lb-1"}
+        assert world.answers() == world.names(0, 1, 2)
+    finally:
+        world.close()

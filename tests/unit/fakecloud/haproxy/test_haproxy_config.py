@@ -1,0 +1,218 @@
+"""What a desired load balancer looks like as HAProxy's configuration."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from fakecloud import errors, model
+from fakecloud.haproxy import config, words
+
+GOLDEN = Path(__file__).parents[3] / "golden" / "haproxy"
+PLACE = config.Place(
+    socket=words.Word("/run/fakecloud/0123456789.g1.sock"), ranges_file=words.Word("g1.lst")
+)
+V4 = model.Address(family="ipv4", ip="127.77.0.1", pool="default")
+V6 = model.Address(family="ipv6", ip="FD00:0:0::1", pool="default")
+A = model.Target(ip="10.0.0.1", port=30080)
+B = model.Target(ip="10.0.0.2", port=30080, weight=7)
+SIX = model.Target(ip="fd00::2", port=30080, drain=True)
+
+
+def listener(name: str = "http", port: int = 80, **fields: object) -> model.Listener:
+    whole = {"name": name, "protocol": "tcp", "port": port, "target_group": "web", **fields}
+    return msgspec.convert(whole, model.Listener)
+
+
+def group(*targets: model.Target, **fields: object) -> model.TargetGroup:
+    empty = msgspec.convert({"name": "web", "targets": [], **fields}, model.TargetGroup)
+    return msgspec.structs.replace(empty, targets=targets)
+
+
+def desired(
+    *listeners: model.Listener,
+    groups: tuple[model.TargetGroup, ...] = (),
+    down: tuple[model.Target, ...] = (),
+    addresses: tuple[model.Address, ...] = (V4,),
+    **spec: object,
+) -> model.Desired:
+    whole = model.Spec(listeners=listeners, target_groups=groups)
+    keys = [model.probe_key(target, model.HealthCheck()) for target in down]
+    return model.Desired(
+        lb_id="lb",
+        epoch=1,
+        generation=1,
+        spec=msgspec.structs.replace(whole, **spec),
+        addresses=addresses,
+        down=frozenset(key for key in keys if key is not None),
+    )
+
+
+def build(wish: model.Desired) -> config.Config:
+    return config.build(wish, connections=10_000)
+
+
+def ready(*targets: model.Target, down: tuple[model.Target, ...], **fields: object) -> list[bool]:
+    built = build(desired(listener(), groups=(group(*targets, **fields),), down=down))
+    return [server.ready for server in built.backends[0].servers]
+
+
+EXAMPLES = {
+    "simple": desired(listener(), groups=(group(A, B),)),
+    "everything": desired(
+        listener("z", 8443, accept_proxy_protocol=True, max_connections=50, idle_timeout_s=60),
+        listener("a", 80),
+        listener("m", 8080, target_group="sticky"),
+        listener("n", 8081, target_group="hashed"),
+        groups=(
+            group(A, B, SIX, algorithm="least_connections", send_proxy_protocol="v2"),
+            group(A, name="sticky", affinity={"kind": "client_ip"}, send_proxy_protocol="v1"),
+            group(A, B, name="hashed", algorithm="source_hash", connect_timeout_s=9),
+            group(A, name="unused"),
+        ),
+        addresses=(V6, V4),
+        source_ranges=("10.1.2.3/8", "::/0"),
+    ),
+    "some_down": desired(listener(), groups=(group(A, B),), down=(B,)),
+    "no_targets": desired(listener(), groups=(group(),)),
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_rendered_configuration_is_the_golden_one(name: str) -> None:
+    rendered = config.render(build(EXAMPLES[name]), PLACE)
+    assert (GOLDEN / f"{name}.cfg").read_text() == rendered
+
+
+@pytest.mark.haproxy
+@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy here")
+@pytest.mark.parametrize("name", [*EXAMPLES, "known_bad"])
+def test_haproxy_accepts_every_golden_file_without_a_warning(name: str, tmp_path: Path) -> None:
+    (tmp_path / "g1.lst").write_text(config.render_ranges(build(EXAMPLES["everything"])))
+    command = ["haproxy", "-c", "-dW", "-C", str(tmp_path), "-f", str(GOLDEN / f"{name}.cfg")]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert (checked.returncode == 0) == (name != "known_bad"), checked.stderr
+
+
+def test_user_and_group_are_rendered_when_asked() -> None:
+    place = msgspec.structs.replace(PLACE, run_as=(65534, 65533))
+    rendered = config.render(build(EXAMPLES["simple"]), place)
+    assert "\n  uid 65534\n  gid 65533\n" in rendered
+
+
+def test_order_of_a_document_does_not_matter() -> None:
+    one = desired(listener("a", 80), listener("b", 81), groups=(group(A, B),))
+    other = desired(listener("b", 81), listener("a", 80), groups=(group(B, A),))
+    assert build(one) == build(other)
+
+
+def test_networks_are_written_anew_without_doubles() -> None:
+    wish = desired(listener(), groups=(group(A),), source_ranges=("10.9.9.9/8", "10.0.0.0/8"))
+    assert config.render_ranges(build(wish)) == "10.0.0.0/8\n"
+
+
+@pytest.mark.parametrize(
+    ("fail_open", "down", "expected"),
+    [
+        (False, (), [True, True]),
+        (False, (A,), [False, True]),
+        (False, (A, B), [False, False]),
+        (True, (A,), [False, True]),
+        (True, (A, B), [True, True]),
+    ],
+)
+def test_failing_targets_take_nothing_unless_all_fail_open(
+    fail_open: bool, down: tuple[model.Target, ...], expected: list[bool]
+) -> None:
+    assert ready(A, B, down=down, fail_open=fail_open) == expected
+
+
+def test_fail_open_leaves_draining_targets_out() -> None:
+    draining = msgspec.structs.replace(B, drain=True)
+    assert ready(A, draining, down=(A,), fail_open=True) == [True, False]
+
+
+def test_administratively_down_has_no_frontend() -> None:
+    wish = desired(listener(), groups=(group(A),), admin_up=False)
+    assert build(wish).frontends == ()
+
+
+@pytest.mark.parametrize(
+    ("asked", "limit", "expected"),
+    [(None, 10_000, (2000, 2000)), (9000, 10_000, (9000, 9000)), (9000, 500, (500, 9000))],
+    ids=["default", "asked", "no more than the host allows"],
+)
+def test_connections_of_the_process(
+    asked: int | None, limit: int, expected: tuple[int, int]
+) -> None:
+    wish = desired(listener(max_connections=asked), groups=(group(A),))
+    built = config.build(wish, connections=limit)
+    assert (built.max_connections, built.frontends[0].max_connections) == expected
+
+
+@pytest.mark.parametrize(
+    ("wish", "code", "field"),
+    [
+        (desired(listener(protocol="udp"), groups=(group(A),)), "unsupported", "protocol"),
+        (desired(listener(protocol="https"), groups=(group(A),)), "unsupported", "protocol"),
+        (desired(listener(tls={}), groups=(group(A),)), "unsupported", "tls"),
+        (desired(listener(redirect_https=True), groups=(group(A),)), "unsupported", "redirect"),
+        (
+            desired(listener(routes=[{"target_group": "web"}]), groups=(group(A),)),
+            "unsupported",
+            "routes",
+        ),
+        (
+            desired(listener(), groups=(group(A, weights_from="health_header"),)),
+            "unsupported",
+            "weights_from",
+        ),
+        (
+            desired(listener(), groups=(group(A, preserve_client_ip=True),)),
+            "unsupported",
+            "preserve_client_ip",
+        ),
+        (
+            desired(listener(), groups=(group(A, affinity={"kind": "cookie"}),)),
+            "unsupported",
+            "affinity",
+        ),
+        (desired(listener(target_group="x"), groups=()), "config_invalid", "target_group"),
+        (desired(listener(port=0), groups=(group(A),)), "config_invalid", "port"),
+        (desired(listener(), groups=(group(A, A),)), "config_invalid", "twice"),
+        (
+            desired(listener(), groups=(group(model.Target(ip="h.example", port=1)),)),
+            "config_invalid",
+            "targets.ip",
+        ),
+        (
+            desired(listener(), groups=(group(A),), source_ranges=("all",)),
+            "config_invalid",
+            "source_ranges",
+        ),
+        (
+            desired(listener(idle_timeout_s=2**31), groups=(group(A),)),
+            "config_invalid",
+            "idle_timeout_s",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_can_not_be_served_is_refused_by_name(
+    wish: model.Desired, code: str, field: str
+) -> None:
+    with pytest.raises(errors.Permanent, match=field) as refused:
+        build(wish)
+    assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "a b", "a\n", "a;b", "a#b", '"a"', "$A", "a\\b", "a\0", "ä", "%e", "{", "'"]
+)
+def test_words_refuse_whatever_ends_a_line_or_an_argument(text: str) -> None:
+    with pytest.raises(ValueError, match="not a word"):
+        words.Word(text)
