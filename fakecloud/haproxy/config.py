@@ -292,6 +292,9 @@ def _serving(
 
 
 def _refuse_listener(spec: model.Spec) -> None:
+    ports = [listener.port for listener in spec.listeners]
+    if len(set(ports)) < len(ports):
+        raise errors.Permanent("config_invalid", "listeners has a port twice")
     groups = {group.name for group in spec.target_groups}
     for listener in spec.listeners:
         where = f"listeners[{listener.name!r}]"

@@ -39,7 +39,8 @@ class HaproxyDataPlane:
     haproxy: program, by name or path. run_as: user and group of the processes, for a server
     that is root. on_crash: told the id after a crash, from a thread of the data plane.
     Every method may be called from any thread; calls for one load balancer take turns.
-    Raises: StartError when HAProxy is missing or too old, or a directory can't be used.
+    Raises: StartError when HAProxy is missing or too old, or a directory can't be used or is in
+    use by another server.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class HaproxyDataPlane:
             connections=process.connection_budget(),
             run_as=run_as,
         )
+        self._alone = process.lock(self._host.root / "lock")
         self._on_crash = on_crash
         self._lock = Lock()
         self._instances: dict[str, instance.Instance] = {}
@@ -137,6 +139,7 @@ class HaproxyDataPlane:
         self._watch.close()
         for found in self._take_all():
             found.release()
+        self._alone.close()
 
     def stop_all(self) -> None:
         """End every process; directories stay, so that the next start returns to them."""

@@ -146,8 +146,7 @@ def start(
         raise errors.Transient("start_failed", message) from error
     started = Generation(host, lb_id, number, ours)
     if not _wait_ready(host, started):
-        free = wanted.binds() - (before[1].binds() if before else frozenset())
-        failure = _explain(host, free, log, hung=ours.alive())
+        failure = _explain(host, wanted, before, log, hung=ours.alive())
         started.end()
         raise failure
     return started
@@ -203,15 +202,20 @@ def _wait_ready(host: Host, started: Generation) -> bool:
 
 
 def _explain(
-    host: Host, binds: frozenset[tuple[str, int]], log: Path, *, hung: bool
+    host: Host,
+    wanted: config.Config,
+    before: tuple[Generation, config.Config] | None,
+    log: Path,
+    *,
+    hung: bool,
 ) -> errors.DataPlaneError:
-    """Return why a generation doesn't serve: the kernel's answer first, then its own words.
-
-    binds: addresses and ports that no generation of ours holds.
-    """
+    """Return why a generation doesn't serve: the kernel's answer first, then its own words."""
     if hung:
         return errors.Transient("start_timeout", f"HAProxy was not ready in {READY_TIMEOUT_S:g} s")
-    for ip, port in sorted(binds):
+    if before is not None and not before[0].process.alive():
+        return errors.Transient("start_failed", "HAProxy died while its successor started")
+    held = before[1].binds() if before else frozenset()
+    for ip, port in sorted(wanted.binds() - held):
         number = runtime.bind_error(ip, port)
         if number is not None:
             return _bind_failed(ip, port, number)

@@ -66,6 +66,7 @@ class Instance:
             self._fence(desired.epoch)
             wanted = self._build(desired)
             self._put(desired, wanted)
+            self._failures = 0
             return True
 
     def set_down(self, down: frozenset[model.ProbeKey]) -> None:
@@ -169,7 +170,6 @@ class Instance:
         else:
             self._change(self._active, wanted)
         self._desired, self._running, self._dirty = desired, wanted, False
-        self._failures = 0
         self._save(durable=False)
 
     def _change(self, active: generation.Generation, wanted: config.Config) -> None:

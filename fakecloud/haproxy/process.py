@@ -7,6 +7,7 @@ so a signal never meets a stranger. Processes outlive the server that started th
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 import resource
@@ -16,7 +17,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from fakecloud import errors
 
@@ -95,6 +96,22 @@ def parse_version(text: str) -> tuple[int, int] | None:
     """Return major and minor version from the output of `haproxy -v`."""
     found = re.match(r"HA-?Proxy version (\d+)\.(\d+)", text)
     return (int(found[1]), int(found[2])) if found else None
+
+
+def lock(path: Path) -> BinaryIO:
+    """Return an open file that nobody else can get this way until it is closed or we end.
+
+    Raises: StartError when another process has it.
+    """
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise errors.StartError(
+            f"another server works in {path.parent}; stop it or choose another --state-dir"
+        ) from error
+    return file
 
 
 def connection_budget() -> int:

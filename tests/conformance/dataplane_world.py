@@ -149,9 +149,9 @@ class HaproxyWorld(World):
         self.run_as = run_as
         self._echo = EchoServers(TARGET_IP, 3)
         self.targets = tuple(model.Target(ip=TARGET_IP, port=p) for p in self._echo.ports)
-        self.plane = self._new()
+        self.plane = self.new_plane()
 
-    def _new(self) -> dataplane.HaproxyDataPlane:
+    def new_plane(self) -> dataplane.HaproxyDataPlane:
         return dataplane.HaproxyDataPlane(
             self.root / "state",
             self.root / "run",
@@ -162,7 +162,7 @@ class HaproxyWorld(World):
 
     def restart(self) -> None:
         self.plane.close()
-        self.plane = self._new()
+        self.plane = self.new_plane()
 
     def reach(self, ip: str = IP, port: int = PORT) -> str:
         try:

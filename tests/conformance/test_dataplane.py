@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from fakecloud import clock, errors, model
-from fakecloud.haproxy import dataplane, state, words
+from fakecloud.haproxy import dataplane, runtime, state, words
 from tests.conformance.dataplane_world import (
     IP,
     NET,
@@ -87,7 +87,7 @@ def test_target_of_weight_zero_gets_nothing(world: World) -> None:
     assert world.answers() == world.names(1, 2)
 
 
-def test_draining_target_gets_nothing_new(world: World) -> None:
+def test_draining_target_gets_nothingnew_plane(world: World) -> None:
     draining = msgspec.structs.replace(world.targets[0], drain=True)
     world.plane.apply(desired(*world.targets))
     world.plane.apply(desired(draining, *world.targets[1:]))
@@ -378,7 +378,7 @@ def test_generation_the_server_died_over_is_ended(real: HaproxyWorld) -> None:
     real.plane.close()
     forgotten = msgspec.structs.replace(record, active=None, desired=None, processes=unnoted)
     state.save(directory, forgotten, durable=False)
-    real.plane = real._new()
+    real.plane = real.new_plane()
     real.plane.adopt({"lb-1"})
     assert real.answers() == {"refused"}
     real.plane.apply(desired(*real.targets))
@@ -389,19 +389,17 @@ def test_process_without_directory_is_swept(real: HaproxyWorld) -> None:
     real.plane.apply(desired(*real.targets))
     real.plane.close()
     shutil.rmtree(real.root / "state" / "lb" / "lb-1")
-    real.plane = real._new()
+    real.plane = real.new_plane()
     assert real.plane.adopt({"lb-1"}).orphans_removed == {"lb-1"}
     assert real.answers() == {"refused"}
 
 
 def test_change_behind_our_back_is_undone(real: HaproxyWorld) -> None:
     real.plane.apply(desired(*real.targets))
-    lb = real.plane._instance("lb-1")
-    backend_server = f"b0/t{real.targets[0].ip.replace('.', '_')}_{real.targets[0].port}"
-
-    lb.processes()[0].runtime.execute(
-        [words.line("set", "server", backend_server, "state", "maint")]
-    )
+    (socket_path,) = (real.root / "run").iterdir()
+    server = f"b0/t{real.targets[0].ip.replace('.', '_')}_{real.targets[0].port}"
+    command = words.line("set", "server", server, "state", "maint")
+    runtime.Runtime(str(socket_path)).execute([command])
     assert real.answers() == real.names(1, 2)
     real.plane.apply(desired(*real.targets))
     assert real.answers() == real.names(0, 1, 2)
@@ -418,12 +416,17 @@ def test_frozen_process_is_a_transient_error_and_heals(real: HaproxyWorld) -> No
     assert real.answers() == real.names(0)
 
 
+def test_second_server_on_the_same_directory_is_refused(real: HaproxyWorld) -> None:
+    with pytest.raises(errors.StartError, match="another server"):
+        real.new_plane()
+
+
 def test_nothing_is_left_of_a_removed_one(real: HaproxyWorld) -> None:
     real.plane.apply(desired(*real.targets))
     pid = real.pid()
     real.plane.remove("lb-1", 1)
     assert not Path(f"/proc/{pid}").exists()
-    assert list((real.root / "state" / "lb").iterdir()) == []
+    assert [path.name for path in (real.root / "state" / "lb").iterdir()] == ["lock"]
     assert list((real.root / "run").iterdir()) == []
 
 
