@@ -40,12 +40,13 @@ def fetch(
     directory: Path,
     progress: Callable[[versions.Progress], None],
     releases: Releases = OFFICIAL,
-    machine: str = platform.machine(),
+    machine: str | None = None,
 ) -> None:
     """Put the executables into `directory`.
 
     Raises: DownloadError if a site can't be reached, or a file is not what its checksum says.
     """
+    machine = machine or platform.machine()
     architecture = _ARCHITECTURES.get(machine)
     if architecture is None:
         raise errors.DownloadError(f"there are no releases for {machine}")
