@@ -1,0 +1,154 @@
+"""What `make kind` shows: Services from <pending> to an address, and who reaches it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import queue
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+
+from tests.e2e.commands import ROOT, Failure, Kubectl, run
+
+SAMPLES = ROOT / "manifests" / "samples"
+ADDRESS_S = 90
+PODS_S = 180
+ANSWER_S = 30
+_EVENTS = (
+    '{.type}{"\\t"}{.object.metadata.namespace}{"/"}{.object.metadata.name}{"\\t"}'
+    '{.object.status.loadBalancer.ingress[*].ip}{"\\n"}'
+)
+
+
+@dataclass
+class Balanced:
+    """A Service of type LoadBalancer as it came to its address."""
+
+    name: str  # namespace/name
+    ports: list[int]
+    pending_at: float | None = None
+    addressed_at: float | None = None
+    addresses: list[str] = field(default_factory=list)
+
+
+def watch_addresses(kubectl: Kubectl) -> list[Balanced]:
+    """Apply the samples; return their load-balanced Services once each has an address."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    command = (*kubectl.base, "get", "services", "--all-namespaces", "--watch",
+               "--output-watch-events", "-o", f"jsonpath={_EVENTS}")  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watch:
+        assert watch.stdout is not None
+        reader = threading.Thread(target=_forward, args=(watch.stdout, lines), daemon=True)
+        reader.start()
+        try:
+            _await_first(lines)
+            wanted = _apply(kubectl)
+            _follow(lines, wanted)
+        finally:
+            watch.terminate()
+    kubectl("wait", "deployment", "--all", "--for=condition=Available", f"--timeout={PODS_S}s",
+            *_namespaces(wanted), timeout_s=PODS_S + 20)  # fmt: skip
+    return list(wanted.values())
+
+
+def _forward(stream: object, lines: queue.SimpleQueue[str]) -> None:
+    for line in stream:  # type: ignore[attr-defined]
+        lines.put(f"{time.monotonic()}\t{line.rstrip()}")
+
+
+def _await_first(lines: queue.SimpleQueue[str]) -> None:
+    """Wait for the list that precedes the watch: the Service `kubernetes` is in every cluster."""
+    try:
+        lines.get(timeout=20)
+    except queue.Empty:
+        raise Failure("the cluster shows no Service within 20 s: is its API server up?") from None
+
+
+def _apply(kubectl: Kubectl) -> dict[str, Balanced]:
+    applied = json.loads(kubectl("apply", "-k", str(SAMPLES), "-o", "json"))
+    return {
+        name: Balanced(name, [port["port"] for port in item["spec"]["ports"]])
+        for item in applied["items"]
+        if item["kind"] == "Service" and item["spec"].get("type") == "LoadBalancer"
+        for name in [f"{item['metadata']['namespace']}/{item['metadata']['name']}"]
+    }
+
+
+def _follow(lines: queue.SimpleQueue[str], wanted: dict[str, Balanced]) -> None:
+    """Read events until each has an address. Raises: Failure naming those that have none."""
+    deadline = time.monotonic() + ADDRESS_S
+    while waiting := [one for one in wanted.values() if not one.addresses]:
+        try:
+            line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
+        except queue.Empty:
+            names = ", ".join(one.name for one in waiting)
+            raise Failure(
+                f"no address after {ADDRESS_S} s: {names}\n"
+                "  why: kubectl describe service …; kubectl -n kube-system logs "
+                "deployment/fakecloud-ccm; docker logs fakecloud"
+            ) from None
+        at, _event, name, addresses = [*line.split("\t"), "", ""][:4]
+        one = wanted.get(name)
+        if one is None or one.addresses:
+            continue
+        one.pending_at = one.pending_at or float(at)
+        if addresses:
+            one.addressed_at, one.addresses = float(at), addresses.split()
+            took = one.addressed_at - one.pending_at
+            before = f"<pending> for {took * 1000:.0f} ms" if took else "was there before"
+            print(f"  {name:<24} {', '.join(one.addresses):<18} {before}", flush=True)
+
+
+def answer_everywhere(kubectl: Kubectl, node: str, services: list[Balanced]) -> None:
+    """Ask the first Service from this machine, from a node and from a pod, and say what came.
+
+    Raises: Failure naming who got no answer.
+    """
+    first = services[0]
+    target = f"{first.addresses[0]}:{first.ports[0]}"
+    if platform.system() == "Linux":
+        _say_answer("this machine", target, _ask(f"http://{target}/"))
+    else:
+        print("  not asked from here: containers' addresses are not reachable on this system")
+    _say_answer(f"node {node}", target, _eventually(lambda: run(
+        "docker", "exec", node, "curl", "--silent", "--fail", "--max-time", "3",
+        f"http://{target}/")))  # fmt: skip
+    namespace = first.name.partition("/")[0]
+    _eventually(lambda: kubectl("-n", namespace, "exec", "deployment/web", "--", "/agnhost",
+                                "connect", target, "--timeout=3s"))  # fmt: skip
+    print(f"  a pod        → {target}: connected", flush=True)
+
+
+def _ask(url: str) -> str:
+    def once() -> str:
+        try:
+            with urllib.request.urlopen(url, timeout=3) as answer:
+                return str(answer.read(200).decode(errors="replace"))
+        except (OSError, urllib.error.URLError) as error:
+            raise Failure(f"{url} does not answer: {error}") from None
+
+    return _eventually(once)
+
+
+def _eventually(once: object) -> str:
+    deadline = time.monotonic() + ANSWER_S
+    while True:
+        try:
+            return str(once())  # type: ignore[operator]
+        except Failure:
+            if time.monotonic() >= deadline:
+                raise
+            time.sleep(0.05)
+
+
+def _say_answer(who: str, target: str, text: str) -> None:
+    print(f"  {who:<12} → {target}: {text.strip()[:80]}", flush=True)
+
+
+def _namespaces(wanted: dict[str, Balanced]) -> tuple[str, ...]:
+    names = {name.partition("/")[0] for name in wanted}
+    return ("-n", names.pop()) if len(names) == 1 else ("--all-namespaces",)
