@@ -24,7 +24,7 @@ from fakecloud import tokens
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
-from fakecloud.billing import prices
+from fakecloud.billing import books
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.errors import StartError
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
@@ -154,7 +154,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
     clock = clock or SystemClock()
     with ExitStack() as stack:
         settings.address()
-        book = prices.load(settings.price_book)
+        book = books.load(settings.price_book)
         pools = parse_pools(settings)
         database = Database(settings.database_url)
         stack.callback(database.close)

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from fakecloud import errors
 from fakecloud.api import replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts
-from fakecloud.billing import report
+from fakecloud.billing import rating, report
 from fakecloud.store import usage
 
 router = APIRouter(tags=["costs"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
@@ -44,7 +44,7 @@ def cost_report(
         )
     with cloud.database.read() as connection:
         intervals = [
-            report.UsageInterval(
+            rating.UsageInterval(
                 lb_id=row.load_balancer_id,
                 project=row.project,
                 name=row.name,
@@ -53,7 +53,7 @@ def cost_report(
                 started_at=row.started_at,
                 ended_at=row.ended_at,
             )
-            for row in usage.between(connection, caller.project, start, end)
+            for row in usage.histories(connection, caller.project, start, end)
         ]
     made = report.build(
         intervals, cloud.price_book, start, end, group_by=group_by.split(","), now=now

@@ -18,7 +18,9 @@ _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields
 
 
 def _value(row: Row[Any]) -> LoadBalancer:
-    return msgspec.convert(dict(zip(LoadBalancer.__struct_fields__, row, strict=True)), LoadBalancer)
+    return msgspec.convert(
+        dict(zip(LoadBalancer.__struct_fields__, row, strict=True)), LoadBalancer
+    )
 
 
 def _values(lb: LoadBalancer) -> dict[str, Any]:
@@ -179,4 +181,4 @@ def count_by_state(connection: Connection) -> dict[str, int]:
         .where(table.c.deleted_at.is_(None))
         .group_by(table.c.state)
     )
-    return {state: count for state, count in rows}
+    return {row.state: row[1] for row in rows}

@@ -34,16 +34,22 @@ def close(connection: Connection, load_balancer_id: str, now: datetime) -> None:
     )
 
 
-def between(connection: Connection, project: str, start: datetime, end: datetime) -> list[Row[Any]]:
-    """Return the intervals of a project that overlap [start, end), oldest first."""
+def histories(
+    connection: Connection, project: str, start: datetime, end: datetime
+) -> list[Row[Any]]:
+    """Return every interval before `end` of the load balancers active in [start, end).
+
+    Their whole history, since charges are cumulative.
+    """
+    active = select(table.c.load_balancer_id).where(
+        table.c.project == project,
+        table.c.started_at < end,
+        or_(table.c.ended_at.is_(None), table.c.ended_at > start),
+    )
     return list(
         connection.execute(
             select(table)
-            .where(
-                table.c.project == project,
-                table.c.started_at < end,
-                or_(table.c.ended_at.is_(None), table.c.ended_at > start),
-            )
-            .order_by(table.c.started_at, table.c.pk)
+            .where(table.c.load_balancer_id.in_(active), table.c.started_at < end)
+            .order_by(table.c.pk)
         )
     )

@@ -95,11 +95,15 @@ class Children:
         self._starter.shutdown()
 
 
+def tied(command: Sequence[str]) -> list[str]:
+    """Return `command` (an absolute path first) made to die with the thread that starts it."""
+    return [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
+
+
 def _spawn(name: str, command: Sequence[str], log: Path) -> Child:
-    launch = [sys.executable, "-I", "-S", "-c", _LAUNCHER, str(os.getpid()), *command]
     with log.open("ab") as output:
         process = subprocess.Popen(
-            launch,
+            tied(command),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

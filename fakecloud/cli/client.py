@@ -1,0 +1,127 @@
+"""The client's door to a running cloud."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx2
+import typer
+
+from fakecloud.settings import default_state_dir
+
+DEFAULT_URL: Final = "http://127.0.0.1:8440"
+TIMEOUT_S: Final = 30.0
+
+Url = Annotated[str, typer.Option(envvar="FAKECLOUD_URL", help="the cloud's URL")]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(envvar="FAKECLOUD_TOKEN_FILE", help="default: admin.token of the state directory"),
+]
+
+
+class CommandFailed(typer.Exit):
+    """The command can't be done; its one line has been printed. Exit code 1."""
+
+    def __init__(self, message: str) -> None:
+        """Print `message` on standard error."""
+        typer.echo(f"fakecloud: {message}", err=True)
+        super().__init__(1)
+
+
+class Client:
+    """Requests with a token; answers as JSON values. Every method raises CommandFailed."""
+
+    def __init__(self, http: httpx2.Client) -> None:
+        """Use `http`, which knows URL and token."""
+        self._http = http
+
+    def get(self, path: str, **params: str | int | None) -> Any:
+        """Return the JSON answer to GET."""
+        return self._send("GET", path, params).json()
+
+    def text(self, path: str, **params: str | int | None) -> str:
+        """Return the answer to GET as it is."""
+        return self._send("GET", path, params).text
+
+    def delete(self, path: str) -> Any:
+        """Return the JSON answer to DELETE."""
+        return self._send("DELETE", path, {}).json()
+
+    def items(self, path: str) -> Iterator[Any]:
+        """Yield the items of a list, page by page."""
+        token: str | None = None
+        while True:
+            page = self.get(path, page_size=500, page_token=token)
+            yield from page["items"]
+            token = page["next_page_token"]
+            if token is None:
+                return
+
+    def lines(self, path: str, **params: str | int | None) -> Iterator[str]:
+        """Yield the lines of an endless answer."""
+        wanted = {name: value for name, value in params.items() if value is not None}
+        timeout = httpx2.Timeout(TIMEOUT_S, read=60.0)
+        try:
+            with self._http.stream("GET", path, params=wanted, timeout=timeout) as answer:
+                if answer.is_error:
+                    answer.read()
+                    raise CommandFailed(_problem(answer))
+                yield from answer.iter_lines()
+        except httpx2.HTTPError as error:
+            raise CommandFailed(self._unreachable(error)) from None
+
+    def _send(self, method: str, path: str, params: dict[str, str | int | None]) -> httpx2.Response:
+        wanted = {name: value for name, value in params.items() if value is not None}
+        try:
+            answer = self._http.request(method, path, params=wanted)
+        except httpx2.HTTPError as error:
+            raise CommandFailed(self._unreachable(error)) from None
+        if answer.is_error:
+            raise CommandFailed(_problem(answer))
+        return answer
+
+    def _unreachable(self, error: Exception) -> str:
+        reason = str(error) or type(error).__name__
+        return (
+            f"no answer from {self._http.base_url}: {reason}; "
+            "start it with `fakecloud serve`, or set FAKECLOUD_URL"
+        )
+
+
+@contextmanager
+def connect(url: str, token_file: Path | None) -> Iterator[Client]:
+    """Give a client for the cloud at `url`. Raises: CommandFailed without a token."""
+    headers = {"authorization": f"Bearer {_token(token_file)}"}
+    try:
+        http = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
+    except httpx2.InvalidURL:
+        raise CommandFailed(f"{url!r} is not a URL such as {DEFAULT_URL}") from None
+    with http:
+        yield Client(http)
+
+
+def _token(token_file: Path | None) -> str:
+    if token_file is None and (token := os.environ.get("FAKECLOUD_TOKEN")):
+        return token.strip()
+    path = token_file or default_state_dir() / "admin.token"
+    try:
+        token = path.read_text().strip()
+    except OSError as error:
+        raise CommandFailed(
+            f"{path}: {error.strerror}; set FAKECLOUD_TOKEN or FAKECLOUD_TOKEN_FILE"
+        ) from None
+    if not token.isalnum():
+        raise CommandFailed(f"{path} holds no token")
+    return token
+
+
+def _problem(answer: httpx2.Response) -> str:
+    try:
+        problem = answer.json()
+        return f"{problem['detail']} ({problem['code']})"
+    except (ValueError, KeyError, TypeError):
+        return f"HTTP {answer.status_code} from {answer.url}, and no reason with it"

@@ -1,0 +1,130 @@
+"""fakecloud lb: load balancers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from fakecloud.cli import client, output
+
+app = typer.Typer(help="Load balancers.", no_args_is_help=True)
+
+COLUMNS = ("name", "state", "health", "addresses", "ports", "targets", "namespace", "service")
+
+Name = Annotated[str, typer.Argument(help="name or id")]
+
+
+@app.command("list")
+def list_all(
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """List load balancers.
+
+    Example: fakecloud lb list -o json
+    """
+    with client.connect(url, token_file) as cloud:
+        found = list(cloud.items("/v1/load-balancers"))
+    if o is output.Format.JSON:
+        output.json(found)
+    else:
+        output.rows(o, COLUMNS, map(_row, found))
+
+
+@app.command()
+def get(
+    name: Name,
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Show one load balancer with its targets.
+
+    Example: fakecloud lb get web
+    """
+    with client.connect(url, token_file) as cloud:
+        found = cloud.get(f"/v1/load-balancers/{name}")
+    if o is output.Format.JSON:
+        output.json(found)
+        return
+    output.rows(o, COLUMNS, [_row(found)])
+    if o is output.Format.CSV:
+        return
+    status = found["status"]
+    if status["last_error"]:
+        typer.echo(f"\nlast error: {status['last_error']['message']}")
+    typer.echo("")
+    targets = [
+        [target["ip"], str(target["port"]), target["health"], target["reason"], target["since"]]
+        for target in status["targets"]
+    ]
+    output.rows(o, ("target", "port", "health", "reason", "since"), targets)
+
+
+@app.command()
+def watch(
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Show every change until Ctrl-C.
+
+    Example: fakecloud lb watch -o json
+    """
+    show: Callable[[str], None] = typer.echo if o is output.Format.JSON else _change
+    with client.connect(url, token_file) as cloud:
+        for line in cloud.lines("/v1/watch", kinds="load_balancer", initial="true"):
+            if line:
+                show(line)
+
+
+@app.command()
+def delete(
+    name: Name,
+    wait_s: Annotated[float, typer.Option("--wait", help="seconds to wait for the end")] = 30.0,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Delete a load balancer and wait until it is gone.
+
+    Example: fakecloud lb delete web --wait 0
+    """
+    with client.connect(url, token_file) as cloud:
+        operation = cloud.delete(f"/v1/load-balancers/{name}")
+        deadline = time.perf_counter() + wait_s
+        while not operation["done"] and time.perf_counter() < deadline:
+            operation = cloud.get(f"/v1/operations/{operation['id']}")
+    typer.echo(f"{name}: {'deleted' if operation['done'] else 'is being deleted'}")
+
+
+def _row(found: dict[str, Any]) -> list[str]:
+    spec, status = found["spec"], found["status"]
+    healthy = sum(target["health"] == "healthy" for target in status["targets"])
+    return [
+        found["name"],
+        status["state"],
+        status["operating_state"],
+        ",".join(address["ip"] for address in status["addresses"]),
+        ",".join(f"{one['port']}/{one['protocol']}" for one in spec["listeners"]),
+        f"{healthy}/{len(status['targets'])}",
+        found["labels"].get("namespace", ""),
+        found["labels"].get("service", ""),
+    ]
+
+
+def _change(line: str) -> None:
+    frame = msgspec.json.decode(line)
+    if frame["type"] == "ERROR":
+        raise client.CommandFailed(frame["message"])
+    if frame["type"] != "BOOKMARK":
+        status = frame["object"]["status"]
+        addresses = ",".join(address["ip"] for address in status["addresses"])
+        typer.echo(
+            f"{frame['type']:<9} {frame['object']['name']}  {status['state']}  "
+            f"{status['operating_state']}  {addresses}"
+        )
