@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Annotated, Any
+from threading import Event
+from typing import Annotated, Any, Final
 
 import msgspec
 import typer
 
 from fakecloud.cli import client, output
+from fakecloud.clock import SystemClock
+
+POLL_S: Final = 0.05
 
 app = typer.Typer(help="Load balancers.", no_args_is_help=True)
 
@@ -96,8 +99,10 @@ def delete(
     """
     with client.connect(url, token_file) as cloud:
         operation = cloud.delete(f"/v1/load-balancers/{name}")
-        deadline = time.perf_counter() + wait_s
-        while not operation["done"] and time.perf_counter() < deadline:
+        clock, never = SystemClock(), Event()
+        deadline = clock.monotonic() + wait_s
+        while not operation["done"] and clock.monotonic() < deadline:
+            clock.wait(never, POLL_S)
             operation = cloud.get(f"/v1/operations/{operation['id']}")
     typer.echo(f"{name}: {'deleted' if operation['done'] else 'is being deleted'}")
 
