@@ -167,12 +167,14 @@ def recognise(pid: int, start: int | None, directory: Path, marker: str) -> Proc
 
 
 def sweep(root: Path) -> Iterator[tuple[int, str]]:
-    """Yield pid and directory name of every HAProxy that runs in a directory right below `root`."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal():
-            directory = _directory(int(entry.name))
-            if directory is not None and directory.parent == root:
-                yield int(entry.name), directory.name
+    """Yield pid and directory name of every HAProxy that runs in a directory right below `root`.
+
+    A process in a container below us may use the same path and mean another directory: skipped.
+    """
+    for pid in [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]:
+        directory = _directory(pid)
+        if directory is not None and directory.parent == root and not _contained(pid):
+            yield pid, directory.name
 
 
 def _is_ours(pid: int, directory: Path, marker: str) -> bool:
@@ -194,6 +196,16 @@ def _directory(pid: int) -> Path | None:
     if arguments[1:3] != [b"-db", b"-C"] or len(arguments) < 4:
         return None
     return Path(os.fsdecode(arguments[3]))
+
+
+def _contained(pid: int) -> bool:
+    """Return whether the process has a number in a namespace below ours (proc(5), NSpid)."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text("ascii", "replace")
+    except OSError:
+        return True
+    found = re.search(r"^NSpid:(.*)$", status, re.MULTILINE)
+    return found is not None and len(found[1].split()) > 1
 
 
 def _start_time(pid: int) -> int | None:

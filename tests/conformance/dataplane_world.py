@@ -18,7 +18,7 @@ from threading import Event, Thread
 import msgspec
 
 from fakecloud import clock, model
-from fakecloud.haproxy import dataplane, state
+from fakecloud.haproxy import dataplane, runtime, state
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 
 NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet
@@ -188,6 +188,11 @@ class HaproxyWorld(World):
         pid = next(p.pid for p in record.processes if p.number == record.active)
         assert pid is not None
         return pid
+
+    def door(self) -> runtime.Runtime:
+        """Return the socket of the only process."""
+        (path,) = (self.root / "run").iterdir()
+        return runtime.Runtime(str(path))
 
     def crash(self, lb_id: str = "lb-1") -> None:
         os.kill(self.pid(lb_id), signal.SIGKILL)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from fakecloud import clock, errors, model
-from fakecloud.haproxy import dataplane, runtime, state, words
+from fakecloud.haproxy import dataplane, state, words
 from tests.conformance.dataplane_world import (
     IP,
     NET,
@@ -346,6 +346,36 @@ def test_established_connection_outlives_swap_and_removal_of_its_target(real: Ha
     real.eventually(lambda: len(real.record().processes) == 1)
 
 
+def test_removed_target_is_forgotten_after_a_restart(real: HaproxyWorld) -> None:
+    real.plane.apply(desired(real.targets[0]))
+    with socket.create_connection((IP, PORT), timeout=5) as old:
+        assert old.recv(64)
+        real.plane.apply(desired(real.targets[1]))
+        real.restart()
+        real.plane.adopt({"lb-1"})
+        assert len(real.door().server_rows()) == 2
+        old.sendall(b"still here")
+        assert old.recv(64) == b"still here"
+    real.eventually(lambda: len(real.door().server_rows()) == 1)
+
+
+def test_files_say_what_runs(real: HaproxyWorld) -> None:
+    """So that a start from them is an equal."""
+    real.plane.apply(desired(real.targets[0]))
+    real.plane.apply(desired(*real.targets, source_ranges=("127.0.0.0/8",)))
+    real.plane.set_down("lb-1", frozenset({probe(real.targets[0])}))
+    directory = real.root / "state" / "lb" / "lb-1"
+    servers = [
+        line.split()
+        for line in (directory / "g1.cfg").read_text().splitlines()
+        if line.startswith("  server ")
+    ]
+    assert {line[2]: line[-1] == "disabled" for line in servers} == {
+        name: name in real.names(0) for name in real.names(0, 1, 2)
+    }
+    assert (directory / "g1.lst").read_text() == "127.0.0.0/8\n"
+
+
 def test_drain_timeout_ends_what_does_not_end_itself(real: HaproxyWorld) -> None:
     wish = desired(real.targets[0], group={"drain_timeout_s": 0})
     real.plane.apply(wish)
@@ -396,10 +426,9 @@ def test_process_without_directory_is_swept(real: HaproxyWorld) -> None:
 
 def test_change_behind_our_back_is_undone(real: HaproxyWorld) -> None:
     real.plane.apply(desired(*real.targets))
-    (socket_path,) = (real.root / "run").iterdir()
     server = f"b0/t{real.targets[0].ip.replace('.', '_')}_{real.targets[0].port}"
     command = words.line("set", "server", server, "state", "maint")
-    runtime.Runtime(str(socket_path)).execute([command])
+    real.door().execute([command])
     assert real.answers() == real.names(1, 2)
     real.plane.apply(desired(*real.targets))
     assert real.answers() == real.names(0, 1, 2)

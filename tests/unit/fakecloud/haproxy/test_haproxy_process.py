@@ -17,6 +17,13 @@ from fakecloud import clock, errors
 from fakecloud.haproxy import dataplane, process, runtime, state, words
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """Return a directory whose sockets have short paths."""
+    with tempfile.TemporaryDirectory(prefix="fc", dir="/tmp") as directory:
+        yield Path(directory)
+
+
 def program(directory: Path, says: str) -> str:
     """Return an executable that prints `says`, whatever it is asked."""
     path = directory / "haproxy"
@@ -70,22 +77,25 @@ def test_another_process_is_never_recognised(tmp_path: Path) -> None:
 
 @pytest.mark.haproxy
 @pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy here")
-def test_process_is_recognised_by_start_time_directory_and_marker(tmp_path: Path) -> None:
-    (tmp_path / "c.cfg").write_text(
-        f"global\n  stats socket {tmp_path}/s\ndefaults\n  mode tcp\n"
+def test_process_is_recognised_by_start_time_directory_and_marker(short: Path) -> None:
+    home = short / "lb"
+    home.mkdir()
+    (home / "c.cfg").write_text(
+        f"global\n  stats socket {home}/s\ndefaults\n  mode tcp\n"
         "  timeout connect 1s\n  timeout client 1s\n  timeout server 1s\n"
-        "frontend f\n  bind 127.91.255.1:0\n"
+        f"frontend f\n  bind 127.91.{os.getpid() % 250}.8:18079\n"
     )
     program = process.find_program("haproxy")
-    ours = process.spawn(program, tmp_path, "c.cfg", tmp_path / "log", "lb")
+    ours = process.spawn(program, home, "c.cfg", home / "log", "lb")
     try:
-        assert not ours.wait(0)
+        while not runtime.Runtime(f"{home}/s").answers():
+            assert not ours.wait(0.001), (home / "log").read_text()
         for start, directory, marker, expected in [
-            (ours.start, tmp_path, "lb", True),
-            (None, tmp_path, "lb", True),
-            (ours.start + 1, tmp_path, "lb", False),
-            (ours.start, tmp_path / "x", "lb", False),
-            (ours.start, tmp_path, "other", False),
+            (ours.start, home, "lb", True),
+            (None, home, "lb", True),
+            (ours.start + 1, home, "lb", False),
+            (ours.start, home / "x", "lb", False),
+            (ours.start, home, "other", False),
         ]:
             found = process.recognise(ours.pid, start, directory, marker)
             assert (found is not None) is expected
@@ -96,7 +106,7 @@ def test_process_is_recognised_by_start_time_directory_and_marker(tmp_path: Path
             b"PATH",
             b"FAKECLOUD_LB",
         }
-        assert (ours.pid, tmp_path.name) in list(process.sweep(tmp_path.parent))
+        assert (ours.pid, "lb") in list(process.sweep(short))
     finally:
         ours.end()
         assert ours.close() != "unknown"
