@@ -90,20 +90,18 @@ class Controller:
         """Serve health, wait for leadership, lead; return the exit code."""
         server = serving.Server(
             self._settings,
-            self._clock,
             self._metrics,
             {"leaderElection": self._lease_problem, "workers": self._worker_problem},
             {"caches": self._cache_problem, "cloud": self._cloud_problem},
         )
-        await server.start()
         try:
-            return await self._run(stop)
+            return await self._run(stop, server)
         finally:
             await server.stop()
 
-    async def _run(self, stop: asyncio.Event) -> int:
+    async def _run(self, stop: asyncio.Event, server: serving.Server) -> int:
         stopping = asyncio.create_task(stop.wait())
-        starting = asyncio.create_task(self._start())
+        starting = asyncio.create_task(self._start(server))
         try:
             await asyncio.wait((stopping, starting), return_when=asyncio.FIRST_COMPLETED)
             if not starting.done():
@@ -112,9 +110,9 @@ class Controller:
         finally:
             await _cancel(starting, stopping)
 
-    async def _start(self) -> str:
-        """Return the cluster's UID, once the API server answers and this instance leads."""
-        uid = await self._cluster_uid()
+    async def _start(self, server: serving.Server) -> str:
+        """Return the cluster's UID, once health is served and this instance leads."""
+        _, uid = await asyncio.gather(server.start(), self._cluster_uid())
         if self._settings.lease.enabled:
             await self._elector.acquire()
         return uid

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -19,6 +19,9 @@ from ccm import backoff, desired, errors, model
 from ccm import clock as clocks
 
 TOMBSTONES: Final = 4096
+REMEDY_401: Final = "put a valid token into --cloud-token-file"
+
+T = TypeVar("T")
 
 _log = structlog.get_logger()
 
@@ -78,8 +81,13 @@ class Mirror:
             Callable[[model.LoadBalancer | None, model.LoadBalancer | None], None]
         ] = []
         self.synced = asyncio.Event()
-        self.problem = "not connected yet"
-        """Why the stream isn't up; "" while it is."""
+        self._stream_problem = "not connected yet"
+        self._refusal = ""
+
+    @property
+    def problem(self) -> str:
+        """Return why the cloud is of no use now, "" if it is."""
+        return self._refusal or self._stream_problem
 
     def observed(self, name: str) -> model.LoadBalancer | None:
         """Return the load balancer as last seen."""
@@ -91,7 +99,7 @@ class Mirror:
 
     async def look_up(self, name: str) -> model.LoadBalancer | None:
         """Return the load balancer as the cloud has it now. Raises: CloudError."""
-        found = await self._client.get(name)
+        found = await self._ask(self._client.get(name))
         if found is None:
             self._drop(name)
         else:
@@ -100,7 +108,7 @@ class Mirror:
 
     async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
         """Ask the cloud for `document`; return what it made of it. Raises: CloudError."""
-        answer = await self._client.put(name, document)
+        answer = await self._ask(self._client.put(name, document))
         self._remember(answer)
         seen = self._store.get(name)
         is_further = seen and seen.status.id == answer.status.id
@@ -108,7 +116,7 @@ class Mirror:
 
     async def delete(self, name: str) -> bool:
         """Ask for deletion. Return False if nothing is left. Raises: CloudError."""
-        is_left = await self._client.delete(name)
+        is_left = await self._ask(self._client.delete(name))
         if not is_left:
             self._drop(name)
         return is_left
@@ -133,10 +141,20 @@ class Mirror:
             self._tell(error, wait_s)
             await self._clock.sleep(wait_s)
 
+    async def _ask(self, asking: Awaitable[T]) -> T:
+        try:
+            answer = await asking
+        except errors.CloudUnauthenticated as error:
+            self._refusal = str(error)
+            _log.error("cloud_refused_token", error=str(error), remedy=REMEDY_401)
+            raise
+        self._refusal = ""
+        return answer
+
     async def _follow(self) -> None:
         snapshot: set[str] | None = set() if self._since is None else None
         async for frame in self._client.watch(self._since):
-            if self.problem and snapshot is None:
+            if self._stream_problem and snapshot is None:
                 self._connected()
             if frame.type == "BOOKMARK":
                 if snapshot is not None:
@@ -205,9 +223,9 @@ class Mirror:
             handler(old, new)
 
     def _connected(self) -> None:
-        if self.problem:
+        if self._stream_problem:
             _log.info("cloud_connected", load_balancers=len(self._store))
-        self.problem = ""
+        self._stream_problem = self._refusal = ""
 
     def _tell(self, error: Exception | None, wait_s: float) -> None:
         text = str(error) if error else "the cloud closed the stream"
@@ -215,10 +233,10 @@ class Mirror:
             _log.error(
                 "cloud_refused_token",
                 error=text,
-                remedy="check --cloud-token-file",
+                remedy=REMEDY_401,
                 retry_s=round(wait_s, 1),
             )
         elif error is not None:
             _log.warning("cloud_stream_interrupted", error=text, retry_s=round(wait_s, 1))
         if error is not None:
-            self.problem = text
+            self._stream_problem = text

@@ -6,16 +6,16 @@ Paths as other controller managers have them: /healthz and /livez (is the proces
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import ssl
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
 from pathlib import Path
 
 from aiohttp import web
 
-from ccm import clock as clocks
 from ccm import errors
 from ccm import metrics as metrics_
 from ccm import settings as settings_
@@ -23,7 +23,7 @@ from ccm import settings as settings_
 Check = Callable[[], str]
 """Returns what is wrong, "" if nothing is."""
 
-_CERTIFICATE_DAYS = 365
+CERTIFICATE_TIMEOUT_S = 30.0
 
 
 class Server:
@@ -32,13 +32,11 @@ class Server:
     def __init__(
         self,
         settings: settings_.Settings,
-        clock: clocks.Clock,
         metrics: metrics_.Metrics,
         live: Mapping[str, Check],
         ready: Mapping[str, Check],
     ) -> None:
         self._settings = settings
-        self._clock = clock
         self._metrics = metrics
         self._live = live
         self._ready = ready
@@ -56,7 +54,7 @@ class Server:
         app.router.add_get("/metrics", self._scrape)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
-        context = _tls_context(settings, self._clock.now())
+        context = await _tls_context(settings)
         site = web.TCPSite(
             self._runner, settings.bind_address, settings.secure_port, ssl_context=context
         )
@@ -106,7 +104,7 @@ def _is_loopback(address: str | None) -> bool:
         return False
 
 
-def _tls_context(settings: settings_.Settings, now: datetime) -> ssl.SSLContext:
+async def _tls_context(settings: settings_.Settings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:
@@ -117,40 +115,22 @@ def _tls_context(settings: settings_.Settings, now: datetime) -> ssl.SSLContext:
         with tempfile.TemporaryDirectory(prefix="fakecloud-ccm-") as folder:
             file = Path(folder, "tls.pem")
             file.touch(mode=0o600)
-            file.write_bytes(_self_signed(now))
+            file.write_bytes(await _self_signed())
             context.load_cert_chain(file)
-    except (OSError, ssl.SSLError) as error:
+    except (OSError, TimeoutError, ssl.SSLError) as error:
         raise errors.ConfigError(f"certificate of the secure port: {error}") from error
     return context
 
 
-def _self_signed(now: datetime) -> bytes:
-    """Return a new key and certificate for localhost as PEM."""
-    # Imported here: 7 MB that a run with its own certificate need not hold.
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "fakecloud-ccm")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=_CERTIFICATE_DAYS))
-        .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
-            critical=False,
-        )
-        .sign(key, hashes.SHA256())
+async def _self_signed() -> bytes:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "ccm.certificate", stdout=asyncio.subprocess.PIPE
     )
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    ) + certificate.public_bytes(serialization.Encoding.PEM)
+    try:
+        async with asyncio.timeout(CERTIFICATE_TIMEOUT_S):
+            pem, _ = await child.communicate()
+    except TimeoutError:
+        child.kill()
+        await child.wait()
+        raise
+    return pem

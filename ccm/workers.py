@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from ccm import errors, reconciler, workqueue
+from ccm import errors, outcome, workqueue
 from ccm import metrics as metrics_
 
 CONFLICT_PAUSE_S: Final = 0.05
@@ -19,7 +19,7 @@ _log = structlog.get_logger()
 class Reconciles(Protocol):
     """Whatever can look at one key."""
 
-    async def reconcile(self, key: str) -> reconciler.Outcome:
+    async def reconcile(self, key: str) -> outcome.Outcome:
         """Do what can be done for `key` now."""
 
 
@@ -57,13 +57,16 @@ class Workers:
 
     async def _turn(self, key: str) -> None:
         try:
-            outcome = await self._target.reconcile(key)
+            result = await self._target.reconcile(key)
         except errors.RetryAfter as wait:
             self._count_as("waiting")
             self._queue.add_after(key, wait.seconds)
         except errors.KubeConflict:
             self._count_as("conflict")
             self._queue.add_after(key, CONFLICT_PAUSE_S)
+        except errors.KubeNotFound:
+            self._count_as("gone")  # deleted while we looked; the watch tells the rest
+            self._queue.forget(key)
         except (errors.CloudError, errors.KubeError) as error:
             self._failed(key, error)
         except Exception:  # noqa: BLE001 - the loop runner: one key's bug must not stop the others
@@ -71,10 +74,10 @@ class Workers:
             _log.exception("reconcile_crashed", service=key)
             self._queue.add_failed(key)
         else:
-            self._count_as(outcome.verdict.value)
+            self._count_as(result.verdict.value)
             self._queue.forget(key)
-            if outcome.recheck_s is not None:
-                self._queue.add_after(key, outcome.recheck_s)
+            if result.recheck_s is not None:
+                self._queue.add_after(key, result.recheck_s)
 
     def _failed(self, key: str, error: errors.CloudError | errors.KubeError) -> None:
         if error.retry_after_s is not None:

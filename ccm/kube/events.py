@@ -96,9 +96,8 @@ class Recorder:
             await self._flush_due()
 
     async def drain(self) -> None:
-        """Write what is still queued and the counts of open series."""
-        while not self._queue.empty():
-            await self._write(self._queue.get_nowait())
+        """Wait until run() has written what is queued, then write the counts of open series."""
+        await self._queue.join()
         for key, series in list(self._series.items()):
             await self._patch(key, series)
 

@@ -1,0 +1,135 @@
+"""Taking back what is ours: of Services deleted, of another type or class, or long gone.
+
+    DELETE → (the cloud's stream wakes the key) → finalizer and status in one patch
+
+The finalizer's name is shared by all implementations (KEP-1959), so it is touched only where
+this cluster owned the load balancer or wrote the finalizer itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+
+from ccm import clock as clocks
+from ccm import conditions, desired, doors, errors, model, reports
+from ccm import settings as settings_
+from ccm.outcome import Memory, Outcome, Verdict
+
+_log = structlog.get_logger()
+
+
+class Removal:
+    """The part of a reconcile that ends with nothing left. Calls for one key must not overlap."""
+
+    def __init__(
+        self,
+        kube: doors.Kube,
+        cloud: doors.Cloud,
+        reports_: reports.Reports,
+        ownership: desired.Ownership,
+        settings: settings_.Settings,
+        clock: clocks.Clock,
+    ) -> None:
+        self._kube = kube
+        self._cloud = cloud
+        self._reports = reports_
+        self._ownership = ownership
+        self._settings = settings
+        self._clock = clock
+
+    async def clean_up(self, service: model.Service, memory: Memory) -> Outcome:
+        """Remove what is ours of a Service that is deleted, of another type or another class."""
+        name = desired.load_balancer_name(service.metadata.uid)
+        found = self._cloud.observed(name)
+        has_finalizer = model.CLEANUP_FINALIZER in service.finalizers
+        if found is None and not has_finalizer:
+            return Outcome(Verdict.NOT_OURS)
+        if found is None and memory.delete_asked_at is None:
+            found = await self._cloud.look_up(name)
+        if found is not None and self._ownership.owns(found):
+            is_left = await self._delete(service, memory, found)
+            if is_left:
+                return Outcome(Verdict.WAITING, self._settings.recheck_s)
+        return await self._let_go(service, memory)
+
+    async def delete_orphans(self, key: str) -> Outcome:
+        """Delete what a Service left behind that vanished with its finalizer removed by hand."""
+        left = self._of_key(key)
+        if not left:
+            return Outcome(Verdict.NOT_OURS)
+        live = await self._kube.live_service(key)
+        for load_balancer in left:
+            uid = load_balancer.labels.get("service-uid")
+            if live is not None and live[0].metadata.uid == uid:
+                raise errors.RetryAfter(1.0, "the Service cache is behind the API server")
+            await self._delete_orphan(load_balancer)
+        return Outcome(Verdict.WAITING, self._settings.recheck_s)
+
+    async def delete_former(self, key: str, service: model.Service) -> None:
+        """Delete load balancers of an earlier Service of the same name."""
+        for load_balancer in self._of_key(key):
+            is_current = load_balancer.labels.get("service-uid") == service.metadata.uid
+            if not is_current:
+                await self._delete_orphan(load_balancer)
+
+    async def _delete(
+        self, service: model.Service, memory: Memory, found: model.LoadBalancer
+    ) -> bool:
+        """Ask the cloud once; return whether the load balancer is still there."""
+        asked_at = memory.delete_asked_at
+        if asked_at is None:
+            self._reports.tell(service, "DeletingLoadBalancer")
+        elif found.status.state == "DELETING":
+            is_overdue = self._clock.monotonic() - asked_at >= self._settings.recheck_s
+            return not is_overdue or await self._cloud.look_up(found.name) is not None
+        try:
+            is_left = await self._cloud.delete(found.name)
+        except errors.CloudError as failed:
+            self._reports.deletion_failed(service, memory, failed)
+            raise
+        memory.delete_asked_at = self._clock.monotonic()
+        _log.info("load_balancer_deletion_requested", service=service.key, name=found.name)
+        return is_left
+
+    async def _let_go(self, service: model.Service, memory: Memory) -> Outcome:
+        """Remove the finalizer and what we wrote into the status, if they are ours."""
+        if model.CLEANUP_FINALIZER not in service.finalizers:
+            return Outcome(Verdict.REMOVED)
+        if memory.delete_asked_at is None and not await self._is_our_finalizer(service):
+            return Outcome(Verdict.NOT_OURS)
+        is_foreign = service.spec.type == "LoadBalancer" and not self._ownership.class_is_ours(
+            service
+        )
+        left = tuple(one for one in service.finalizers if one != model.CLEANUP_FINALIZER)
+        ours = conditions.without_ours(service.conditions)
+        with contextlib.suppress(errors.KubeNotFound):
+            await self._kube.write(
+                service,
+                finalizers=left,
+                ingress=() if service.ingress and not is_foreign else None,
+                conditions=ours if ours != service.conditions and not is_foreign else None,
+            )
+        if memory.delete_asked_at is not None:
+            self._reports.tell(service, "DeletedLoadBalancer")
+        _log.info("service_released", service=service.key)
+        return Outcome(Verdict.REMOVED)
+
+    async def _is_our_finalizer(self, service: model.Service) -> bool:
+        # All implementations share the name (KEP-1959): with our class it can only be ours,
+        # otherwise ask who wrote it.
+        if service.spec.type == "LoadBalancer" and self._ownership.class_is_ours(service):
+            return True
+        live = await self._kube.live_service(service.key)
+        if live is None or live[0].metadata.uid != service.metadata.uid:
+            return False
+        return live[1]
+
+    async def _delete_orphan(self, load_balancer: model.LoadBalancer) -> None:
+        if load_balancer.status.state != "DELETING":
+            await self._cloud.delete(load_balancer.name)
+            _log.warning("orphan_deleted", name=load_balancer.name, labels=load_balancer.labels)
+
+    def _of_key(self, key: str) -> tuple[model.LoadBalancer, ...]:
+        return tuple(one for one in self._cloud.made_for(key) if self._ownership.owns(one))

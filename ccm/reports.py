@@ -1,0 +1,130 @@
+"""What people are told about a Service: events with upstream's reasons, and conditions.
+
+Trouble is told once, then there is silence until it changes or the Service does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Final
+
+import structlog
+
+from ccm import clock as clocks
+from ccm import conditions, doors, errors, model
+from ccm.outcome import Memory
+
+NORMAL: Final = "Normal"
+WARNING: Final = "Warning"
+
+# Reasons and words are upstream's, byte for byte: tools search for them.
+EVENTS: Final = {
+    "EnsuringLoadBalancer": (NORMAL, "Ensuring load balancer"),
+    "EnsuredLoadBalancer": (NORMAL, "Ensured load balancer"),
+    "UpdatedLoadBalancer": (NORMAL, "Updated load balancer with new hosts"),
+    "DeletingLoadBalancer": (NORMAL, "Deleting load balancer"),
+    "DeletedLoadBalancer": (NORMAL, "Deleted load balancer"),
+    "UnAvailableLoadBalancer": (WARNING, "There are no available nodes for LoadBalancer"),
+}
+
+_log = structlog.get_logger()
+
+
+class Reports:
+    """Events and conditions of Services. has_conditions: whether conditions are written at all."""
+
+    def __init__(self, kube: doors.Kube, clock: clocks.Clock, *, has_conditions: bool) -> None:
+        self._kube = kube
+        self._clock = clock
+        self._has_conditions = has_conditions
+
+    def tell(self, service: model.Service, reason: str) -> None:
+        """Record one of the events whose words are fixed."""
+        type_, note = EVENTS[reason]
+        self._kube.record(service, type_, reason, note)
+
+    def announce(self, service: model.Service, memory: Memory) -> None:
+        """Record the end of what was begun, if anything was; trouble counts as over."""
+        if memory.announce:
+            self.tell(service, memory.announce)
+        memory.announce = ""
+        memory.told = None
+
+    def warn_once(
+        self, service: model.Service, memory: Memory, what: tuple[str, ...], text: str
+    ) -> None:
+        """Record SyncLoadBalancerFailed, unless `what` was told of the Service as it is now."""
+        told = (*what, service.spec, service.metadata.annotations)
+        if memory.told == told:
+            return
+        memory.told = told
+        note = f"Error syncing load balancer: {text}"
+        self._kube.record(service, WARNING, "SyncLoadBalancerFailed", note)
+        _log.warning("service_not_served", service=service.key, error=text)
+
+    def deletion_failed(
+        self, service: model.Service, memory: Memory, failed: errors.CloudError
+    ) -> None:
+        """Record DeleteLoadBalancerFailed once; a wait that the cloud asked for is no failure."""
+        told = ("delete", failed.code, str(failed))
+        if failed.retry_after_s is None and memory.told != told:
+            memory.told = told
+            note = f"Error deleting load balancer: {failed}"
+            self._kube.record(service, WARNING, "DeleteLoadBalancerFailed", note)
+
+    async def refuse(
+        self, service: model.Service, memory: Memory, reason: str, message: str
+    ) -> None:
+        """Say once why the Service can't be served."""
+        text = f"{reason}: {message}"
+        self.warn_once(service, memory, (reason, message), text)
+        await self._write_current(service, conditions.Stage.UNSUPPORTED, text)
+
+    async def cloud_failed(
+        self, service: model.Service, memory: Memory, failed: errors.CloudError
+    ) -> None:
+        """Say once that the cloud is in trouble; a wait that the cloud asked for is no trouble."""
+        if failed.retry_after_s is None:
+            self.warn_once(service, memory, (failed.code,), str(failed))
+            text = f"{failed.code}: {failed}"
+            await self._write_current(service, conditions.Stage.INFRASTRUCTURE, text)
+
+    async def write(
+        self,
+        service: model.Service,
+        stage: conditions.Stage,
+        message: str = "",
+        *,
+        ingress: tuple[model.Ingress, ...] | None = None,
+    ) -> None:
+        """Write the conditions of `stage`, and `ingress` if given; nothing if all is so already.
+
+        Raises: KubeError, but a Service that is gone is no error: its deletion brings it back.
+        """
+        published = service.ingress if ingress is None else ingress
+        changed = self.changed_conditions(service, stage, message, is_serving=bool(published))
+        if ingress == service.ingress:
+            ingress = None
+        if ingress is None and changed is None:
+            return
+        with contextlib.suppress(errors.KubeNotFound):
+            await self._kube.write(service, ingress=ingress, conditions=changed)
+
+    def changed_conditions(
+        self, service: model.Service, stage: conditions.Stage, message: str, *, is_serving: bool
+    ) -> tuple[model.Condition, ...] | None:
+        """Return the conditions to write, None if they are off or as they should be."""
+        if not self._has_conditions:
+            return None
+        now = clocks.rfc3339(self._clock.now())
+        wanted = conditions.advance(
+            service.conditions, stage, message[:1024], now, is_serving=is_serving
+        )
+        return None if wanted == service.conditions else wanted
+
+    async def _write_current(
+        self, service: model.Service, stage: conditions.Stage, message: str
+    ) -> None:
+        current = self._kube.service(service.key)  # newer than `service` if we wrote meanwhile
+        if current is not None:
+            await self.write(current, stage, message)

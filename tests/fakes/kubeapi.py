@@ -1,0 +1,261 @@
+"""An API server in memory that misbehaves when told: enough for informers, leases and events.
+
+Behaviour is real where it matters to a client: resource versions, 409 on a stale one, merge
+patches, bookmarks, paged lists with continue tokens. `watch_faults` is used up one per watch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from aiohttp import web
+from kubernetes.aio.client import configuration
+
+from ccm.kube import transport as transports
+
+Object = dict[str, Any]
+
+
+class FakeApiServer:
+    """Objects by path (collection path + "/" + name), a history of changes, and faults."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, Object] = {}
+        self.history: list[tuple[int, str, str, Object]] = []
+        self.requests: list[tuple[str, str]] = []
+        self.watches: list[dict[str, str]] = []
+        self.watch_faults: list[str] = []
+        self.list_faults: list[str] = []
+        self.lease_faults: list[str] = []
+        self.answers: list[tuple[str, int]] = []
+        self.refuse_bodies = False
+        self._version = itertools.count(10)
+        self._changed = asyncio.Event()
+        self._streams: set[asyncio.Task[Any]] = set()
+        self.url = ""
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[FakeApiServer]:
+        """Answer on a loopback port inside the `async with`."""
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            self.cut()
+            await runner.cleanup()
+
+    def transport(self) -> transports.Transport:
+        """Return a client of this server."""
+        config = configuration.Configuration()
+        config.host = self.url
+        return transports.Transport(config)
+
+    # -- state -----------------------------------------------------------------------------
+
+    def put(self, collection: str, name: str, body: Object | None = None) -> Object:
+        """Create or replace an object."""
+        path = f"{collection}/{name}"
+        type_ = "MODIFIED" if path in self.objects else "ADDED"
+        version = next(self._version)
+        one = {**(body or {})}
+        meta = {"name": name, "uid": f"uid-{name}", **one.get("metadata", {})}
+        one["metadata"] = {**meta, "resourceVersion": str(version)}
+        self.objects[path] = one
+        self._note(version, type_, collection, one)
+        return one
+
+    def delete(self, collection: str, name: str) -> None:
+        """Delete an object."""
+        one = self.objects.pop(f"{collection}/{name}")
+        version = next(self._version)
+        meta = {**one["metadata"], "resourceVersion": str(version)}
+        self._note(version, "DELETED", collection, {**one, "metadata": meta})
+
+    def forget_silently(self, collection: str, name: str) -> None:
+        """Delete without an event, as if the watch had missed it."""
+        del self.objects[f"{collection}/{name}"]
+        next(self._version)
+
+    def cut(self) -> None:
+        """Cut every watch."""
+        for task in list(self._streams):
+            task.cancel()
+
+    def _note(self, version: int, type_: str, collection: str, one: Object) -> None:
+        self.history.append((version, type_, collection, one))
+        self._changed.set()
+
+    def _now(self) -> int:
+        return max((entry[0] for entry in self.history), default=1)
+
+    # -- requests --------------------------------------------------------------------------
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        path = request.path
+        self.requests.append((request.method, path))
+        if self.answers:
+            kind, status = self.answers[0]
+            if kind == request.method:
+                self.answers.pop(0)
+                return failure(status, "told to")
+        if "/leases" in path and self.lease_faults:
+            await self._misbehave(request, self.lease_faults[0])
+            if self.lease_faults[0].isdigit():
+                return failure(int(self.lease_faults[0]), "told to")
+        if request.query.get("watch") == "true":
+            return await self._watch(request)
+        match request.method:
+            case "GET":
+                return self._get(request)
+            case "POST":
+                return await self._post(request)
+            case _:
+                return await self._patch(request)
+
+    async def _misbehave(self, request: web.Request, fault: str) -> None:
+        if fault == "hang":
+            await asyncio.Event().wait()
+        if fault == "reset" and request.transport:
+            request.transport.abort()
+            await asyncio.sleep(0)
+
+    def _get(self, request: web.Request) -> web.Response:
+        if request.path in self.objects:
+            return web.json_response(self.objects[request.path])
+        if request.path.rpartition("/")[0] in {"/api/v1/namespaces"} | {
+            path for _, _, path, _ in self.history
+        }:
+            return failure(404, "not found")
+        if "/leases/" in request.path:
+            return failure(404, "not found")
+        return self._list(request)
+
+    def _list(self, request: web.Request) -> web.Response:
+        if self.list_faults:
+            fault = self.list_faults.pop(0)
+            if fault == "garbage":
+                return web.Response(text='{"metadata": {"resourceVersion": "1"}, "items": [{]}')
+            headers = {"Retry-After": "7"} if fault == "429" else {}
+            return failure(int(fault), "told to", headers)
+        items = [one for path, one in self.objects.items() if _parent(path) == request.path]
+        limit = int(request.query.get("limit", "0")) or len(items) + 1
+        start = int(request.query.get("continue", "0"))
+        meta = {"resourceVersion": str(self._now())}
+        if start + limit < len(items):
+            meta["continue"] = str(start + limit)
+        return web.json_response({"metadata": meta, "items": items[start : start + limit]})
+
+    async def _post(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        name = body["metadata"]["name"]
+        if f"{request.path}/{name}" in self.objects:
+            return failure(409, "already exists")
+        return web.json_response(self.put(request.path, name, body), status=201)
+
+    async def _patch(self, request: web.Request) -> web.Response:
+        assert request.content_type == "application/merge-patch+json"
+        path = request.path.removesuffix("/status")
+        one = self.objects.get(path)
+        if one is None:
+            return failure(404, "not found")
+        body = await request.json()
+        version = body.get("metadata", {}).pop("resourceVersion", None)
+        if version not in (None, one["metadata"]["resourceVersion"]):
+            return failure(409, "the object has been modified")
+        return web.json_response(self.put(_parent(path), path.rpartition("/")[2], merge(one, body)))
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        self.watches.append(dict(request.query))
+        fault = self.watch_faults.pop(0) if self.watch_faults else ""
+        if fault.isdigit():
+            return failure(int(fault), "told to")
+        response = web.StreamResponse()
+        await response.prepare(request)
+        if fault == "eof":
+            return response
+        task = asyncio.current_task()
+        assert task
+        self._streams.add(task)
+        with suppress(ConnectionError):
+            if fault == "silent":
+                await asyncio.Event().wait()
+            elif fault in _BAD_LINES:
+                await response.write(_BAD_LINES[fault])
+            else:
+                await self._stream(request, response, fault)
+        self._streams.discard(task)
+        return response
+
+    async def _stream(self, request: web.Request, response: web.StreamResponse, fault: str) -> None:
+        since = int(request.query["resourceVersion"])
+        while True:
+            self._changed.clear()
+            for version, type_, one in self._after(since, request.path):
+                since = version
+                line = _line(type_, one)
+                if fault in ("truncate", "abort"):
+                    await response.write(line[: len(line) // 2])
+                    if fault == "abort" and request.transport:
+                        request.transport.abort()
+                    return
+                await response.write(line)
+            if fault == "bookmark":
+                meta = {"resourceVersion": str(next(self._version))}
+                await response.write(_line("BOOKMARK", {"metadata": meta}))
+                return
+            if not self._after(since, request.path):
+                await self._changed.wait()
+
+    def _after(self, since: int, path: str) -> list[tuple[int, str, Object]]:
+        return [(v, type_, one) for v, type_, c, one in self.history if v > since and c == path]
+
+
+def failure(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    """Return a Status as the API server gives it."""
+    reasons = {404: "NotFound", 409: "Conflict", 410: "Expired"}
+    body = {
+        "kind": "Status",
+        "status": "Failure",
+        "code": status,
+        "reason": reasons.get(status, ""),
+        "message": message,
+    }
+    return web.json_response(body, status=status, headers=headers)
+
+
+def merge(one: Any, patch: Any) -> Any:
+    """Apply a merge patch (RFC 7396)."""
+    if not isinstance(patch, dict):
+        return patch
+    result = dict(one) if isinstance(one, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge(result.get(key), value)
+    return result
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _line(type_: str, one: Object) -> bytes:
+    return json.dumps({"type": type_, "object": one}).encode() + b"\n"
+
+
+_BAD_LINES = {
+    "error410": _line("ERROR", {"code": 410, "reason": "Expired", "message": "too old"}),
+    "error500": _line("ERROR", {"code": 500, "message": "told to"}),
+    "garbage": b'{"type": "MODIFIED", "object": {"metadata": 5}}\n',
+}

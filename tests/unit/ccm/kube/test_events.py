@@ -1,0 +1,111 @@
+"""Events: aggregated, bounded, never in the way (S-46, S-48)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+from ccm import metrics
+from ccm.kube import events
+from tests.fakes.ccm_clock import HastyClock, until
+from tests.fakes.kubeapi import FakeApiServer
+from tests.unit.ccm import builders
+
+PATH = "/apis/events.k8s.io/v1/namespaces/shop/events"
+
+
+@asynccontextmanager
+async def recording(server, clock=None):
+    """Give a running recorder."""
+    transport = server.transport()
+    recorder = events.Recorder(
+        transport, "fakecloud-ccm-host", clock or HastyClock(), metrics.Metrics()
+    )
+    task = asyncio.create_task(recorder.run())
+    try:
+        yield recorder
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await transport.close()
+
+
+async def test_event_has_everything_that_the_api_server_demands():
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        recorder.record(builders.service(), "Normal", "EnsuringLoadBalancer", "Ensuring")
+        await until(lambda: server.objects)
+    (event,) = server.objects.values()
+    metadata = event.pop("metadata")
+    assert metadata["name"].startswith("web.")
+    assert event == {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "eventTime": "2026-01-01T00:00:00.000000Z",
+        "type": "Normal",
+        "reason": "EnsuringLoadBalancer",
+        "action": "EnsuringLoadBalancer",
+        "note": "Ensuring",
+        "reportingController": "service-controller",
+        "reportingInstance": "fakecloud-ccm-host",
+        "regarding": {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "namespace": "shop",
+            "name": "web",
+            "uid": "u-1",
+        },
+    }
+
+
+async def test_equal_events_become_one_series():
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        for _ in range(5):
+            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", "same")
+        await recorder.drain()
+        (event,) = server.objects.values()
+        assert event["series"]["count"] == 5
+        assert [method for method, _ in server.requests].count("POST") == 1
+        assert [method for method, _ in server.requests].count("PATCH") == 2
+
+
+async def test_other_words_are_another_event():
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        for note in ("one", "two"):
+            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", note)
+        await until(lambda: len(server.objects) == 2)
+
+
+async def test_one_service_cannot_flood():
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        for n in range(100):
+            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", str(n))
+        recorder.record(builders.service(uid="u-2"), "Normal", "Other", "heard")
+        await recorder.drain()
+        assert len(server.objects) == events.BURST + 1
+
+
+async def test_full_queue_drops_and_does_not_block():
+    async with FakeApiServer().serving() as server:
+        transport = server.transport()
+        recorder = events.Recorder(transport, "x", HastyClock(), metrics.Metrics())
+        for n in range(events.QUEUE_LIMIT + 50):
+            recorder.record(builders.service(uid=str(n)), "Normal", "A", "b")
+        assert recorder._queue.qsize() == events.QUEUE_LIMIT
+        await transport.close()
+
+
+async def test_refused_event_is_dropped_and_the_next_is_written():
+    """A namespace that is being deleted refuses new events with 403."""
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        server.answers = [("POST", 403)]
+        recorder.record(builders.service(), "Normal", "A", "refused")
+        recorder.record(builders.service(), "Normal", "A", "written")
+        await until(lambda: server.objects)
+        assert [one["note"] for one in server.objects.values()] == ["written"]
+
+
+async def test_server_error_is_tried_again():
+    async with FakeApiServer().serving() as server, recording(server) as recorder:
+        server.answers = [("POST", 500), ("POST", 429)]
+        recorder.record(builders.service(), "Normal", "A", "b")
+        await until(lambda: server.objects)

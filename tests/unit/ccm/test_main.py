@@ -1,0 +1,113 @@
+"""The command line: flags, environment, exit codes; one line, never a traceback."""
+
+from __future__ import annotations
+
+import pytest
+from typer.testing import CliRunner
+
+from ccm import __main__ as cli
+from ccm import app, errors, logs, settings
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch):
+    """Keep the process's logging as it is; the runner's streams are closed after each test."""
+    monkeypatch.setattr(logs.structlog, "configure", lambda **_: None)
+    monkeypatch.setattr(logs.logging, "basicConfig", lambda **_: None)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """Catch the settings that a run would start with."""
+    found: list[settings.Settings] = []
+
+    async def run(given):
+        found.append(given)
+        return 0
+
+    monkeypatch.setattr(app, "run", run)
+    return found
+
+
+def invoke(*arguments, env=None):
+    return CliRunner().invoke(cli.cli, ["run", *arguments], env=env or {})
+
+
+BASE = ("--cloud-url", "http://127.0.0.1:8440", "--cloud-token-file", "token")
+
+
+def test_defaults_are_those_of_upstream(ran):
+    assert invoke(*BASE).exit_code == 0
+    (given,) = ran
+    assert given.lease == settings.LeaseSettings(
+        True, 15.0, 10.0, 2.0, "kube-system", "cloud-controller-manager"
+    )
+    assert (given.cluster_name, given.secure_port, given.service_workers) == (
+        "kubernetes",
+        10258,
+        16,
+    )
+    assert (given.classes, given.handle_unclassed) == (("fakecloud.dev/haproxy",), True)
+
+
+def test_every_flag_is_also_an_environment_variable(ran):
+    env = {
+        "CCM_CLOUD_URL": "https://cloud:8440",
+        "CCM_CLOUD_TOKEN_FILE": "/t",
+        "CCM_CLUSTER_NAME": "kind",
+        "CCM_LEADER_ELECT": "false",
+        "CCM_LEADER_ELECT_LEASE_DURATION": "1m30s",
+        "CCM_LOAD_BALANCER_CLASS": "a.example/x b.example/y",
+        "CCM_HANDLE_UNCLASSED": "false",
+        "CCM_SERVICE_CONDITIONS": "0",
+    }
+    result = invoke(env=env)
+    assert result.exit_code == 0, result.output
+    (given,) = ran
+    assert given.cloud_url == "https://cloud:8440"
+    assert (given.lease.enabled, given.lease.duration_s) == (False, 90.0)
+    assert given.classes == ("a.example/x", "b.example/y")
+    assert (given.handle_unclassed, given.service_conditions) == (False, False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--cloud-url", "ftp://x", "--cloud-token-file", "t"), "--cloud-url"),
+        ((*BASE, "--cloud-provider", "aws"), "--cloud-provider"),
+        ((*BASE, "--leader-elect-lease-duration", "soon"), "--leader-elect-lease-duration"),
+        ((*BASE, "--leader-elect-lease-duration", "5s"), "--leader-elect-renew-deadline"),
+        ((*BASE, "--tls-cert-file", "x"), "--tls-private-key-file"),
+        ((*BASE, "--log-level", "loud"), "--log-level"),
+        ((*BASE, "--concurrent-service-syncs", "0"), "concurrent-service-syncs"),
+        ((), "cloud-url"),
+    ],
+)
+def test_wrong_usage_is_one_message_and_exit_code_2(ran, arguments, word):
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert word in result.output
+    assert "Traceback" not in result.output
+    assert not ran
+
+
+def test_configuration_error_of_the_run_is_exit_code_2(monkeypatch):
+    async def run(given):
+        raise errors.ConfigError("kubeconfig /nowhere: No such file")
+
+    monkeypatch.setattr(app, "run", run)
+    result = invoke(*BASE)
+    assert (result.exit_code, "kubeconfig /nowhere" in result.output) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("15s", 15.0), ("1m30s", 90.0), ("500ms", 0.5), ("1.5h", 5400.0)]
+)
+def test_durations_as_go_writes_them(text, seconds):
+    assert settings.parse_duration_s("--x", text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "15", "s", "15 s", "-1s", "1d"])
+def test_what_is_no_duration(text):
+    with pytest.raises(errors.ConfigError, match="--x"):
+        settings.parse_duration_s("--x", text)

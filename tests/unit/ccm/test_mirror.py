@@ -1,0 +1,136 @@
+"""The cloud in memory: snapshot, resume, expiry, and no older state over a newer one."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ccm import cloud, desired, errors, metrics, mirror, nodes
+from tests.fakes.ccm_clock import HastyClock, until
+from tests.fakes.cloud import TOKEN, FakeCloud
+from tests.unit.ccm import builders
+
+DOCUMENT = desired.build(
+    builders.service(), (nodes.Backend("node-1", ("10.0.0.1",)),), builders.ownership()
+)
+NAME = "k8s-u-1"
+
+
+@asynccontextmanager
+async def mirroring(fake, tmp_path, clock=None):
+    """Give a running mirror of `fake` and the changes that it reported."""
+    token_file = tmp_path / "token"
+    token_file.write_text(TOKEN)
+    client = cloud.Client(fake.url, token_file, metrics.Metrics())
+    target = mirror.Mirror(client, clock or HastyClock(), random.Random(1))
+    seen: list[tuple[str, str]] = []
+    target.handlers.append(
+        lambda old, new: seen.append(
+            ((new or old).name, new.status.state if new is not None else "gone")
+        )
+    )
+    task = asyncio.create_task(target.run())
+    try:
+        yield target, seen
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await client.close()
+
+
+async def test_put_becomes_active_by_the_stream(tmp_path):
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        await target.synced.wait()
+        assert target.problem == ""
+        answer = await target.put(NAME, DOCUMENT)
+        assert not answer.is_applied
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        one = target.observed(NAME)
+        assert one is not None
+        assert one.is_applied
+        assert one.status.addresses[0].ip == "127.77.0.2"
+        assert target.made_for("shop/web") == (one,)
+
+
+async def test_snapshot_of_what_is_there_already(tmp_path):
+    async with FakeCloud().serving() as fake:
+        async with mirroring(fake, tmp_path) as (target, _):
+            await target.put(NAME, DOCUMENT)
+        async with mirroring(fake, tmp_path) as (target, seen):
+            await target.synced.wait()
+            assert target.observed(NAME) is not None
+            assert len(seen) == 1
+
+
+async def test_resumes_without_a_new_snapshot_and_misses_nothing(tmp_path):
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        await target.put(NAME, DOCUMENT)
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        before = len(seen)
+        fake.drop_streams()
+        fake.remove(NAME)
+        await until(lambda: target.observed(NAME) is None)
+        assert seen[before:] == [(NAME, "gone")]
+
+
+@pytest.mark.parametrize("way", ["status", "history"])
+async def test_expired_history_takes_a_snapshot_and_reports_what_is_gone(tmp_path, way):
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        await target.put(NAME, DOCUMENT)
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        if way == "status":
+            fake.trouble.watch_status = [410]
+        del fake.load_balancers[NAME]
+        fake.expire_history()
+        fake.oldest += 1
+        fake.drop_streams()
+        await until(lambda: seen[-1] == (NAME, "gone"))
+
+
+async def test_cloud_that_is_down_is_a_problem_until_it_is_back(tmp_path):
+    clock = HastyClock()
+    async with FakeCloud().serving() as fake:
+        fake.trouble.watch_status = [500] * 6
+        async with mirroring(fake, tmp_path, clock) as (target, _):
+            await until(lambda: len(fake.trouble.watch_status) < 5)
+            assert target.problem == "told to"
+            await target.synced.wait()
+            assert target.problem == ""
+    assert clock.slept[5] > 4 * clock.slept[0]
+
+
+async def test_revoked_token_is_a_problem_although_the_stream_is_up(tmp_path):
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, _):
+        await target.synced.wait()
+        (tmp_path / "token").write_text("revoked")
+        target._client._token = "revoked"
+        with pytest.raises(errors.CloudUnauthenticated):
+            await target.look_up(NAME)
+        assert "token" in target.problem
+        (tmp_path / "token").write_text(TOKEN)
+        with pytest.raises(errors.CloudUnauthenticated):
+            await target.look_up(NAME)
+        await target.look_up(NAME)
+        assert target.problem == ""
+
+
+async def test_late_answer_does_not_bring_back_an_older_state(tmp_path):
+    """The stream says ACTIVE before the answer to the PUT says PENDING."""
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        first = await target.put(NAME, DOCUMENT)
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        target._remember(first)
+        assert target.observed(NAME).is_applied
+
+
+async def test_late_answer_does_not_bring_back_what_is_deleted(tmp_path):
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        first = await target.put(NAME, DOCUMENT)
+        await target.delete(NAME)
+        await until(lambda: seen and seen[-1] == (NAME, "gone"))
+        target._remember(first)
+        assert target.observed(NAME) is None
+        assert target.made_for("shop/web") == ()
