@@ -103,7 +103,7 @@ def _version_of(go: str) -> tuple[int, int]:
         said = subprocess.run(
             [go, "env", "GOVERSION"], capture_output=True, text=True, timeout=60, check=False
         ).stdout
-    except OSError:
+    except (OSError, subprocess.TimeoutExpired):
         return (0, 0)
     match = re.match(r"go(\d+)\.(\d+)", said)
     return (int(match[1]), int(match[2])) if match else (0, 0)

@@ -54,8 +54,8 @@ class EmbeddedCluster:
         """Arguments as of ControlPlane; nodes: stand-in nodes at the start."""
         self.control_plane = controlplane.ControlPlane(binaries, directory, timeout_s=timeout_s)
         self._node_count = nodes
-        self._loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self._run_loop, name="stand-ins", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
         self._stand_ins: standins.StandIns | None = None
 
     def __enter__(self) -> EmbeddedCluster:
@@ -74,6 +74,10 @@ class EmbeddedCluster:
         """Return with every component ready and every node Ready. Raises: ClusterError."""
         _raise_file_limit()
         self.control_plane.start()
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(
+            target=_run_loop, args=[self._loop], name="stand-ins", daemon=True
+        )
         self._thread.start()
         try:
             self._call(self._start_stand_ins())
@@ -86,9 +90,10 @@ class EmbeddedCluster:
         if self._stand_ins is not None:
             leaving, self._stand_ins = self._stand_ins, None
             self._call(leaving.__aexit__(None, None, None))
-        if self._thread.is_alive():
+        if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CALL_TIMEOUT_S)
+            self._loop = self._thread = None
         self.control_plane.stop()
 
     @property
@@ -178,16 +183,9 @@ class EmbeddedCluster:
         self._stand_ins = await stand_ins.__aenter__()
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
+        assert self._loop is not None, "not started"
         future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
         return future.result(_CALL_TIMEOUT_S)
-
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
 
 
 def eventually(
@@ -210,6 +208,15 @@ def eventually(
         if time.monotonic() > deadline:
             raise errors.ClusterError(f"not so within {timeout_s:.0f} s; last seen: {last!r}")
         time.sleep(_POLL_S)
+
+
+def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
+    asyncio.set_event_loop(loop)
+    try:
+        loop.run_forever()
+    finally:
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
 
 
 def _raise_file_limit() -> None:

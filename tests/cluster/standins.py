@@ -12,6 +12,7 @@ import logging
 import random
 import socket
 import ssl
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -67,7 +68,7 @@ class StandIns:
         self._api = kubeapi.KubeApi(url, credentials)
         self._pods = pods.Pods(self._api, self.nodes)
         self._forwarder = forwarding.Forwarder(self._api, self.nodes)
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._claim: socket.socket | None = None
         self._prefix = ""
         self._made = 0
@@ -91,7 +92,7 @@ class StandIns:
             raise
         follow = self._api.follow("/api/v1/nodes", self)
         for each in (follow, self._pods.run(), self._forwarder.run()):
-            self._tasks.append(asyncio.create_task(each))
+            self._spawn(each)
         return self
 
     async def __aexit__(
@@ -182,7 +183,18 @@ class StandIns:
 
     def _vanished(self, name: str) -> None:
         self._forget(name)
-        self._tasks.append(asyncio.create_task(self._pods.delete_on(name)))
+        self._spawn(self._pods.delete_on(name))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """Tell at once of a task that failed: the cluster is of no use without it."""
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("a stand-in task failed", exc_info=task.exception())
 
     def _forget(self, name: str) -> None:
         node = self.nodes.pop(name, None)
@@ -195,11 +207,10 @@ class StandIns:
         self._forwarder.nodes_changed()
 
     async def _close(self) -> None:
-        for task in self._tasks:
+        ending = tuple(self._tasks)
+        for task in ending:
             task.cancel()
-        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
-            if isinstance(outcome, Exception):
-                _log.error("a stand-in task failed", exc_info=outcome)
+        await asyncio.gather(*ending, return_exceptions=True)
         for node in self.nodes.values():
             if node.health is not None:
                 node.health.close()

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import aiohttp
 
-from tests.cluster import kubeapi
+from tests.cluster import errors, kubeapi
 
 _log = logging.getLogger("tests.cluster")
 _RETRY_S = 0.25
@@ -63,6 +63,9 @@ class Work(Generic[Key]):
         except kubeapi.ApiError as error:
             if error.status in _GONE:  # it changed under us: the watch brings the news
                 return
+            _log.warning("%s: %s", key, error)
+            self.add_later(key, _RETRY_S)
+        except errors.ClusterError as error:
             _log.warning("%s: %s", key, error)
             self.add_later(key, _RETRY_S)
         except (aiohttp.ClientError, TimeoutError) as error:
