@@ -114,7 +114,7 @@ class HaproxyDataPlane:
             served = dict(zip(ours, pool.map(self._adopt_one, ours), strict=True))
             orphans = {lb_id for lb_id in left if lb_id not in served}
             list(pool.map(self._remove_orphan, orphans))
-        orphans |= self._sweep()
+        orphans |= self._sweep() - served.keys()
         adoption = Adoption(
             adopted=frozenset(lb_id for lb_id in served if served[lb_id]),
             restarted=frozenset(lb_id for lb_id in served if not served[lb_id]),
@@ -207,6 +207,7 @@ class HaproxyDataPlane:
             if stray is not None:
                 stray.end()
                 stray.close()
+                generation.tidy(self._host, lb_id)
                 ended.add(lb_id)
         return ended
 

@@ -39,7 +39,7 @@ class Host:
         """Return where a load balancer keeps its files."""
         return self.root / lb_id
 
-    def socket(self, lb_id: str, number: int) -> Path:
+    def socket(self, lb_id: str, number: int | str) -> Path:
         """Return the stats socket of a generation: short, as sockets' paths are limited."""
         name = hashlib.blake2s(lb_id.encode(), digest_size=5).hexdigest()
         return self.runtime_dir / f"{name}.g{number}.sock"
@@ -174,6 +174,16 @@ def remove_files(host: Host, lb_id: str, number: int) -> None:
     for suffix in ("cfg", "lst", "log"):
         _path(host, lb_id, number, suffix).unlink(missing_ok=True)
     host.socket(lb_id, number).unlink(missing_ok=True)
+
+
+def tidy(host: Host, lb_id: str) -> None:
+    """Remove the sockets of a load balancer that nobody listens on.
+
+    A process that starts meanwhile is safe: it names its socket when it listens already.
+    """
+    for path in host.runtime_dir.glob(host.socket(lb_id, "*").name):
+        if runtime.Runtime(str(path)).peer_pid() is None:
+            path.unlink(missing_ok=True)
 
 
 def _place(host: Host, lb_id: str, number: int) -> config.Place:

@@ -1,7 +1,6 @@
 """One load balancer: brings what runs to what is desired, and keeps it there.
 
-Callers hold nothing and may be killed anywhere: the directory says what runs, and every method
-starts from that. Methods are serialised by a lock of the load balancer's own.
+The server may be killed anywhere: the directory says what ran. Methods take turns by a lock.
 """
 
 from __future__ import annotations
@@ -55,10 +54,9 @@ class Instance:
         self._known = False
 
     def apply(self, desired: model.Desired) -> bool:
-        """Put `desired` into effect. Raises: StaleEpoch, Permanent, Transient.
+        """Put `desired` into effect; False, having done nothing, if removed or let go meanwhile.
 
-        When it raises, what served before still serves. Returns False, having done nothing, if
-        the load balancer was removed or let go of meanwhile.
+        Raises: StaleEpoch, Permanent, Transient; what served before then still serves.
         """
         with self._turn():
             if self._over:
@@ -365,6 +363,7 @@ class Instance:
         for known in record.processes:
             self._last_number = max(self._last_number, known.number)
             self._adopt_process(record, known)
+        generation.tidy(self._host, self.lb_id)
         if self._desired is not None:
             self._dirty = True  # what the last life left half done is told again
             try:

@@ -422,6 +422,7 @@ def test_process_without_directory_is_swept(real: HaproxyWorld) -> None:
     real.plane = real.new_plane()
     assert real.plane.adopt({"lb-1"}).orphans_removed == {"lb-1"}
     assert real.answers() == {"refused"}
+    assert list((real.root / "run").iterdir()) == []
 
 
 def test_change_behind_our_back_is_undone(real: HaproxyWorld) -> None:
