@@ -61,12 +61,15 @@ class Settings(BaseSettings):
     def address(self) -> tuple[str, int]:
         """Return host and port to listen on.
 
-        Raises: StartError when `listen` is malformed or leaves loopback without protection.
+        Raises: StartError when `listen` is malformed or leaves loopback without protection, or
+        half of a certificate is given.
         """
         host, colon, port = self.listen.rpartition(":")
         host = host.strip("[]")
-        if not colon or not port.isdigit() or int(port) > 65535:
+        if not colon or not host or not port.isdecimal() or int(port) > 65535:
             raise StartError(f"--listen {self.listen!r} is not HOST:PORT")
+        if bool(self.tls_cert) != bool(self.tls_key):
+            raise StartError("--tls-cert and --tls-key belong together: give both or none")
         if self.tls_cert or self.insecure_listen:
             return host, int(port)
         loopback = host == "localhost"

@@ -67,6 +67,11 @@ class Authority:
     def create(self, project: str, description: str) -> str:
         """Make a token for a project and return it: the only time that it is seen."""
         secret = new_secret()
+        self.add(secret, project, description)
+        return secret
+
+    def add(self, secret: str, project: str, description: str) -> None:
+        """Let `secret` open a project."""
         token = Token(id="tok_" + secrets.token_hex(8), project=project, description=description)
         with self._database.write() as connection:
             tokens.add(
@@ -76,7 +81,6 @@ class Authority:
                 prefix=secret[:8],
                 now=self._clock.now(),
             )
-        return secret
 
 
 def ensure_admin(authority: Authority, database: Database, path: Path) -> None:
@@ -91,8 +95,12 @@ def ensure_admin(authority: Authority, database: Database, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        secret = new_secret()
         with os.fdopen(descriptor, "w") as file:
             os.fchmod(file.fileno(), 0o600)
-            file.write(authority.create("default", "made at the first start") + "\n")
+            file.write(secret + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise StartError(f"{path}: can't write the token there: {error.strerror}") from None
+    authority.add(secret, "default", "made at the first start")

@@ -1,0 +1,78 @@
+"""Address pools: what `--pool` says, and which address comes next."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakecloud import addresses
+from fakecloud.errors import StartError
+
+SMALL = addresses.parse_pool("small=loopback:127.9.0.0/29")  # gives .1 to .6
+
+
+def free(_ip: str) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "interface"),
+    [
+        ("default=loopback:127.77.0.0/16", "ipv4", None),
+        ("lan=interface:172.18.200.0/24@eth0", "ipv4", "eth0"),
+        ("lan-6=interface:fd00:1::/64@br-0.1", "ipv6", "br-0.1"),
+        ("local6=loopback:fd00:77::/64", "ipv6", None),
+    ],
+)
+def test_a_pool_is_read(text, family, interface):
+    pool = addresses.parse_pool(text)
+    assert (pool.family, pool.interface) == (family, interface)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is not of the form NAME=KIND:CIDR"),
+        ("127.0.0.0/8", "is not of the form"),
+        ("Big=loopback:127.1.0.0/16", "is not of the form"),
+        ("a=loopback:127.1.0.0/16@", "is not of the form"),
+        ("a=loopback:127.1.0.0/99", "'127.1.0.0/99' is not a network"),
+        ("a=loopback:127.1.0.1/16", "has host bits set"),
+        ("a=loopback:127.1.0.0/31", "is too small"),
+        ("a=loopback:10.0.0.0/24", "is not inside 127.0.0.0/8; use kind interface"),
+        ("a=loopback:127.1.0.0/16@eth0", "a loopback pool takes no @eth0"),
+        ("a=interface:10.0.0.0/24", "say the interface, for example 10.0.0.0/24@eth0"),
+        ("a=docker:10.0.0.0/24", "kind 'docker' is not one of loopback, interface"),
+    ],
+)
+def test_a_wrong_pool_is_refused_with_what_is_wrong(text, reason):
+    with pytest.raises(StartError, match="--pool") as refusal:
+        addresses.parse_pool(text)
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [
+        pytest.param(None, "127.9.0.1", id="first"),
+        pytest.param("127.9.0.1", "127.9.0.2", id="next"),
+        pytest.param("127.9.0.6", "127.9.0.1", id="around"),
+        pytest.param("127.9.0.0", "127.9.0.1", id="network address, asked for by a customer"),
+        pytest.param("127.9.0.7", "127.9.0.2", id="last of the range, asked for"),
+        pytest.param("10.0.0.1", "127.9.0.1", id="given before the range was changed"),
+    ],
+)
+def test_the_next_address_follows_the_last_one(last, expected):
+    assert addresses.choose(SMALL, last, free) == expected
+
+
+def test_taken_addresses_are_skipped_and_a_full_pool_gives_none():
+    given: set[str] = set()
+    last = "127.9.0.4"
+    for _ in range(6):
+        ip = addresses.choose(SMALL, last, given.__contains__)
+        assert ip is not None
+        given.add(ip)
+        last = ip
+    assert given == {f"127.9.0.{n}" for n in range(1, 7)}
+    assert addresses.choose(SMALL, last, given.__contains__) is None
