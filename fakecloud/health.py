@@ -16,6 +16,7 @@ import msgspec
 
 from fakecloud.checks import ProbeResult
 from fakecloud.clock import Clock
+from fakecloud.errors import DataPlaneError, Unavailable
 from fakecloud.model import (
     LoadBalancer,
     ProbeKey,
@@ -111,11 +112,15 @@ class Health:
                 self._changed.wait_for(
                     lambda: not (self._states(keys) & {None}), deadline - self._clock.monotonic()
                 )
-        down = frozenset(key for key in keys if not self._result(key).healthy)
+        return frozenset(key for key in keys if not self._result(key).healthy)
+
+    def applied(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
+        """Note what `settle` gave and the data plane now has; tell it what came since."""
         with self._changed:
-            self._told[lb.id] = down
-            self._untold.add(lb.id)  # an answer may have come between the look and the apply
-        return down
+            if lb_id in self._keys:
+                self._told[lb_id] = down
+                self._untold.add(lb_id)
+                self._changed.notify_all()
 
     def forget(self, lb_id: str) -> None:
         """Stop probing for a load balancer."""
@@ -148,38 +153,54 @@ class Health:
         with self._changed:
             if not self._changed.wait_for(lambda: bool(self._untold), timeout_s):
                 return False
-            due, self._untold = self._untold, set()
-            news = {id: self._down(id) for id in due if id in self._keys}
-        for lb_id, down in news.items():
-            if down is not None and self._told.get(lb_id) != down:
-                self._dataplane.set_down(lb_id, down)
-                with self._changed:
-                    if lb_id in self._keys:
-                        self._told[lb_id] = down
+            lb_id = self._untold.pop()
+            down = self._down(lb_id) if lb_id in self._keys else None
+            if down is None or self._told.get(lb_id) == down:
+                return True
+        try:
+            self._dataplane.set_down(lb_id, down)
+        except DataPlaneError:
+            with self._changed:
+                self._untold.add(lb_id)
+            raise
+        with self._changed:
+            if lb_id in self._keys:
+                self._told[lb_id] = down
         return True
 
     def save(self) -> int:
         """Write changed health to the store (T14); return how many load balancers changed."""
         with self._changed:
-            due, self._unsaved = self._unsaved, set()
+            due = set(self._unsaved)
         saved = 0
         for lb_id in due:
-            with self._database.write() as connection:
-                lb = rows.by_id(connection, lb_id)
-                if lb is None or lb.state in (State.DELETING, State.DELETED):
-                    continue
-                down, unknown = self.summary(lb.spec)
-                seen = msgspec.structs.replace(
-                    lb,
-                    targets=self.targets(lb),
-                    operating_state=operating_state(lb.spec, down, unknown)
-                    if lb.was_active
-                    else lb.operating_state,
-                )
-                if seen != lb:
-                    rows.save(connection, seen, self._clock.now())
-                    saved += 1
+            with self._changed:
+                self._unsaved.discard(lb_id)  # before the look: a change during it is saved next
+            try:
+                saved += self._save(lb_id)
+            except Unavailable:
+                with self._changed:
+                    self._unsaved.add(lb_id)
+                raise
         return saved
+
+    def _save(self, lb_id: str) -> bool:
+        with self._database.write() as connection:
+            lb = rows.by_id(connection, lb_id)
+            if lb is None or lb.state in (State.DELETING, State.DELETED):
+                return False
+            down, unknown = self.summary(lb.spec)
+            seen = msgspec.structs.replace(
+                lb,
+                targets=self.targets(lb),
+                operating_state=operating_state(lb.spec, down, unknown)
+                if lb.was_active
+                else lb.operating_state,
+            )
+            if seen == lb:
+                return False
+            rows.save(connection, seen, self._clock.now())
+            return True
 
     def _status(self, target: Target, key: ProbeKey | None, asked_at: datetime) -> TargetStatus:
         result = ProbeResult(None, "unprobed", asked_at) if key is None else self._result(key)

@@ -180,9 +180,7 @@ class LoadBalancers:
             if same_labels:
                 return current, Outcome.UNCHANGED
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
-            if current.was_active and current.labels != wish.labels:
-                usage_rows.close(connection, lb.id, now)
-                usage_rows.open(connection, lb, now)
+            _split_usage(connection, current, lb, now)
             return rows.save(connection, lb, now), Outcome.RELABELED
         generation = current.generation + 1
         operation = _operation(current.project, "update", current.name, current.id, generation, now)
@@ -203,6 +201,7 @@ class LoadBalancers:
         )
         lb = rows.save(connection, changed, now)
         self._give(connection, lb, current.addresses, now)
+        _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
 
@@ -234,23 +233,24 @@ class LoadBalancers:
     def _choose(
         self, connection: Connection, spec: Spec, held: tuple[Address, ...], now: datetime
     ) -> tuple[Address, ...]:
-        """Return an address for each request, keeping those held that still fit."""
+        """Return an address for each request, keeping those held that still fit.
+
+        Those asked for by name come first, so that none of them is given to another request.
+        """
         rested_since = now - timedelta(seconds=addresses.QUARANTINE_S)
         left = list(held)
-        chosen: list[Address] = []
-        for index, request in enumerate(spec.addresses):
+        chosen: dict[int, Address] = {}
+
+        def taken(ip: str) -> bool:
+            mine = any(a.ip == ip for a in chosen.values())
+            return mine or address_rows.is_taken(connection, ip, rested_since)
+
+        for index, request in sorted(enumerate(spec.addresses), key=lambda pair: not pair[1].ip):
             kept = next((a for a in left if _fits(a, request)), None)
             if kept is not None:
                 left.remove(kept)
-                chosen.append(kept)
-                continue
-            mine = {a.ip for a in chosen}
-
-            def taken(ip: str, mine: set[str] = mine) -> bool:
-                return ip in mine or address_rows.is_taken(connection, ip, rested_since)
-
-            chosen.append(self._pick(connection, index, request, taken))
-        return tuple(chosen)
+            chosen[index] = kept or self._pick(connection, index, request, taken)
+        return tuple(chosen[index] for index in range(len(chosen)))
 
     def _pick(
         self,
@@ -289,6 +289,16 @@ class LoadBalancers:
         for address in lb.addresses:
             if address not in before and not address_rows.give(connection, address, lb.id, now):
                 raise AddressInUse(f"{address.ip} was given to another load balancer just now")
+
+
+def _split_usage(
+    connection: Connection, before: LoadBalancer, after: LoadBalancer, now: datetime
+) -> None:
+    """Begin a new interval where the bill's grouping or price changes."""
+    same = (before.labels, before.spec.type) == (after.labels, after.spec.type)
+    if before.was_active and not same:
+        usage_rows.close(connection, after.id, now)
+        usage_rows.open(connection, after, now)
 
 
 def _fits(address: Address, request: AddressRequest) -> bool:

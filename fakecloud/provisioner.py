@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 import structlog
@@ -39,6 +39,8 @@ from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
 
 log = structlog.get_logger()
+
+_SERVING: Final = frozenset({State.ACTIVE, State.UPDATING, State.ERROR})
 
 
 class DataPlane(Protocol):
@@ -121,19 +123,15 @@ class Provisioner:
         with self._database.write() as connection:
             rows.release_all(connection, self._owner)
             now = self._clock.now()
-            for lb in lost:
-                event = Event.HOST_LOST
-                if lb.state in (State.ACTIVE, State.UPDATING) or (
-                    lb.state is State.ERROR and lb.was_active
-                ):
-                    state = lifecycle.next_state(lb.state, event, was_active=lb.was_active)
-                    rows.save(
-                        connection,
-                        msgspec.structs.replace(
-                            lb, state=state, attempts=0, due_at=now, asked_at=now
-                        ),
-                        now,
-                    )
+            for one in lost:
+                lb = rows.get(connection, one.pk)
+                if lb is None or not lb.was_active or lb.state not in _SERVING:
+                    continue  # not made yet, or on its way out: due anyway
+                state = lifecycle.next_state(lb.state, Event.HOST_LOST, was_active=True)
+                again = msgspec.structs.replace(
+                    lb, state=state, attempts=0, due_at=now, asked_at=now
+                )
+                rows.save(connection, again, now)
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
@@ -142,16 +140,15 @@ class Provisioner:
             return None  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
             now = self._clock.now()
-            lb = rows.claim(connection, self._owner, now, self._lease_s)
-            if lb is None:
+            claimed = rows.claim(connection, self._owner, now, self._lease_s)
+            if claimed is None:
                 return None
+            lb = claimed
             if lb.state is State.ERROR:
                 state = lifecycle.next_state(State.ERROR, Event.RETRIED, was_active=lb.was_active)
                 lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=now)
-            state = lifecycle.next_state(lb.state, Event.CLAIMED)
-            if state is not lb.state:
-                lb = rows.save(connection, msgspec.structs.replace(lb, state=state), now)
-            return lb
+            lb = msgspec.structs.replace(lb, state=lifecycle.next_state(lb.state, Event.CLAIMED))
+            return lb if lb == claimed else rows.save(connection, lb, now)
 
     def _apply(self, lb: LoadBalancer) -> None:
         self._addresses.ensure(lb.id, lb.addresses)
@@ -166,6 +163,7 @@ class Provisioner:
                 down=down,
             )
         )
+        self._health.applied(lb.id, down)
         self._addresses.prune(lb.id, lb.addresses)
 
     def _remove(self, lb: LoadBalancer) -> None:
@@ -200,7 +198,6 @@ class Provisioner:
             lb.id,
             up_to_generation=claimed.generation,
             status=OperationStatus.SUCCEEDED,
-            latest=lb.operation if newest else None,
             now=now,
         )
         if not lb.was_active:
@@ -229,12 +226,18 @@ class Provisioner:
     ) -> LoadBalancer:
         """T4, T5, T8, T11: say why, and decide whether and when to try again."""
         note = ErrorNote(code=error.code, message=error.message, at=now)
+        outdated = claimed.generation != lb.generation
+        if outdated or (lb.state is State.DELETING and claimed.state is not State.DELETING):
+            return msgspec.structs.replace(lb, due_at=now, last_error=note)
         attempts = lb.attempts + 1
         pause = timedelta(seconds=lifecycle.backoff_s(attempts, self._rng.random()))
-        if lb.state is State.DELETING or claimed.generation != lb.generation:
-            pause = pause if claimed.state is State.DELETING else timedelta()
+        if lb.state is State.DELETING:
             return msgspec.structs.replace(
-                lb, attempts=attempts, due_at=now + pause, last_error=note
+                lb,
+                state=lifecycle.next_state(lb.state, Event.FAILED),
+                attempts=attempts,
+                due_at=now + pause,
+                last_error=note,
             )
         age_s = (now - lb.asked_at).total_seconds()
         if not isinstance(error, Permanent) and not lifecycle.gives_up(attempts, age_s):
@@ -273,7 +276,6 @@ def _removed(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBal
         lb.id,
         up_to_generation=lb.generation,
         status=OperationStatus.SUCCEEDED,
-        latest=lb.operation,
         now=now,
     )
     return msgspec.structs.replace(

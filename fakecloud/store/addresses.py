@@ -53,8 +53,9 @@ def give(connection: Connection, address: Address, load_balancer_id: str, now: d
         .on_conflict_do_update(
             index_elements=[table.c.ip], set_=row, where=table.c.load_balancer_id.is_(None)
         )
+        .returning(table.c.ip)
     )
-    return result.rowcount == 1
+    return result.first() is not None
 
 
 def take_back(connection: Connection, load_balancer_id: str, ips: list[str], now: datetime) -> None:

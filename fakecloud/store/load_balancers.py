@@ -164,13 +164,15 @@ def release_all(connection: Connection, owner: str) -> None:
 
 
 def next_due(connection: Connection) -> datetime | None:
-    """Return when the next unleased load balancer is due, None if none ever is."""
+    """Return when the next load balancer can be claimed, None if none ever can.
+
+    A leased one can when its lease ends: its worker may have died.
+    """
     moment: datetime | None = connection.execute(
-        select(table.c.due_at)
-        .where(table.c.due_at.is_not(None), table.c.lease_owner.is_(None))
-        .order_by(table.c.due_at)
-        .limit(1)
-    ).scalar_one_or_none()
+        select(func.min(func.coalesce(table.c.lease_until, table.c.due_at))).where(
+            table.c.due_at.is_not(None)
+        )
+    ).scalar_one()
     return moment
 
 

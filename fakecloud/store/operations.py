@@ -37,11 +37,10 @@ def end(
     status: OperationStatus,
     now: datetime,
     error: ErrorNote | None = None,
-    latest: str | None = None,
 ) -> None:
     """End every running operation of a load balancer up to a generation, each with its event.
 
-    latest: the one whose own goal was reached; the others end as SUPERSEDED.
+    One that wanted an older generation than the one that succeeded ends as SUPERSEDED.
     """
     rows = connection.execute(
         select(*_COLUMNS).where(
@@ -52,7 +51,8 @@ def end(
     ).all()
     for row in rows:
         operation = _value(row)
-        superseded = latest is not None and operation.id != latest
+        older = operation.target_generation < up_to_generation
+        superseded = older and status is OperationStatus.SUCCEEDED
         ended = msgspec.structs.replace(
             operation,
             status=OperationStatus.SUPERSEDED if superseded else status,
