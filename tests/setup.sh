@@ -7,15 +7,16 @@ cd "$(dirname "$0")/.."
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() { say "$*"; exit 1; }
 
+# Where there are system certificates they are right, also behind a company's own authority.
+if [ -e /etc/ssl/certs/ca-certificates.crt ]; then export UV_SYSTEM_CERTS=true; fi
+
 find_uv() {
     if command -v uv >/dev/null 2>&1; then command -v uv; return; fi
     if [ -x .tools/bin/uv ]; then echo "$PWD/.tools/bin/uv"; return; fi
     say "installing uv into .tools"
     # --target also works where Python belongs to the distribution (PEP 668), without venv
     if python3 -m pip --version >/dev/null 2>&1; then
-        python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
-            --root-user-action=ignore --target .tools uv >&2 ||
-            die "pip could not install uv; check the network"
+        pip_uv || die "pip could not install uv; check the network"
     elif command -v curl >/dev/null 2>&1 &&
         curl --connect-timeout 5 -fsSL https://astral.sh/uv/install.sh 2>/dev/null |
         UV_INSTALL_DIR="$PWD/.tools/bin" UV_NO_MODIFY_PATH=1 sh >&2 && [ -x .tools/bin/uv ]; then
@@ -23,11 +24,16 @@ find_uv() {
     elif [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
         say "python3 has no pip: installing the package python3-pip"
         apt_install python3-pip
-        python3 -m pip install --quiet --target .tools uv >&2 || die "pip could not install uv"
+        pip_uv || die "pip could not install uv"
     else
         die "neither uv nor pip is here; run: sudo apt-get install python3-pip"
     fi
     echo "$PWD/.tools/bin/uv"
+}
+
+pip_uv() {
+    python3 -m pip install --quiet --disable-pip-version-check --no-warn-script-location \
+        --root-user-action=ignore --target .tools uv >&2
 }
 
 apt_install() {
