@@ -26,6 +26,7 @@ _log = logging.getLogger("tests.cluster")
 _CALL_TIMEOUT_S = 60.0
 _KUBECTL_TIMEOUT_S = 60.0
 _POLL_S = 0.02
+_CLOSING_TURNS = 20
 # Where the resources that tests apply live in the API; namespaced unless noted.
 _COLLECTIONS = {
     "Namespace": "/api/v1/namespaces",
@@ -90,11 +91,13 @@ class EmbeddedCluster:
         if self._stand_ins is not None:
             leaving, self._stand_ins = self._stand_ins, None
             self._call(leaving.__aexit__(None, None, None))
+        # Before the loop: connections to the API server end when the server is gone.
+        self.control_plane.stop()
         if self._loop is not None and self._thread is not None:
+            self._call(_close_connections())
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join(_CALL_TIMEOUT_S)
             self._loop = self._thread = None
-        self.control_plane.stop()
 
     @property
     def kubeconfig(self) -> Path:
@@ -208,6 +211,12 @@ def eventually(
         if time.monotonic() > deadline:
             raise errors.ClusterError(f"not so within {timeout_s:.0f} s; last seen: {last!r}")
         time.sleep(_POLL_S)
+
+
+async def _close_connections() -> None:
+    """Let TLS connections see that their peer is gone, and close, in a few turns of the loop."""
+    for _ in range(_CLOSING_TURNS):
+        await asyncio.sleep(0)
 
 
 def _run_loop(loop: asyncio.AbstractEventLoop) -> None:
