@@ -54,6 +54,7 @@ class CloudActs:
                 "serve",
                 f"--listen=127.0.0.1:{self.port}",
                 f"--state-dir={state_dir}",
+                f"--runtime-dir={state_dir.parent / 'run'}",
                 f"--pool=default=loopback:{pool}",
             ],
             state_dir.parent / "fakecloud.log",
