@@ -119,12 +119,15 @@ class Controller:
 
     async def _cluster_uid(self) -> str:
         pause = backoff.Backoff(self._rng, first_s=0.5, max_s=15.0)
+        told = ""
         while True:
             try:
                 return await cluster.cluster_uid(self._transport)
             except errors.KubeError as error:
                 wait_s = pause.next_s(error.retry_after_s)
-                _log.error("api_server_unavailable", error=str(error), retry_s=round(wait_s, 1))
+                say = _log.debug if told == str(error) else _log.error
+                say("api_server_unavailable", error=str(error), retry_s=round(wait_s, 1))
+                told = str(error)
                 await self._clock.sleep(wait_s)
 
     async def _lead(self, cluster_uid: str, stopping: asyncio.Task[Any]) -> int:

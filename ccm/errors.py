@@ -58,7 +58,8 @@ class KubeError(CcmError):
     def __init__(
         self, code: int, reason: str, message: str, retry_after_s: float | None = None
     ) -> None:
-        super().__init__(f"{code} {reason}: {message}" if reason else f"{code}: {message}")
+        prefix = f"{code or ''} {reason}".strip()
+        super().__init__(f"{prefix}: {message}")
         self.code = code
         self.reason = reason
         self.retry_after_s = retry_after_s

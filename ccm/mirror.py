@@ -237,6 +237,7 @@ class Mirror:
                 retry_s=round(wait_s, 1),
             )
         elif error is not None:
-            _log.warning("cloud_stream_interrupted", error=text, retry_s=round(wait_s, 1))
+            say = _log.debug if text == self._stream_problem else _log.warning
+            say("cloud_stream_interrupted", error=text, retry_s=round(wait_s, 1))
         if error is not None:
             self._stream_problem = text

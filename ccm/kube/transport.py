@@ -25,6 +25,8 @@ MERGE_PATCH = "application/merge-patch+json"
 JSON = "application/json"
 
 _EXEC_TOKEN_CHECK_S = 60
+# What the loader raises for files whose parts have unexpected types.
+_MALFORMED = (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError)
 
 
 class _Status(msgspec.Struct):
@@ -156,6 +158,7 @@ async def connect(kubeconfig: Path | None) -> Transport:
     refresh: asyncio.Task[None] | None = None
     try:
         if kubeconfig is not None:
+            _check_kubeconfig(kubeconfig)
             loader = await kube_config.load_kube_config(
                 config_file=str(kubeconfig), client_configuration=config, persist_config=False
             )
@@ -167,13 +170,23 @@ async def connect(kubeconfig: Path | None) -> Transport:
         else:
             raise errors.ConfigError("give --kubeconfig, or run inside a cluster")
         return Transport(config, refresh)
-    except (kube_config.ConfigException, OSError, ValueError, yaml.YAMLError) as error:
+    except (kube_config.ConfigException, OSError, *_MALFORMED) as error:
         if refresh:
             refresh.cancel()
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of the pod"
         raise errors.ConfigError(f"{where}: {_why(error)}") from error
 
 
+def _check_kubeconfig(file: Path) -> None:
+    """Say what is wrong in plain words; the library's own are about its inside."""
+    found = yaml.safe_load(file.read_text("utf-8"))
+    if not isinstance(found, dict) or "clusters" not in found:
+        raise errors.ConfigError(f"kubeconfig {file}: not a kubeconfig, it has no clusters")
+    if not found.get("current-context"):
+        raise errors.ConfigError(f"kubeconfig {file}: current-context is not set")
+
+
 def _why(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return text or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
