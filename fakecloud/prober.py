@@ -24,7 +24,7 @@ from fakecloud import checks, model
 from fakecloud import clock as clocks
 from fakecloud.checks import ProbeResult as ProbeResult
 
-_SLOT_S = 0.02  # turns are rounded up to slots: one wake-up starts many probes
+_SLOT_S = 0.05  # turns are rounded up to slots: one wake-up starts many probes
 _JITTER = 0.1
 _RESPONSE_LIMIT = 64 * 1024
 # A kept connection stays with the pod or process that first took it (conntrack, SO_REUSEPORT);

@@ -41,7 +41,7 @@ class Client:
 
     def get(self, path: str, **params: str | int | None) -> Any:
         """Return the JSON answer to GET."""
-        return self._send("GET", path, params).json()
+        return _value(self._send("GET", path, params))
 
     def text(self, path: str, **params: str | int | None) -> str:
         """Return the answer to GET as it is."""
@@ -49,7 +49,7 @@ class Client:
 
     def delete(self, path: str) -> Any:
         """Return the JSON answer to DELETE."""
-        return self._send("DELETE", path, {}).json()
+        return _value(self._send("DELETE", path, {}))
 
     def items(self, path: str) -> Iterator[Any]:
         """Yield the items of a list, page by page."""
@@ -106,17 +106,30 @@ def connect(url: str, token_file: Path | None) -> Iterator[Client]:
 
 def _token(token_file: Path | None) -> str:
     if token_file is None and (token := os.environ.get("FAKECLOUD_TOKEN")):
-        return token.strip()
+        return _checked(token, "FAKECLOUD_TOKEN")
     path = token_file or default_state_dir() / "admin.token"
     try:
-        token = path.read_text().strip()
+        return _checked(path.read_text(encoding="ascii", errors="replace"), str(path))
     except OSError as error:
         raise CommandFailed(
             f"{path}: {error.strerror}; set FAKECLOUD_TOKEN or FAKECLOUD_TOKEN_FILE"
         ) from None
-    if not token.isalnum():
-        raise CommandFailed(f"{path} holds no token")
+
+
+def _checked(text: str, where: str) -> str:
+    token = text.strip()
+    if not (token.isascii() and token.isalnum()):
+        raise CommandFailed(f"{where} holds no token: letters and digits on one line")
     return token
+
+
+def _value(answer: httpx2.Response) -> Any:
+    try:
+        return answer.json()
+    except ValueError:
+        raise CommandFailed(
+            f"what answers at {answer.url} is not a fakecloud; set FAKECLOUD_URL"
+        ) from None
 
 
 def _problem(answer: httpx2.Response) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import msgspec
 import typer
@@ -51,7 +52,7 @@ def get(
     Example: fakecloud lb get web
     """
     with client.connect(url, token_file) as cloud:
-        found = cloud.get(f"/v1/load-balancers/{name}")
+        found = cloud.get(_path(name))
     if o is output.Format.JSON:
         output.json(found)
         return
@@ -98,13 +99,20 @@ def delete(
     Example: fakecloud lb delete web --wait 0
     """
     with client.connect(url, token_file) as cloud:
-        operation = cloud.delete(f"/v1/load-balancers/{name}")
+        operation = cloud.delete(_path(name))
         clock, never = SystemClock(), Event()
         deadline = clock.monotonic() + wait_s
         while not operation["done"] and clock.monotonic() < deadline:
             clock.wait(never, POLL_S)
             operation = cloud.get(f"/v1/operations/{operation['id']}")
     typer.echo(f"{name}: {'deleted' if operation['done'] else 'is being deleted'}")
+
+
+def _path(name: str) -> str:
+    """Return where a load balancer is; whatever `name` holds is one segment of the path."""
+    if name in ("", ".", ".."):
+        raise typer.BadParameter(f"{name!r} is not the name of a load balancer")
+    return f"/v1/load-balancers/{quote(name, safe='')}"
 
 
 def _row(found: dict[str, Any]) -> list[str]:
