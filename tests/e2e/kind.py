@@ -33,6 +33,7 @@ NEW_CLUSTER = "fakecloud"
 CONTAINER = "fakecloud"
 DEPLOYMENT = "fakecloud-ccm"
 NAMESPACE = "kube-system"
+LEASE = "cloud-controller-manager"
 TOKEN_FILE = "/var/lib/fakecloud/admin.token"
 FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
 CLASSES = (None, "fakecloud.dev/haproxy")
@@ -63,15 +64,15 @@ def up() -> None:
     need_tools()
     cluster, made = choose_cluster()
     with kubectl_of(cluster) as kubectl:
-        node = control_plane_of(kubectl)
+        nodes = control_planes_of(kubectl)
         image = build_image()
-        start_cloud(image, node)
-        with step("image on the node of the controller"):
-            run("kind", "load", "docker-image", image, "--name", cluster, "--nodes", node,
+        start_cloud(image, nodes[0])
+        with step("image loaded for the controller"):
+            run("kind", "load", "docker-image", image, "--name", cluster, "--nodes", ",".join(nodes),
                 timeout_s=300)  # fmt: skip
         install_controller(kubectl, cluster, image, made=made)
         services = watch_addresses(kubectl)
-        answer_everywhere(kubectl, node, services)
+        answer_everywhere(kubectl, nodes[0], services)
         say(f"\nready after {time.monotonic() - began:.0f} s")
         say_how_to_use(cluster)
 
@@ -136,12 +137,12 @@ def kubectl_of(cluster: str) -> Any:
         yield Kubectl(kubeconfig)
 
 
-def control_plane_of(kubectl: Kubectl) -> str:
-    """Return the name of a control plane node; in kind it is also its container's name."""
+def control_planes_of(kubectl: Kubectl) -> list[str]:
+    """Return the names of the control plane nodes; in kind also those of their containers."""
     nodes = kubectl.get("nodes", "-l", "node-role.kubernetes.io/control-plane")["items"]
     if not nodes:
         raise Failure("the cluster has no control plane node: is it a kind cluster?")
-    return str(nodes[0]["metadata"]["name"])
+    return [str(node["metadata"]["name"]) for node in nodes]
 
 
 # ---- the cloud
@@ -180,7 +181,7 @@ def free_range(network: str) -> IPv4Network:
     if running:
         for line in running["Config"]["Env"]:
             if line.startswith("FAKECLOUD_POOL="):
-                first = json.loads(line.partition("=")[2])[0]
+                first = line.partition("=")[2].partition(",")[0]  # NAME=KIND:CIDR@INTERFACE
                 return IPv4Network(first.rpartition(":")[2].partition("@")[0])
     details = inspect("network", network)
     if details is None:
@@ -218,7 +219,12 @@ def install_controller(kubectl: Kubectl, cluster: str, image: str, *, made: bool
         )
         overlay = kubectl("kustomize", str(ROOT / "manifests" / "kind"))
         overlay = overlay.replace("image: fakecloud:dev", f"image: {image}")
-        kubectl("apply", "-f", "-", stdin=overlay.replace("CLUSTER_NAME", cluster))
+        kubectl(
+            "apply",
+            "-f",
+            "-",
+            stdin=overlay.replace("CCM_CLUSTER_NAME: kind", f"CCM_CLUSTER_NAME: {cluster}"),
+        )
         # A new token or image under the same name only reaches pods that start anew.
         kubectl("-n", NAMESPACE, "rollout", "restart", f"deployment/{DEPLOYMENT}")
         try:
@@ -248,9 +254,13 @@ def remove_from(cluster: str, kubectl: Kubectl) -> None:
     with step(f"samples and controller removed from {cluster}"):
         kubectl("delete", "-k", str(ROOT / "manifests" / "samples"), "--ignore-not-found",
                 "--wait", "--timeout=60s", timeout_s=90)  # fmt: skip
+        # The controller first: it gives its lease back while it still may.
+        kubectl("-n", NAMESPACE, "delete", "deployment", DEPLOYMENT, "--ignore-not-found",
+                "--wait", "--cascade=foreground", "--timeout=60s", timeout_s=90)  # fmt: skip
         kubectl("delete", "-k", str(ROOT / "manifests" / "kind"), "--ignore-not-found",
                 "--wait", "--timeout=60s", timeout_s=90)  # fmt: skip
-        kubectl("-n", NAMESPACE, "delete", "secret", DEPLOYMENT, "--ignore-not-found")
+        kubectl("-n", NAMESPACE, "delete", f"secret/{DEPLOYMENT}", f"lease/{LEASE}",
+                "--ignore-not-found")  # fmt: skip
         release_services(kubectl)
         kubectl("-n", NAMESPACE, "delete", "configmap", "fakecloud-kind", "--ignore-not-found")
 

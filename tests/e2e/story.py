@@ -18,8 +18,8 @@ SAMPLES = ROOT / "manifests" / "samples"
 ADDRESS_S = 90
 PODS_S = 180
 ANSWER_S = 30
-_EVENTS = (
-    '{.type}{"\\t"}{.object.metadata.namespace}{"/"}{.object.metadata.name}{"\\t"}'
+_EVENTS = (  # no tabs: kubectl would make columns of them
+    "{.type};{.object.metadata.namespace}/{.object.metadata.name};"
     '{.object.status.loadBalancer.ingress[*].ip}{"\\n"}'
 )
 
@@ -57,15 +57,25 @@ def watch_addresses(kubectl: Kubectl) -> list[Balanced]:
 
 def _forward(stream: object, lines: queue.SimpleQueue[str]) -> None:
     for line in stream:  # type: ignore[attr-defined]
-        lines.put(f"{time.monotonic()}\t{line.rstrip()}")
+        lines.put(f"{time.monotonic()};{line.rstrip()}")
+    lines.put("")
+
+
+def _next(lines: queue.SimpleQueue[str], seconds: float) -> str | None:
+    """Return the next event, None if none came in time. Raises: Failure when the watch ended."""
+    try:
+        line = lines.get(timeout=max(0.01, seconds))
+    except queue.Empty:
+        return None
+    if not line:
+        raise Failure("`kubectl get services --watch` ended: is the API server up?")
+    return line
 
 
 def _await_first(lines: queue.SimpleQueue[str]) -> None:
     """Wait for the list that precedes the watch: the Service `kubernetes` is in every cluster."""
-    try:
-        lines.get(timeout=20)
-    except queue.Empty:
-        raise Failure("the cluster shows no Service within 20 s: is its API server up?") from None
+    if _next(lines, 20) is None:
+        raise Failure("the cluster shows no Service within 20 s: is its API server up?")
 
 
 def _apply(kubectl: Kubectl) -> dict[str, Balanced]:
@@ -82,16 +92,15 @@ def _follow(lines: queue.SimpleQueue[str], wanted: dict[str, Balanced]) -> None:
     """Read events until each has an address. Raises: Failure naming those that have none."""
     deadline = time.monotonic() + ADDRESS_S
     while waiting := [one for one in wanted.values() if not one.addresses]:
-        try:
-            line = lines.get(timeout=max(0.01, deadline - time.monotonic()))
-        except queue.Empty:
+        line = _next(lines, deadline - time.monotonic())
+        if line is None:
             names = ", ".join(one.name for one in waiting)
             raise Failure(
                 f"no address after {ADDRESS_S} s: {names}\n"
                 "  why: kubectl describe service …; kubectl -n kube-system logs "
                 "deployment/fakecloud-ccm; docker logs fakecloud"
-            ) from None
-        at, _event, name, addresses = [*line.split("\t"), "", ""][:4]
+            )
+        at, _event, name, addresses = line.split(";")
         one = wanted.get(name)
         if one is None or one.addresses:
             continue
@@ -118,8 +127,11 @@ def answer_everywhere(kubectl: Kubectl, node: str, services: list[Balanced]) -> 
         "docker", "exec", node, "curl", "--silent", "--fail", "--max-time", "3",
         f"http://{target}/")))  # fmt: skip
     namespace = first.name.partition("/")[0]
-    _eventually(lambda: kubectl("-n", namespace, "exec", "deployment/web", "--", "/agnhost",
-                                "connect", target, "--timeout=3s"))  # fmt: skip
+    pods = kubectl.get("-n", namespace, "pods", "--field-selector=status.phase=Running")["items"]
+    if not pods:
+        raise Failure(f"no pod runs in the namespace {namespace}")
+    inside = ("-n", namespace, "exec", pods[0]["metadata"]["name"], "--")
+    _eventually(lambda: kubectl(*inside, "/agnhost", "connect", target, "--timeout=3s"))
     print(f"  a pod        → {target}: connected", flush=True)
 
 
