@@ -9,11 +9,11 @@ import pwd
 import random
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
-from threading import Condition, Event, Thread
+from threading import Event
 from typing import Final
 
 import structlog
@@ -30,6 +30,7 @@ from fakecloud.errors import StartError
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
 from fakecloud.load_balancers import LoadBalancers
+from fakecloud.loops import Loops, Nudge
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
 from fakecloud.netlink import InterfaceAddresses
@@ -49,64 +50,6 @@ HOUSEKEEPING_S: Final = 60.0
 KEEP_OPERATIONS: Final = timedelta(days=30)
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
-
-
-class Nudge:
-    """Wakes idle loops when something was committed."""
-
-    def __init__(self) -> None:
-        """Start unnudged."""
-        self._condition = Condition()
-        self._count = 0
-
-    def give(self) -> None:
-        """Wake everybody who waits."""
-        with self._condition:
-            self._count += 1
-            self._condition.notify_all()
-
-    @property
-    def count(self) -> int:
-        """Return how often it was given; look before you work, wait after."""
-        return self._count
-
-    def wait(self, seen: int, seconds: float) -> None:
-        """Wait until the count passes `seen`, or `seconds` have passed."""
-        with self._condition:
-            self._condition.wait_for(lambda: self._count > seen, seconds)
-
-
-class Loops:
-    """Threads that turn `step()`s until told to stop. The one place that survives any exception."""
-
-    def __init__(self, clock: Clock, metrics: Metrics) -> None:
-        """Start with no loop."""
-        self.stop = Event()
-        self._clock = clock
-        self._metrics = metrics
-        self._threads: list[Thread] = []
-
-    def start(self, name: str, turn: Callable[[], None]) -> None:
-        """Call `turn` again and again in a thread; after a failure wait a second."""
-
-        def run() -> None:
-            while not self.stop.is_set():
-                try:
-                    turn()
-                except Exception:
-                    log.exception("loop_failed", loop=name)
-                    self._metrics.loop_failures.labels(name).inc()
-                    self._clock.wait(self.stop, 1.0)
-
-        thread = Thread(target=run, name=name, daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def join(self, timeout_s: float) -> None:
-        """Stop all loops and wait for their turns to end."""
-        self.stop.set()
-        for thread in self._threads:
-            thread.join(timeout_s)
 
 
 def runtime_dir(settings: Settings) -> Path:
@@ -196,7 +139,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
 
         with database.read() as connection:
             living = load_balancers.living(connection)
-        addresses.restore(living)
+        unreachable = addresses.restore(living)
         health.register(lb for lb in living if lb.was_active)
         adoption = dataplane.adopt({lb.id for lb in living})
         log.info(
@@ -205,7 +148,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             restarted=len(adoption.restarted),
             orphans_removed=len(adoption.orphans_removed),
         )
-        here = adoption.adopted | adoption.restarted
+        here = (adoption.adopted | adoption.restarted) - unreachable
         provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
         database.on_commit(nudge.give)
@@ -233,7 +176,10 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
 
         @asynccontextmanager
         async def beside(_app: FastAPI) -> AsyncIterator[None]:
-            tasks = [asyncio.create_task(hub.run()), asyncio.create_task(prober.run())]
+            tasks = [
+                asyncio.create_task(_kept_up("watch", hub.run, metrics)),
+                asyncio.create_task(_kept_up("prober", prober.run, metrics)),
+            ]
             try:
                 yield
             finally:
@@ -242,6 +188,19 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
                 await asyncio.gather(*tasks, return_exceptions=True)
 
         yield application.create(cloud, beside)
+
+
+async def _kept_up(
+    name: str, run: Callable[[], Coroutine[None, None, None]], metrics: Metrics
+) -> None:
+    """Run `run` until cancelled, again after any failure: watches and probes live by it."""
+    while True:
+        try:
+            await run()
+        except Exception:
+            log.exception("loop_failed", loop=name)
+            metrics.loop_failures.labels(name).inc()
+            await asyncio.sleep(POLL_S)
 
 
 def serve(settings: Settings) -> None:
