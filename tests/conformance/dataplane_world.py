@@ -209,42 +209,56 @@ class HaproxyWorld(World):
         shutil.rmtree(self.root)
 
 
+class Echo(asyncio.Protocol):
+    """Says "ip:port" of the server, then the client's own words."""
+
+    def __init__(self, living: set[asyncio.Transport]) -> None:
+        self._living = living
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._living.add(transport)
+        ip, port = transport.get_extra_info("sockname")
+        transport.write(f"{ip}:{port}\n".encode())
+
+    def data_received(self, data: bytes) -> None:
+        self._transport.write(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._living.discard(self._transport)
+
+
 class EchoServers:
-    """Servers in a thread; a connection gets the server's "ip:port", then its own words back."""
+    """Servers in a thread of their own."""
 
     def __init__(self, ip: str, count: int) -> None:
         self._loop = asyncio.new_event_loop()
+        self._living: set[asyncio.Transport] = set()
         self._servers = [
-            self._loop.run_until_complete(asyncio.start_server(self._serve, ip, 0, backlog=1024))
+            self._loop.run_until_complete(
+                self._loop.create_server(lambda: Echo(self._living), ip, 0, backlog=1024)
+            )
             for _ in range(count)
         ]
         self.ports = [server.sockets[0].getsockname()[1] for server in self._servers]
         self._thread = Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            ip, port = writer.get_extra_info("sockname")
-            writer.write(f"{ip}:{port}\n".encode())
-            while chunk := await reader.read(4096):
-                writer.write(chunk)
-        writer.close()
-
     def close(self) -> None:
         """End every server and connection."""
-
-        async def end() -> None:
-            for server in self._servers:
-                server.close()
-            tasks = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-        asyncio.run_coroutine_threadsafe(end(), self._loop).result(5)
+        asyncio.run_coroutine_threadsafe(self._end(), self._loop).result(5)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(5)
         self._loop.close()
+
+    async def _end(self) -> None:
+        for server in self._servers:
+            server.close()
+        while self._living:
+            for transport in list(self._living):
+                transport.abort()
+            await asyncio.sleep(0)
 
 
 class Load:
