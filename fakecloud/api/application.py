@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
+from fastapi_offline import FastAPIOffline
 
 from fakecloud.api import costs, load_balancers, operations, problems, service, watch
 from fakecloud.api.context import Cloud
@@ -23,7 +24,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     """Return the application that serves `cloud`; `lifespan` runs what lives beside it."""
-    app = FastAPI(
+    app = FastAPIOffline(
         title="fakecloud",
         version=version("fakecloud"),
         description=_DESCRIPTION,
