@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -41,6 +42,7 @@ class Target:
         self.open = 0
         self.requests = 0
         self.hang_up_after = False
+        self.one_answer_each = False
         self.progress = asyncio.Condition()
         self.port = 0
         self._writers: set[asyncio.StreamWriter] = set()
@@ -51,9 +53,11 @@ class Target:
         self._writers.add(writer)
         await self._tell()
         with suppress(OSError, asyncio.IncompleteReadError):
-            while True:
+            for turn in itertools.count():
                 await reader.readuntil(b"\r\n\r\n")
                 self.requests += 1
+                if turn and self.one_answer_each:
+                    break
                 if self.answer is not None:
                     writer.write(self.answer)
                 await self._tell()
@@ -145,6 +149,16 @@ async def test_a_connection_that_the_idle_peer_closed_is_opened_again() -> None:
         assert target.connections == 2
         target.hang_up_after = True  # answers and closes without saying so
         await target.until(lambda: target.requests == 4)
+        assert watched.changes.empty()
+
+
+async def test_a_close_that_crosses_the_request_costs_no_verdict() -> None:
+    """The peer hangs up on the second request of a connection, as one whose idle time is over."""
+    async with serving(Target()) as target, probing(key(target.port, fall=1)) as watched:
+        target.one_answer_each = True
+        assert await watched.change() == (True, "http_200")
+        await target.until(lambda: target.requests == 5)
+        assert target.connections == 3
         assert watched.changes.empty()
 
 

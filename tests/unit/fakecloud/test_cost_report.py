@@ -94,6 +94,12 @@ def test_ranges_are_half_open() -> None:
     assert (made["groups"], made["total"], made["monthly_run_rate"]) == ([], "0.00", "0.00")
 
 
+def test_run_rate_is_of_what_was_active_at_the_end_of_the_range() -> None:
+    """Also when it has ended since."""
+    made = built(usage(ended_at=NOW), end=START + HOUR)
+    assert (made["total"], made["monthly_run_rate"]) == ("0.0225", "16.425")
+
+
 def test_labels_group_and_missing_ones_are_null() -> None:
     made = built(usage("a", team="x"), usage("b", team="x"), usage("c"), group_by="label:team,sku")
     assert [one["key"] for one in made["groups"]] == [
