@@ -43,6 +43,7 @@ ENV PATH=/opt/fakecloud/bin:$PATH \
     HOME=/tmp \
     FAKECLOUD_STATE_DIR=/var/lib/fakecloud \
     FAKECLOUD_RUNTIME_DIR=/run/fakecloud \
+    FAKECLOUD_TOKEN_FILE=/var/lib/fakecloud/admin.token \
     FAKECLOUD_HAPROXY_USER=990:990
 # Fails here, not at the user's, when a dependency is missing.
 RUN fakecloud --help > /dev/null && fakecloud-ccm --help > /dev/null \

@@ -19,7 +19,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -128,7 +128,7 @@ def run_or_nothing(*command: str) -> str:
 
 
 @contextmanager
-def kubectl_of(cluster: str) -> Any:
+def kubectl_of(cluster: str) -> Iterator[Kubectl]:
     """Give a kubectl for `cluster` that no current context can lead astray."""
     with tempfile.TemporaryDirectory(prefix="fakecloud-kind-") as folder:
         kubeconfig = Path(folder) / "kubeconfig"
@@ -167,7 +167,8 @@ def start_cloud(image: str, node: str) -> None:
     pool = os.environ.get("FAKECLOUD_POOL_RANGE") or str(free_range(network))
     with step(f"fakecloud on the network {network}, addresses from {pool}"):
         env = compose_env(network, pool) | {"FAKECLOUD_IMAGE": image}
-        run("docker", "compose", "up", "--detach", "--no-build", env=env, timeout_s=180)
+        run("docker", "compose", "up", "--detach", "--no-build", env=env, timeout_s=180,
+            hint="a taken port? FAKECLOUD_PORT sets another")  # fmt: skip
         await_ready()
 
 
@@ -288,7 +289,7 @@ def say(line: str) -> None:
 
 
 @contextmanager
-def step(name: str) -> Any:
+def step(name: str) -> Iterator[None]:
     """Say what was done and how long it took, once it is done."""
     began = time.monotonic()
     yield

@@ -50,7 +50,7 @@ def choose(subnet: IPv4Network, taken: Iterable[str]) -> IPv4Network:
         size = 1 << (32 - prefix)
         for index in range(subnet.num_addresses // size - 1, 0, -1):
             block = IPv4Network((int(subnet.network_address) + index * size, prefix))
-            if not any(block.overlaps(network) for network in used):  # type: ignore[arg-type]
+            if not any(block.overlaps(network) for network in used):
                 return block
     raise NoRange(f"{subnet} has no free block of /{prefix}; set FAKECLOUD_POOL_RANGE to one")
 

@@ -10,14 +10,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import IO
 
 from tests.e2e.commands import ROOT, Failure, Kubectl, run
 
 SAMPLES = ROOT / "manifests" / "samples"
 ADDRESS_S = 90
-PODS_S = 180
-ANSWER_S = 30
+ANSWER_S = 180  # the samples' image may have to be pulled first
 _EVENTS = (  # no tabs: kubectl would make columns of them
     "{.type};{.object.metadata.namespace}/{.object.metadata.name};"
     '{.object.status.loadBalancer.ingress[*].ip}{"\\n"}'
@@ -30,6 +31,7 @@ class Balanced:
 
     name: str  # namespace/name
     ports: list[int]
+    selector: str
     pending_at: float | None = None
     addressed_at: float | None = None
     addresses: list[str] = field(default_factory=list)
@@ -50,13 +52,11 @@ def watch_addresses(kubectl: Kubectl) -> list[Balanced]:
             _follow(lines, wanted)
         finally:
             watch.terminate()
-    kubectl("wait", "deployment", "--all", "--for=condition=Available", f"--timeout={PODS_S}s",
-            *_namespaces(wanted), timeout_s=PODS_S + 20)  # fmt: skip
     return list(wanted.values())
 
 
-def _forward(stream: object, lines: queue.SimpleQueue[str]) -> None:
-    for line in stream:  # type: ignore[attr-defined]
+def _forward(stream: IO[str], lines: queue.SimpleQueue[str]) -> None:
+    for line in stream:
         lines.put(f"{time.monotonic()};{line.rstrip()}")
     lines.put("")
 
@@ -74,14 +74,20 @@ def _next(lines: queue.SimpleQueue[str], seconds: float) -> str | None:
 
 def _await_first(lines: queue.SimpleQueue[str]) -> None:
     """Wait for the list that precedes the watch: the Service `kubernetes` is in every cluster."""
-    if _next(lines, 20) is None:
+    first = _next(lines, 20)
+    if first is None:
         raise Failure("the cluster shows no Service within 20 s: is its API server up?")
+    lines.put(first)  # it may be one of ours, from an earlier run
 
 
 def _apply(kubectl: Kubectl) -> dict[str, Balanced]:
     applied = json.loads(kubectl("apply", "-k", str(SAMPLES), "-o", "json"))
     return {
-        name: Balanced(name, [port["port"] for port in item["spec"]["ports"]])
+        name: Balanced(
+            name,
+            [port["port"] for port in item["spec"]["ports"]],
+            ",".join("=".join(pair) for pair in item["spec"]["selector"].items()),
+        )
         for item in applied["items"]
         if item["kind"] == "Service" and item["spec"].get("type") == "LoadBalancer"
         for name in [f"{item['metadata']['namespace']}/{item['metadata']['name']}"]
@@ -119,38 +125,41 @@ def answer_everywhere(kubectl: Kubectl, node: str, services: list[Balanced]) -> 
     """
     first = services[0]
     target = f"{first.addresses[0]}:{first.ports[0]}"
+    url = f"http://{target}/hostname"
     if platform.system() == "Linux":
-        _say_answer("this machine", target, _ask(f"http://{target}/"))
+        _say_answer("this machine", target, _eventually(lambda: _get(url)))
     else:
         print("  not asked from here: containers' addresses are not reachable on this system")
-    _say_answer(f"node {node}", target, _eventually(lambda: run(
-        "docker", "exec", node, "curl", "--silent", "--fail", "--max-time", "3",
-        f"http://{target}/")))  # fmt: skip
-    namespace = first.name.partition("/")[0]
-    pods = kubectl.get("-n", namespace, "pods", "--field-selector=status.phase=Running")["items"]
-    if not pods:
-        raise Failure(f"no pod runs in the namespace {namespace}")
-    inside = ("-n", namespace, "exec", pods[0]["metadata"]["name"], "--")
+    curl = ("docker", "exec", node, "curl", "--silent", "--fail", "--max-time", "3", url)
+    _say_answer("a node", target, _eventually(lambda: run(*curl)))
+    inside = _pod_of(kubectl, first)
     _eventually(lambda: kubectl(*inside, "/agnhost", "connect", target, "--timeout=3s"))
-    print(f"  a pod        → {target}: connected", flush=True)
+    _say_answer("a pod", target, "connected")
 
 
-def _ask(url: str) -> str:
-    def once() -> str:
-        try:
-            with urllib.request.urlopen(url, timeout=3) as answer:
-                return str(answer.read(200).decode(errors="replace"))
-        except (OSError, urllib.error.URLError) as error:
-            raise Failure(f"{url} does not answer: {error}") from None
+def _pod_of(kubectl: Kubectl, service: Balanced) -> tuple[str, ...]:
+    """Return the start of a command that runs inside a pod behind `service`."""
+    place = ("-n", service.name.partition("/")[0])
+    running = ("--field-selector=status.phase=Running", "-l", service.selector)
+    pods = kubectl.get(*place, "pods", *running)["items"]
+    if not pods:
+        raise Failure(f"no pod runs behind {service.name}")
+    return (*place, "exec", pods[0]["metadata"]["name"], "--")
 
-    return _eventually(once)
+
+def _get(url: str) -> str:
+    try:
+        with urllib.request.urlopen(url, timeout=3) as answer:
+            return str(answer.read(200).decode(errors="replace"))
+    except (OSError, urllib.error.URLError) as error:
+        raise Failure(f"{url} does not answer: {error}") from None
 
 
-def _eventually(once: object) -> str:
+def _eventually(once: Callable[[], str]) -> str:
     deadline = time.monotonic() + ANSWER_S
     while True:
         try:
-            return str(once())  # type: ignore[operator]
+            return once()
         except Failure:
             if time.monotonic() >= deadline:
                 raise
@@ -159,8 +168,3 @@ def _eventually(once: object) -> str:
 
 def _say_answer(who: str, target: str, text: str) -> None:
     print(f"  {who:<12} → {target}: {text.strip()[:80]}", flush=True)
-
-
-def _namespaces(wanted: dict[str, Balanced]) -> tuple[str, ...]:
-    names = {name.partition("/")[0] for name in wanted}
-    return ("-n", names.pop()) if len(names) == 1 else ("--all-namespaces",)
