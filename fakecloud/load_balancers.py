@@ -39,8 +39,8 @@ from fakecloud.model import (
     State,
 )
 from fakecloud.store import addresses as address_rows
+from fakecloud.store import events, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
 
@@ -108,10 +108,11 @@ class LoadBalancers:
             raise NotFound(f"there is no load balancer {name!r}")
         return found
 
-    def page(self, project: str, after: int, limit: int) -> list[LoadBalancer]:
-        """Return up to `limit` load balancers after the row key `after`."""
+    def page(self, project: str, after: int, limit: int) -> tuple[int, list[LoadBalancer]]:
+        """Return up to `limit` load balancers after the row key `after`, and the version of it."""
         with self._database.read() as connection:
-            return rows.page(connection, project, after=after, limit=limit)
+            version = events.current_version(connection)
+            return version, rows.page(connection, project, after=after, limit=limit)
 
     def delete(
         self, project: str, name: str, expected: Expectation | None = None

@@ -10,7 +10,7 @@ from typing import Protocol
 import structlog
 
 from fakecloud.addresses import Pool
-from fakecloud.errors import Transient
+from fakecloud.errors import Permanent, Transient
 from fakecloud.model import Address, LoadBalancer
 
 log = structlog.get_logger()
@@ -73,10 +73,11 @@ class PooledAddresses:
             if not self._held.get(lb_id, True):
                 del self._held[lb_id]
 
-    def restore(self, balancers: Iterable[LoadBalancer]) -> None:
+    def restore(self, balancers: Iterable[LoadBalancer]) -> frozenset[str]:
         """At start: put back the addresses of living load balancers, take off all others of ours.
 
-        One that can't be put back now is left to the provisioner, which retries and says why.
+        Return the ids of those whose addresses can't be put back now, for the provisioner, which
+        retries and says why. Raises: Transient when an interface is gone.
         """
         balancers = list(balancers)
         wanted = {address.ip for lb in balancers for address in lb.addresses}
@@ -85,11 +86,14 @@ class PooledAddresses:
                 if ip_address(ip) in pool.network:
                     log.info("stale_address_removed", ip=ip, interface=pool.interface)
                     interface.remove(ip)
+        failed = set()
         for lb in balancers:
             try:
                 self.ensure(lb.id, lb.addresses)
-            except Transient as error:
+            except (Transient, Permanent) as error:
                 log.warning("address_not_restored", lb_id=lb.id, reason=error.message)
+                failed.add(lb.id)
+        return frozenset(failed)
 
     @staticmethod
     def _put(interface: Interface, address: Address) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 
 import msgspec
@@ -31,7 +31,10 @@ log = structlog.get_logger()
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of a watch: a change, a BOOKMARK, or the ERROR that ends it. `text` is JSON."""
+    """One line of a watch: a change, a BOOKMARK, or the ERROR that ends it. `text` is JSON.
+
+    resumable: whether a watch from its resource version misses nothing; not inside a snapshot.
+    """
 
     type: str
     resource_version: int
@@ -39,9 +42,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     object_id: str = ""
     text: str
+    resumable: bool = True
 
 
-def frame_of(event: Event) -> Frame:
+def frame_of(event: Event, *, resumable: bool = True) -> Frame:
     """Return the frame of an event; built once, shared by all watchers."""
     return Frame(
         type=event.type,
@@ -51,6 +55,7 @@ def frame_of(event: Event) -> Frame:
         object_id=event.object_id,
         text=f'{{"type":"{event.type}","resource_version":"{event.resource_version}",'
         f'"kind":"{event.kind}","object":{event.object}}}',
+        resumable=resumable,
     )
 
 
@@ -113,11 +118,9 @@ class Watcher:
     async def frames(self, heartbeat_s: float) -> AsyncIterator[list[Frame]]:
         """Yield what came, at least a bookmark every `heartbeat_s`; ends after an ERROR."""
         while True:
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.ready.wait(), heartbeat_s)
-            except TimeoutError:
-                yield [bookmark(self.seen)]
-                continue
+            silent = not self.ready.is_set()
             self.ready.clear()
             if self.overrun:
                 yield [expired(self.seen)]
@@ -126,19 +129,25 @@ class Watcher:
             self.queue.clear()
             if batch:
                 yield batch
+            elif silent:
+                yield [bookmark(self.seen)]
 
 
 class Hub:
     """Reads the event history once for all watchers. Lives in one event loop."""
 
     def __init__(self, database: Database, *, max_watches: int) -> None:
-        """Read `database` in threads, so that the loop never waits for a disk."""
+        """Begin with what `database` holds now; read it in threads, so that no loop waits for it.
+
+        Raises: Unavailable.
+        """
         self._database = database
         self._max_watches = max_watches
         self._watchers: set[Watcher] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
-        self.version = 0
+        with database.read() as connection:
+            self.version = events.current_version(connection)
 
     def notify(self) -> None:
         """Say that something was committed; from any thread."""
@@ -149,7 +158,6 @@ class Hub:
     async def run(self) -> None:
         """Feed the watchers until cancelled; a database that is away is asked again."""
         self._loop = asyncio.get_running_loop()
-        self.version = await self._read(events.current_version)
         while True:
             try:
                 await self.step()
@@ -176,9 +184,14 @@ class Hub:
     async def history(self, watcher: Watcher, since: int) -> list[Frame]:
         """Return what `watcher` wants to know from after `since` up to now.
 
-        Raises: WatchExpired when the history starts later, or holds too much.
+        Raises: WatchExpired when the history starts later, ends earlier or holds too much.
         """
-        oldest = await self._read(events.oldest)
+        oldest, newest = await self._read(_bounds)
+        if since > newest:
+            raise WatchExpired(
+                f"since={since} is newer than anything here, so it is from another history; "
+                "list again"
+            )
         if since < oldest:
             raise WatchExpired(
                 f"since={since} is older than the history, which starts at {oldest}; list again"
@@ -230,6 +243,10 @@ class Hub:
         return await asyncio.to_thread(run)
 
 
+def _bounds(connection: Connection) -> tuple[int, int]:
+    return events.oldest(connection), events.current_version(connection)
+
+
 def _present(connection: Connection, watcher: Watcher) -> Iterator[Frame]:
     if "load_balancer" in watcher.kinds:
         for lb in load_balancers.living(connection, watcher.project):
@@ -250,5 +267,6 @@ def _added(watcher: Watcher, kind: str, version: int, id: str, document: object)
             kind=kind,
             object_id=id,
             object=msgspec.json.encode(document).decode(),
-        )
+        ),
+        resumable=False,
     )

@@ -66,4 +66,7 @@ def cost_report(
 def _utc(moment: datetime | None, name: str) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
         raise errors.InvalidParameter(f"{name}: say the time zone, for example a Z at the end")
-    return None if moment is None else moment.astimezone(UTC)
+    try:
+        return None if moment is None else moment.astimezone(UTC)
+    except OverflowError:
+        raise errors.InvalidParameter(f"{name}: {moment} is out of range") from None

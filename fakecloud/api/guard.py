@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 from starlette.requests import Request
@@ -16,7 +17,7 @@ _TYPES: Final = frozenset({"application/json", "application/merge-patch+json"})
 
 
 class _TooLarge(Exception):
-    """The body passed the limit while it was read."""
+    """The body passed the limit while it was read. Ours, but the framework may answer it as 400."""
 
 
 class Guard:
@@ -34,19 +35,15 @@ class Guard:
         request = Request(scope)
         problem = _refusal(request)
         if problem is None:
-            started = False
+            body = _Limited(receive)
 
-            async def watched_send(message: Message) -> None:
-                nonlocal started
-                started = True
-                await send(message)
+            async def send_unless_too_large(message: Message) -> None:
+                if not body.too_large:
+                    await send(message)
 
-            try:
-                await self._app(scope, _limited(receive), watched_send)
-            except _TooLarge:
-                if started:
-                    raise
-                problem = _too_large()
+            with suppress(_TooLarge):
+                await self._app(scope, body, send_unless_too_large)
+            problem = _too_large() if body.too_large else None
         if problem is not None:
             answer = problems.response(problem, problems.request_id(request))
             await answer(scope, receive, send)
@@ -66,18 +63,21 @@ def _refusal(request: Request) -> errors.Problem | None:
     return None
 
 
-def _limited(receive: Receive) -> Receive:
-    size = 0
+class _Limited:
+    """A `receive` that ends the reading of a body that is too large. Handlers answer after it."""
 
-    async def limited() -> Message:
-        nonlocal size
-        message = await receive()
-        size += len(message.get("body", b""))
-        if size > MAX_BODY_BYTES:
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._size = 0
+        self.too_large = False
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._size += len(message.get("body", b""))
+        if self._size > MAX_BODY_BYTES:
+            self.too_large = True
             raise _TooLarge
         return message
-
-    return limited
 
 
 def _too_large() -> errors.Problem:

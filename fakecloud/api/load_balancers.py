@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import ExitStack
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query
@@ -15,7 +16,6 @@ from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts
 from fakecloud.load_balancers import Expectation, Outcome, Wish
 from fakecloud.model import LoadBalancer, Protocol, Spec, State
-from fakecloud.store import events
 
 router = APIRouter(
     prefix="/load-balancers",
@@ -28,8 +28,9 @@ MAX_WAIT_S: Final = 60.0
 _SETTLED: Final = frozenset({State.ACTIVE, State.ERROR, State.DELETING, State.DELETED})
 _OFFERED: Final[tuple[Protocol, ...]] = ("tcp",)
 
-NewName = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
-Name = Annotated[str, Path(max_length=63, description="name or id")]
+# Without "_", which every id has: a name is never another load balancer's id.
+NewName = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+Name = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="name or id")]
 IfMatch = Annotated[str | None, Header(description="an ETag; its generation is compared")]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: create only")]
 Wait = Annotated[str | None, Query(description="wait for the result, e.g. 25s; at most 60s")]
@@ -60,12 +61,17 @@ async def put(
     wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
     wish = Wish(labels=body.labels, annotations=body.annotations, spec=_offered(body))
     expected = _expectation(if_match, if_none_match)
-    with cloud.hub.subscribed(caller.project, frozenset({"load_balancer"}), None) as watcher:
+    with ExitStack() as stack:
+        changed = None
+        if wait_s:  # from before the PUT, so that nothing is missed
+            kinds = frozenset({"load_balancer"})
+            watching = cloud.hub.subscribed(caller.project, kinds, None)
+            changed = stack.enter_context(watching).ready
         lb, outcome = await run_in_threadpool(
             cloud.load_balancers.put, caller.project, name, wish, expected
         )
-        if wait_s and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
-            lb = await _settled(cloud, lb, watcher.ready, wait_s)
+        if changed is not None and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
+            lb = await _settled(cloud, lb, changed, wait_s)
     if lb.state is State.ACTIVE and lb.observed_generation == lb.generation:
         return replies.load_balancer(lb, 200)
     if outcome is Outcome.CREATED:
@@ -82,9 +88,7 @@ def list_all(
 ) -> Response:
     """Return load balancers in the order of their creation, a page at a time."""
     after = replies.decode_token(page_token, 0)
-    with cloud.database.read() as connection:
-        version = events.current_version(connection)
-    found = cloud.load_balancers.page(caller.project, after, page_size + 1)
+    version, found = cloud.load_balancers.page(caller.project, after, page_size + 1)
     items = [documents.load_balancer(lb) for lb in found[:page_size]]
     more = found[page_size - 1].pk if len(found) > page_size else None
     return replies.page(items, more, version)
@@ -96,7 +100,8 @@ def get(
 ) -> Response:
     """Return one load balancer by name or id; 304 when `If-None-Match` has its ETag."""
     lb = cloud.load_balancers.find(caller.project, name)
-    if if_none_match is not None and documents.etag(lb) in if_none_match:
+    known = (if_none_match or "").strip()
+    if known == "*" or documents.etag(lb) in known:
         return Response(status_code=304, headers={"etag": documents.etag(lb)})
     return replies.load_balancer(lb)
 
@@ -134,7 +139,7 @@ def _expectation(if_match: str | None, if_none_match: str | None) -> Expectation
         return Expectation(absent=absent)
     if if_match.strip() == "*":
         return Expectation(any_existing=True, absent=absent)
-    generations = re.findall(r'"(\d+)(?:\.\d+)?"', if_match)
+    generations = re.findall(r'"(\d{1,15})(?:\.\d{1,15})?"', if_match)
     return Expectation(generations=frozenset(map(int, generations)), absent=absent)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 from starlette.responses import Response
 
 from fakecloud import documents, errors
@@ -13,6 +15,9 @@ from fakecloud.store import events, operations
 router = APIRouter(
     prefix="/operations", tags=["operations"], dependencies=CHECKED, responses=replies.ANY_PROBLEM
 )
+
+
+Id = Annotated[str, Path(pattern=r"^[a-z0-9_]{1,63}$")]
 
 
 @router.get("", response_model=schemas.OperationList)
@@ -33,7 +38,7 @@ def list_all(
 
 
 @router.get("/{id}", response_model=schemas.Operation)
-def get(id: str, cloud: CloudParts, caller: Caller) -> Response:
+def get(id: Id, cloud: CloudParts, caller: Caller) -> Response:
     """Return one operation."""
     with cloud.database.read() as connection:
         operation = operations.find(connection, caller.project, id)

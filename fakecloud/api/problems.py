@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from fakecloud import errors
 from fakecloud.errors import FieldError, Problem
@@ -19,6 +20,7 @@ from fakecloud.errors import FieldError, Problem
 log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
+_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
 
 
 def catalogue(root: type[Problem] = Problem) -> Iterator[type[Problem]]:
@@ -30,17 +32,18 @@ def catalogue(root: type[Problem] = Problem) -> Iterator[type[Problem]]:
 
 def response(problem: Problem, request_id: str) -> Response:
     """Return the answer that tells a caller what was wrong and what to do."""
-    body = {
+    body: dict[str, Any] = {
         "type": f"/problems/{problem.code}",
         "title": problem.title,
         "status": problem.status,
-        "detail": problem.detail,
+        "detail": _sendable(problem.detail),
         "code": problem.code,
         "request_id": request_id,
         "retryable": problem.retryable,
         "retry_after_ms": None if problem.retry_after_s is None else problem.retry_after_s * 1000,
         "errors": [
-            {"pointer": e.pointer, "code": e.code, "message": e.message} for e in problem.errors
+            {"pointer": _sendable(e.pointer), "code": e.code, "message": _sendable(e.message)}
+            for e in problem.errors
         ],
     }
     headers = {"x-request-id": request_id}
@@ -48,14 +51,21 @@ def response(problem: Problem, request_id: str) -> Response:
         headers["retry-after"] = str(problem.retry_after_s)
     if problem.status == 401:
         headers["www-authenticate"] = "Bearer"
-    if "allow" in problem.extra:
-        headers["allow"] = problem.extra.pop("allow")
+    extra = dict(problem.extra)
+    if "allow" in extra:
+        headers["allow"] = extra.pop("allow")
     return Response(
-        msgspec.json.encode(body | problem.extra),
+        msgspec.json.encode(body | extra),
         status_code=problem.status,
         headers=headers,
         media_type=MEDIA_TYPE,
     )
+
+
+def _sendable(text: str) -> str:
+    """Return text that came from a request so that it fits an answer: short, valid Unicode."""
+    text = text if len(text) <= 1000 else text[:1000] + "…"
+    return text.encode("utf-8", "replace").decode()
 
 
 def request_id(request: Request) -> str:
@@ -97,9 +107,23 @@ def _framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         return errors.RouteNotFound(f"there is no endpoint {path}; see /docs")
     if error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
-        return errors.MethodNotAllowed(f"{request.method} is not for {path}", allow=allow)
+        allow = ", ".join(_allowed(request))
+        return errors.MethodNotAllowed(
+            f"{request.method} is not for {path}, which takes {allow}", allow=allow
+        )
     return errors.MalformedJson(str(error.detail))
+
+
+def _allowed(request: Request) -> list[str]:
+    """Return every method of the request's path; the framework names those of one route only."""
+    return [
+        method
+        for method in _METHODS
+        if any(
+            route.matches({**request.scope, "method": method})[0] is Match.FULL
+            for route in request.app.routes
+        )
+    ]
 
 
 def _validation(error: RequestValidationError) -> Problem:
@@ -124,6 +148,7 @@ def _validation(error: RequestValidationError) -> Problem:
 
 
 def _field(error: Any) -> FieldError:
-    pointer = "".join(f"/{part}" for part in error["loc"][1:])
+    parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error["loc"][1:])
+    pointer = "".join(f"/{part}" for part in parts)
     message = str(error["msg"]).removeprefix("Value error, ")
     return FieldError(pointer, str(error["type"]), message)

@@ -15,6 +15,10 @@ from fakecloud.api import schemas
 from fakecloud.model import LoadBalancer, Operation
 
 T = TypeVar("T", int, str)
+_KEYS: dict[type, Any] = {
+    int: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)],
+    str: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,63}$")],
+}
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="items in one page")]
 PageToken = Annotated[
@@ -74,12 +78,13 @@ def decode_token(token: str | None, first: T) -> T:
     if token is None:
         return first
     try:
-        raw = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
-        return msgspec.json.decode(raw, type=type(first))
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), b"-_", validate=True)
+        key: T = msgspec.json.decode(raw, type=_KEYS[type(first)])
     except (ValueError, msgspec.MsgspecError):
         raise errors.InvalidPageToken(
             "page_token is not one that this list gave out; start without it"
         ) from None
+    return key
 
 
 def seconds(text: str | None, name: str, most: float) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 from pydantic import (
@@ -26,8 +26,8 @@ from fakecloud import model
 
 def _ip(value: str) -> str:
     address = ip_address(value)
-    if address.is_unspecified or address.is_multicast:
-        raise ValueError("must be the address of one host")
+    if address.is_unspecified or address.is_multicast or "%" in value:
+        raise ValueError("must be the address of one host, without a zone")
     return str(address)
 
 
@@ -44,9 +44,9 @@ LabelValue = Annotated[str, StringConstraints(max_length=1024)]
 
 
 class _Wire(BaseModel):
-    """Unknown fields are refused: a silently ignored wish is a lie."""
+    """Unknown fields and other types are refused: a wish silently changed is a lie."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class AddressRequest(_Wire):
@@ -63,6 +63,21 @@ class AddressRequest(_Wire):
         return self
 
 
+class Tls(_Wire):
+    """Termination of TLS at a listener."""
+
+    certificates: list[Name] = Field(default=[], max_length=100)
+    min_version: Literal["1.2", "1.3"] = "1.2"
+
+
+class Route(_Wire):
+    """Where requests for a host and a path go."""
+
+    target_group: Name
+    host: str | None = Field(default=None, max_length=253)
+    path_prefix: str | None = Field(default=None, max_length=1024)
+
+
 class Listener(_Wire):
     """A port that accepts connections."""
 
@@ -73,8 +88,8 @@ class Listener(_Wire):
     idle_timeout_s: int = Field(default=350, ge=1, le=86400)
     max_connections: int | None = Field(default=None, ge=1, le=40000)
     accept_proxy_protocol: bool = False
-    tls: dict[str, Any] | None = None
-    routes: list[dict[str, Any]] = Field(default=[], max_length=100)
+    tls: Tls | None = None
+    routes: list[Route] = Field(default=[], max_length=100)
     redirect_https: bool = False
 
 

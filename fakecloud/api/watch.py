@@ -27,7 +27,10 @@ def _line(frame: Frame) -> str:
 
 
 def _sse(frame: Frame) -> str:
-    return f"id: {frame.resource_version}\nevent: {frame.type}\ndata: {frame.text}\n\n"
+    # Without an id a client that loses the connection inside the first snapshot resumes from
+    # where it was before, instead of from one object's version, which would skip the others.
+    id = f"id: {frame.resource_version}\n" if frame.resumable else ""
+    return f"{id}event: {frame.type}\ndata: {frame.text}\n\n"
 
 
 class _Stream(StreamingResponse):
@@ -55,25 +58,26 @@ async def watch(
     cloud: CloudParts,
     caller: Caller,
     kinds: Annotated[str, Query(description="comma separated")] = "load_balancer,operation",
-    since: Annotated[int | None, Query(ge=0, description="a resource_version")] = None,
+    since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="a resource_version")] = None,
     initial: Annotated[bool, Query(description="begin with everything that exists")] = False,
     heartbeat: Annotated[str | None, Query(description="bookmarks at least that often")] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = JSON_LINES,
-    last_event_id: Annotated[int | None, Header(ge=0)] = None,
+    last_event_id: Annotated[int | None, Header(ge=0, lt=1 << 63)] = None,
 ) -> StreamingResponse:
     """Stream every change after `since` (default: now), once and in order.
 
     Each line is {"type": ADDED|MODIFIED|DELETED|BOOKMARK|ERROR, "resource_version", "kind",
     "object"}. 410 when `since` is too old: list again, or watch with `initial=true`.
     """
-    heartbeat_s = replies.seconds(heartbeat, "heartbeat", 300) or 15.0
-    start = last_event_id if last_event_id is not None else since
-    if initial and start is not None:
+    heartbeat_s = max(replies.seconds(heartbeat, "heartbeat", 300) or 15.0, 0.1)
+    if initial and since is not None:
         raise errors.InvalidParameter("give `since` or `initial=true`, not both")
+    if last_event_id is not None:  # a client that lost the connection asks for the same URL again
+        since, initial = last_event_id, False
     held = ExitStack()
     with held:
-        watcher = held.enter_context(cloud.hub.subscribed(caller.project, _kinds(kinds), start))
-        first = await _first(cloud.hub, watcher, initial, start)
+        watcher = held.enter_context(cloud.hub.subscribed(caller.project, _kinds(kinds), since))
+        first = await _first(cloud.hub, watcher, initial, since)
         as_events = EVENT_STREAM in accept
         frames = _frames(watcher, first, heartbeat_s, _sse if as_events else _line)
         return _Stream(frames, EVENT_STREAM if as_events else JSON_LINES, held.pop_all())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from typing import Any, Final
 import msgspec
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection as Connection
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fakecloud.errors import StartError, Unavailable
 
@@ -35,6 +38,9 @@ class Database:
         self._lock_file = _lock(self.url) if self.is_sqlite else None
         self.engine = _engine(self.url, self.is_sqlite)
         self._writes = self.engine.execution_options(fakecloud_write=True)
+        # SQLite reads on a snapshot by itself.
+        snapshot = {} if self.is_sqlite else {"isolation_level": "REPEATABLE READ"}
+        self._reads = self.engine.execution_options(**snapshot)
 
     def on_commit(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every committed write; it must return at once."""
@@ -53,7 +59,7 @@ class Database:
             else:
                 with self._writes.begin() as connection:
                     yield connection
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
         for listener in self._listeners:
             listener()
@@ -62,9 +68,9 @@ class Database:
     def read(self) -> Iterator[Connection]:
         """Run the block on a consistent snapshot. Raises: Unavailable."""
         try:
-            with self.engine.connect() as connection:
+            with self._reads.connect() as connection:
                 yield connection
-        except DBAPIError as error:
+        except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
 
     def migrate(self) -> None:
@@ -74,8 +80,12 @@ class Database:
                 if not self.is_sqlite:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 command.upgrade(alembic_config(connection), "head")
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, sqlite3.Error) as error:
             raise StartError(f"the database can't be used: {_reason(error)}") from error
+        except CommandError as error:
+            raise StartError(
+                f"the database was made by another version of fakecloud: {error}"
+            ) from error
 
     def close(self) -> None:
         """Give back connections and the lock."""
@@ -99,6 +109,8 @@ def _parse(url: str) -> URL:
         raise StartError("--database is not a URL such as sqlite:////path/to/file.db") from None
     if parsed.get_backend_name() not in ("sqlite", "postgresql"):
         raise StartError(f"--database: {parsed.get_backend_name()} is not sqlite or postgresql")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise StartError("--database: SQLite needs a file, such as sqlite:////path/to/file.db")
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
     return parsed
@@ -106,9 +118,7 @@ def _parse(url: str) -> URL:
 
 def _lock(url: URL) -> Any:
     """Hold an exclusive lock beside the file, so that a second server can't open the database."""
-    if not url.database or url.database == ":memory:":
-        return None
-    path = Path(url.database + ".lock")
+    path = Path(f"{url.database}.lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = path.open("w")
@@ -169,11 +179,11 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _reason(error: SQLAlchemyError) -> str:
+def _reason(error: Exception) -> str:
     """Return the driver's own words, on one line, without SQL or parameters."""
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())[:300]
 
 
-def _unavailable(error: DBAPIError) -> Unavailable:
+def _unavailable(error: SQLAlchemyError) -> Unavailable:
     return Unavailable(f"the database can't be used now: {_reason(error)}")
