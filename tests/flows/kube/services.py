@@ -49,9 +49,7 @@ class Shop:
         """Delete a pod."""
         self.world.cluster.request("DELETE", f"{self._path}/pods/{name}")
 
-    def create(
-        self, name: str = "web", *, metadata: Json | None = None, **spec: object
-    ) -> Json:
+    def create(self, name: str = "web", *, metadata: Json | None = None, **spec: object) -> Json:
         """Create a Service of type LoadBalancer."""
         [made] = self.world.cluster.create(
             {
@@ -97,9 +95,7 @@ class Shop:
     def patch_finalizers(self, name: str, finalizers: list[str]) -> Json:
         """Set a Service's finalizers."""
         body = {"metadata": {"finalizers": finalizers}}
-        return self.world.cluster.request(
-            "PATCH", f"{self._path}/services/{name}", body, _MERGE
-        )
+        return self.world.cluster.request("PATCH", f"{self._path}/services/{name}", body, _MERGE)
 
     def delete(self, name: str = "web") -> None:
         """Ask for a Service's deletion."""

@@ -118,9 +118,7 @@ class World:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            ids = {
-                word.removeprefix(root).split("/")[0] for word in words if word.startswith(root)
-            }
+            ids = {word.removeprefix(root).split("/")[0] for word in words if word.startswith(root)}
             if "haproxy" in words[0]:
                 found += [(one, int(entry.name)) for one in ids]
         return sorted(found)
