@@ -89,8 +89,8 @@ def down() -> None:
             remove_from(cluster, kubectl)
     with step("container and its volume removed"):
         run("docker", "compose", "down", "--volumes", env=compose_env("unused", "192.0.2.0/24"))
-    if "FAKECLOUD_IMAGE" not in os.environ and inspect("image", "fakecloud:dev"):
-        run("docker", "image", "rm", "fakecloud:dev", timeout_s=120)
+    if "FAKECLOUD_IMAGE" not in os.environ and inspect("image", image_name()):
+        run("docker", "image", "rm", image_name(), timeout_s=120)
     say("nothing of fakecloud is left")
 
 
@@ -150,12 +150,15 @@ def control_planes_of(kubectl: Kubectl) -> list[str]:
 
 def build_image() -> str:
     """Return the name of the image to run, built now unless one was given."""
-    given = os.environ.get("FAKECLOUD_IMAGE")
-    if given:
-        return given
-    with step("image fakecloud:dev built"):
-        run("docker", "build", "--tag", "fakecloud:dev", ".", timeout_s=1200)
-    return "fakecloud:dev"
+    name = image_name()
+    if "FAKECLOUD_IMAGE" not in os.environ:
+        with step(f"image {name} built"):
+            run("docker", "build", "--tag", name, ".", timeout_s=1200)
+    return name
+
+
+def image_name() -> str:
+    return os.environ.get("FAKECLOUD_IMAGE") or "fakecloud:dev"
 
 
 def start_cloud(image: str, node: str) -> None:
@@ -263,6 +266,8 @@ def remove_from(cluster: str, kubectl: Kubectl) -> None:
         kubectl("-n", NAMESPACE, "delete", f"secret/{DEPLOYMENT}", f"lease/{LEASE}",
                 "--ignore-not-found")  # fmt: skip
         release_services(kubectl)
+        for node in control_planes_of(kubectl):
+            run_or_nothing("docker", "exec", node, "crictl", "rmi", image_name())
         kubectl("-n", NAMESPACE, "delete", "configmap", "fakecloud-kind", "--ignore-not-found")
 
 
@@ -274,11 +279,17 @@ def release_services(kubectl: Kubectl) -> None:
         ours = spec.get("loadBalancerClass") in CLASSES and kept != metadata.get("finalizers", [])
         if ours:
             place = ("-n", metadata["namespace"], "patch", "service", metadata["name"])
-            status = json.dumps({"status": {"loadBalancer": None}})
+            status = json.dumps({"status": {"loadBalancer": None, "conditions": foreign(service)}})
             kubectl(*place, "--subresource=status", "--type=merge", "-p", status)
             finalizers = json.dumps({"metadata": {"finalizers": kept}})
             kubectl(*place, "--type=merge", "-p", finalizers)
             say(f"  {metadata['namespace']}/{metadata['name']} is <pending> again")
+
+
+def foreign(service: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the conditions of a Service that the controller didn't write."""
+    conditions = service["status"].get("conditions", [])
+    return [one for one in conditions if not one["type"].startswith("LoadBalancer")]
 
 
 # ---- what the user sees
