@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from fakecloud import clock, container
 
@@ -138,22 +143,62 @@ def test_missing_command_is_named(capfd):
     assert "no-such-command: No such file" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
-def test_health_is_the_servers_own_readiness(monkeypatch, status, code):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.send_response(status if self.path == "/readyz" else 404)
-            self.end_headers()
+class Readiness(BaseHTTPRequestHandler):
+    status = 200
 
-        def log_message(self, *_: object) -> None:
-            pass
+    def do_GET(self) -> None:
+        self.send_response(self.status if self.path == "/readyz" else 404)
+        self.end_headers()
 
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def health_of(server: HTTPServer, monkeypatch) -> int:
+    with server:
         thread = threading.Thread(target=server.handle_request)
         thread.start()
         monkeypatch.setenv("FAKECLOUD_LISTEN", f"0.0.0.0:{server.server_port}")
-        assert container.main(["--health"]) == code
+        code = container.main(["--health"])
         thread.join()
+    return code
+
+
+@pytest.mark.parametrize(("status", "code"), [(200, 0), (503, 1)])
+def test_health_is_the_servers_own_readiness(monkeypatch, status, code):
+    monkeypatch.setattr(Readiness, "status", status)
+    assert health_of(HTTPServer(("127.0.0.1", 0), Readiness), monkeypatch) == code
+
+
+def test_health_over_tls_asks_with_any_certificate(monkeypatch, tmp_path):
+    certificate = self_signed(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = HTTPServer(("127.0.0.1", 0), Readiness)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    monkeypatch.setenv("FAKECLOUD_TLS_CERT", str(certificate))
+    assert health_of(server, monkeypatch) == 0
+
+
+def self_signed(folder: Path) -> Path:
+    """Return a file with a key and a certificate of a name that nobody asks for."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "cloud.example")])
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + timedelta(days=36500))
+        .sign(key, hashes.SHA256())
+    )
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    file = folder / "both.pem"
+    file.write_bytes(
+        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+        + certificate.public_bytes(pem)
+    )
+    return file
 
 
 def test_server_that_does_not_answer_is_not_healthy(monkeypatch):
