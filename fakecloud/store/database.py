@@ -15,12 +15,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection as Connection
-from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fakecloud.errors import StartError, Unavailable
+from fakecloud.tables import version
 
 BUSY_TIMEOUT_MS: Final = 5000
 _MIGRATION_LOCK: Final = 0x66616B65  # advisory lock on PostgreSQL while migrating
@@ -58,6 +59,9 @@ class Database:
                     yield connection
             else:
                 with self._writes.begin() as connection:
+                    # Writers take turns, as on SQLite: they would wait for this row anyway, and
+                    # what they looked up before (a free address, a free name) would be outdated.
+                    connection.execute(select(version.c.value).with_for_update())
                     yield connection
         except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
