@@ -17,7 +17,7 @@ from tests.flows.conftest import Running
 pytestmark = pytest.mark.haproxy
 
 GOLDEN = Path(__file__).parent.parent / "golden" / "openapi.json"
-EXAMPLES = int(os.environ.get("FAKECLOUD_TEST_EXAMPLES", "6"))  # per operation; 50 takes a minute
+EXAMPLES = int(os.environ.get("FAKECLOUD_TEST_EXAMPLES", "20"))  # per operation
 
 CHECKS = [
     not_a_server_error,
