@@ -24,11 +24,11 @@ format: setup  ## format the code and sort its imports
 bench: setup  ## time to address and answer, memory, failed requests; a table and a line of JSON
 	@$(PY) -m tests.bench
 
-kind: setup  ## a kind cluster whose LoadBalancer Services get addresses
-	@$(PY) -m tests.e2e.kind up
+kind:  ## a kind cluster whose LoadBalancer Services get addresses
+	@python3 -m tests.e2e.kind up
 
-kind-down: setup  ## remove what `make kind` made
-	@$(PY) -m tests.e2e.kind down
+kind-down:  ## remove what `make kind` made
+	@python3 -m tests.e2e.kind down
 
 lock: setup  ## resolve the dependencies anew
 	@sh tests/lock.sh

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address
 from threading import Lock
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,6 +15,8 @@ from fakecloud.errors import Permanent, Transient
 from fakecloud.model import Address, LoadBalancer
 
 log = structlog.get_logger()
+
+RESTORERS: Final = 32
 
 
 class Interface(Protocol):
