@@ -89,14 +89,20 @@ class PooledAddresses:
                 if ip_address(ip) in pool.network:
                     log.info("stale_address_removed", ip=ip, interface=pool.interface)
                     interface.remove(ip)
-        failed = set()
-        for lb in balancers:
-            try:
-                self.ensure(lb.id, lb.addresses)
-            except (Transient, Permanent) as error:
-                log.warning("address_not_restored", lb_id=lb.id, reason=error.message)
-                failed.add(lb.id)
-        return frozenset(failed)
+        # A free address takes a probe's whole wait to be seen free: many at a time.
+        with ThreadPoolExecutor(RESTORERS) as threads:
+            done = list(threads.map(self._restored, balancers))
+        return frozenset(
+            lb.id for lb, restored in zip(balancers, done, strict=True) if not restored
+        )
+
+    def _restored(self, lb: LoadBalancer) -> bool:
+        try:
+            self.ensure(lb.id, lb.addresses)
+        except (Transient, Permanent) as error:
+            log.warning("address_not_restored", lb_id=lb.id, reason=error.message)
+            return False
+        return True
 
     @staticmethod
     def _put(interface: Interface, address: Address) -> None:
