@@ -6,5 +6,6 @@ load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronou
 watch           the stream of changes        costs       the cost report
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
+replies         successful answers, pages and tokens
 problems        errors to problem+json       guard       limits on requests before any handler
 """
