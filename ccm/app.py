@@ -176,6 +176,7 @@ class Controller:
         self._services.handlers.append(trigger.service_changed)
         self._nodes.handlers.append(trigger.node_changed)
         self._mirror.handlers.append(trigger.load_balancer_changed)
+        self._mirror.on_return.append(self._queue.retry_failed)
         work = workers.Workers(self._queue, target, self._metrics, settings.service_workers)
         return work, [
             self._services.run(),

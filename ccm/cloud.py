@@ -27,7 +27,10 @@ MAX_PAGES = 1000
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """One line of the watch stream; type ADDED | MODIFIED | DELETED | BOOKMARK."""
+    """One line of the watch stream; type ADDED | MODIFIED | DELETED | BOOKMARK.
+
+    OPEN, the first of each stream, is ours: the cloud has accepted the watch.
+    """
 
     type: str
     resource_version: str | int = ""
@@ -121,7 +124,7 @@ class Client:
         return True
 
     async def watch(self, since: str | None) -> AsyncIterator[Frame]:
-        """Yield frames until the connection ends.
+        """Yield OPEN, then frames until the connection ends.
 
         since None: the present state first, as ADDED frames up to the first BOOKMARK.
         Raises: CloudWatchExpired if `since` is too old; CloudError.
@@ -139,6 +142,7 @@ class Client:
                     await response.aread()
                     self._on_status(response)
                     _checked(response)
+                yield Frame("OPEN")
                 splitter = lines.LineSplitter()
                 async for chunk in response.aiter_bytes():
                     for line in splitter.feed(chunk):

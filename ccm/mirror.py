@@ -19,6 +19,10 @@ from ccm import backoff, desired, errors, model
 from ccm import clock as clocks
 
 TOMBSTONES: Final = 4096
+UNREACHABLE_PAUSE_S: Final = 0.15
+"""Times a jitter of 1 to 1.5. Short and constant: deletions and addresses wait for the stream."""
+STEADY_S: Final = 1.0
+"""A stream that lasted this long was of use; the next fault is the first of a new row."""
 REMEDY_401: Final = "put a valid token into --cloud-token-file"
 
 T = TypeVar("T")
@@ -31,7 +35,7 @@ class FrameLike(Protocol):
 
     @property
     def type(self) -> str:
-        """Return ADDED, MODIFIED, DELETED or BOOKMARK."""
+        """Return OPEN (first of a stream), ADDED, MODIFIED, DELETED or BOOKMARK."""
 
     @property
     def kind(self) -> str:
@@ -65,6 +69,7 @@ class Mirror:
     """The Cloud protocol of the reconciler: reads from memory, writes through.
 
     Handlers get (old, new) of each change that the stream tells of; new None = deleted.
+    on_return: called when the cloud is there again after a fault.
     """
 
     def __init__(
@@ -80,7 +85,9 @@ class Mirror:
         self.handlers: list[
             Callable[[model.LoadBalancer | None, model.LoadBalancer | None], None]
         ] = []
+        self.on_return: list[Callable[[], None]] = []
         self.synced = asyncio.Event()
+        self._opened_at: float | None = None
         self._stream_problem = "not connected yet"
         self._refusal = ""
 
@@ -125,7 +132,7 @@ class Mirror:
         """Follow the stream until cancelled; a fault means a pause and a new connection."""
         pause = backoff.Backoff(self._rng, first_s=0.2, max_s=15.0)
         while True:
-            began = self._clock.monotonic()
+            self._opened_at = None
             try:
                 await self._follow()
                 error: Exception | None = None
@@ -135,9 +142,12 @@ class Mirror:
                 error = failed
             except msgspec.MsgspecError as unreadable:
                 self._since, error = None, unreadable
-            if self._clock.monotonic() - began >= 1.0 and error is None:
+            if self._was_steady():
                 pause.reset()
-            wait_s = pause.next_s(getattr(error, "retry_after_s", None))
+            if isinstance(error, errors.CloudUnreachable):
+                wait_s = UNREACHABLE_PAUSE_S * self._rng.uniform(1.0, 1.5)
+            else:
+                wait_s = pause.next_s(getattr(error, "retry_after_s", None))
             self._tell(error, wait_s)
             await self._clock.sleep(wait_s)
 
@@ -154,13 +164,12 @@ class Mirror:
     async def _follow(self) -> None:
         snapshot: set[str] | None = set() if self._since is None else None
         async for frame in self._client.watch(self._since):
-            if self._stream_problem and snapshot is None:
-                self._connected()
-            if frame.type == "BOOKMARK":
+            if frame.type == "OPEN":
+                self._opened_at = self._clock.monotonic()
+            elif frame.type == "BOOKMARK":
                 if snapshot is not None:
                     self._prune(snapshot)
                     snapshot = None
-                    self._connected()
                     self.synced.set()
             elif frame.kind in ("load_balancer", ""):
                 name = self._take(frame)
@@ -169,6 +178,7 @@ class Mirror:
             if snapshot is None:
                 # Half a snapshot is no place to resume from.
                 self._since = str(frame.resource_version) or self._since
+                self._connected()
 
     def _take(self, frame: FrameLike) -> str:
         load_balancer = frame.load_balancer()
@@ -223,9 +233,16 @@ class Mirror:
             handler(old, new)
 
     def _connected(self) -> None:
-        if self._stream_problem:
-            _log.info("cloud_connected", load_balancers=len(self._store))
+        if not self._stream_problem:
+            return
         self._stream_problem = self._refusal = ""
+        _log.info("cloud_connected", load_balancers=len(self._store))
+        for handler in self.on_return:
+            handler()
+
+    def _was_steady(self) -> bool:
+        opened_at = self._opened_at
+        return opened_at is not None and self._clock.monotonic() - opened_at >= STEADY_S
 
     def _tell(self, error: Exception | None, wait_s: float) -> None:
         text = str(error) if error else "the cloud closed the stream"

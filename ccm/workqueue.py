@@ -84,6 +84,13 @@ class WorkQueue:
         """Let the next failure of `key` start from the shortest back-off."""
         self._failures.pop(key, None)
 
+    def retry_failed(self) -> None:
+        """Hand out at once what failed: its cause is gone, so the next back-off starts anew."""
+        for key in tuple(self._failures):
+            self._due.pop(key, None)
+            self.forget(key)
+            self.add(key)
+
     def failures(self, key: str) -> int:
         """Return how often `key` failed since it was last forgotten."""
         return self._failures.get(key, 0)

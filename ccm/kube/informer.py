@@ -99,8 +99,7 @@ class Informer(Generic[T]):
             try:
                 if self._version is None:
                     await self._list()
-                if await self._watch():
-                    pause.reset()
+                if await self._watch(pause):
                     continue
                 wait_s = pause.next_s()  # closed at once, without a word: don't spin
             except errors.KubeGone as error:
@@ -163,8 +162,11 @@ class Informer(Generic[T]):
         for key, before in old.items():
             self._emit(key, before, None)
 
-    async def _watch(self) -> bool:
-        """Follow changes until the connection ends. Return whether it was of any use."""
+    async def _watch(self, pause: backoff.Backoff) -> bool:
+        """Follow changes until the connection ends. Return whether it was of any use.
+
+        Resets `pause` as soon as it is, however it ends.
+        """
         began = self._clock.monotonic()
         was_useful = False
         params = {
@@ -179,8 +181,12 @@ class Informer(Generic[T]):
                 for line in splitter.feed(chunk):
                     self._take(line)
                     was_useful = True
+                    pause.reset()
                 await asyncio.sleep(0)  # a backlog must not starve the lease
-        return was_useful or self._clock.monotonic() - began >= 1.0
+        if self._clock.monotonic() - began >= 1.0:
+            was_useful = True
+            pause.reset()
+        return was_useful
 
     def _take(self, line: bytes) -> None:
         frame = _frame_decoder.decode(line)

@@ -78,19 +78,18 @@ class Program:
         """SIGTERM, and SIGKILL after `timeout_s`; nothing if it doesn't run."""
         if self._process is None:
             return
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._reap(timeout_s)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._reap(5.0)
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        self._process.terminate()
+        try:
+            self._reap(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._reap(5.0)
 
     def _reap(self, timeout_s: float) -> None:
         assert self._process is not None
         self._process.wait(timeout_s)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def last_words(self) -> str:
         """Return the last line of its log, and where that is."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from ccm import cloud, desired, errors, metrics, mirror, nodes
-from tests.fakes.ccm_clock import HastyClock, until
+from tests.fakes.ccm_clock import FakeClock, HastyClock, until
 from tests.fakes.cloud import TOKEN, FakeCloud
 from tests.unit.ccm import builders
 
@@ -100,6 +100,48 @@ async def test_cloud_that_is_down_is_a_problem_until_it_is_back(tmp_path):
             await target.synced.wait()
             assert target.problem == ""
     assert clock.slept[5] > 4 * clock.slept[0]
+
+
+async def test_cloud_that_was_away_is_back_within_a_quarter_of_a_second(tmp_path):
+    """However long it was away, and however often before."""
+    clock = HastyClock()
+    fake = FakeCloud()
+    returns: list[str] = []
+    async with AsyncExitStack() as stack:
+        life = await stack.enter_async_context(AsyncExitStack())
+        await life.enter_async_context(fake.serving())
+        port = int(fake.url.rpartition(":")[2])
+        target, seen = await stack.enter_async_context(mirroring(fake, tmp_path, clock))
+        target.on_return.append(lambda: returns.append("back"))
+        await target.put(NAME, DOCUMENT)
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        for times in (1, 2, 3):
+            await life.aclose()
+            clock.slept.clear()
+            await until(lambda: len(clock.slept) > 12)
+            assert "connect" in target.problem.lower()
+            await life.enter_async_context(fake.serving(port))
+            await until(lambda times=times: len(returns) == times + 1)
+            assert target.problem == ""
+            assert max(clock.slept) <= 0.25
+    assert len(seen) == len(set(seen))
+
+
+async def test_stream_that_worked_for_a_while_begins_a_new_row_of_pauses(tmp_path):
+    clock = FakeClock()
+    async with FakeCloud().serving() as fake:
+        fake.trouble.watch_status = [500] * 3
+        async with mirroring(fake, tmp_path, clock) as (target, _):
+            for count in (1, 2, 3):
+                await until(lambda count=count: len(clock.slept) == count)
+                await clock.advance(clock.slept[-1])
+            await target.synced.wait()
+            await clock.advance(mirror.STEADY_S)
+            fake.trouble.watch_status = [500]
+            fake.drop_streams()
+            await until(lambda: len(clock.slept) == 4)
+    assert clock.slept[2] > 2 * clock.slept[0]
+    assert clock.slept[3] <= 0.3
 
 
 async def test_revoked_token_is_a_problem_although_the_stream_is_up(tmp_path):

@@ -135,3 +135,21 @@ async def test_age_of_the_oldest_key_in_work(queue, clock):
     await queue.get()
     await clock.advance(7.0)
     assert queue.oldest_work_s() == 7.0
+
+
+async def test_what_failed_is_handed_out_at_once_when_the_cause_is_gone(queue, clock, timers):
+    """Plain waits stay; and the old deadline does not hand the key out a second time."""
+    for _ in range(5):
+        queue.add_failed("failed")
+    queue.add_after("waits", 60.0)
+
+    queue.retry_failed()
+
+    assert drain(queue) == ["failed"]
+    assert queue.add_failed("failed") == 1.0
+    await clock.advance(1.0)
+    assert drain(queue) == ["failed"]
+    await clock.advance(58.0)
+    assert drain(queue) == []
+    await clock.advance(1.0)
+    assert drain(queue) == ["waits"]
