@@ -17,6 +17,7 @@ from fakecloud import checks, model, prober
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"
+LIMIT_S = 10  # of any wait here, so that a broken rule fails and doesn't hang
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 
 
@@ -75,7 +76,7 @@ class Target:
         await self.until(lambda: not self.open)
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with self.progress:
+        async with asyncio.timeout(LIMIT_S), self.progress:
             await self.progress.wait_for(holds)
 
     async def _tell(self) -> None:
@@ -107,7 +108,8 @@ class Probing:
         )
 
     async def change(self) -> tuple[bool | None, str]:
-        _, result = await self.changes.get()
+        async with asyncio.timeout(LIMIT_S):
+            _, result = await self.changes.get()
         return result.healthy, result.reason
 
 
