@@ -1,0 +1,126 @@
+"""Health on its way from a probe's answer to the data plane and the store."""
+
+from __future__ import annotations
+
+import pytest
+
+from fakecloud.errors import Transient, Unavailable
+from fakecloud.model import OperatingState
+from tests.fakes.small_cloud import SmallCloud, spec
+
+
+def answer(cloud: SmallCloud, port: int, healthy: bool) -> None:
+    """Let the target at `port` change."""
+    cloud.probes.healthy[port] = healthy
+    for key in cloud.probes.watched:
+        if key.port == port:
+            cloud.health.on_change(key, cloud.probes.result(key))
+
+
+def told(cloud: SmallCloud) -> list[set[int]]:
+    """Return the ports that the data plane was told are down, call by call."""
+    return [{k.port for k in call[2]} for call in cloud.dataplane.calls if call[0] == "set_down"]
+
+
+def tell(cloud: SmallCloud) -> None:
+    while cloud.health.tell_dataplane(0):
+        pass
+
+
+def test_a_change_reaches_traffic_at_once_and_the_document_later(cloud):
+    lb = cloud.active("web", spec(8080, 9001, 9002))
+    tell(cloud)
+    answer(cloud, 9001, False)
+    tell(cloud)
+    assert told(cloud) == [{9001}]
+    met = {cloud.host.reach(lb.addresses[0].ip, 8080) for _ in range(6)}
+    assert met == {"127.0.9.1:9002"}
+    assert cloud.get("web").operating_state is OperatingState.ONLINE
+    assert cloud.health.save() == 1
+    shown = cloud.get("web")
+    assert shown.operating_state is OperatingState.DEGRADED
+    assert [t.health for t in shown.targets] == ["unhealthy", "healthy"]
+    assert shown.generation == lb.generation
+    assert cloud.health.save() == 0
+
+
+def test_a_flapping_target_makes_one_event(cloud):
+    cloud.active("web")
+    before = len(cloud.events())
+    for healthy in (False, True, False, True, False):
+        answer(cloud, 9000, healthy)
+    assert cloud.health.save() == 1
+    assert len(cloud.events()) == before + 1
+
+
+def test_an_answer_that_comes_during_an_apply_is_told_after_it(cloud):
+    """The apply brings the older answer; nobody else would ever correct it."""
+    cloud.active("web", spec(8080, 9001, 9002))
+    tell(cloud)
+    cloud.put("web", spec(8081, 9001, 9002))
+    real = cloud.dataplane.apply
+
+    def apply(desired) -> None:
+        answer(cloud, 9001, False)
+        tell(cloud)
+        real(desired)
+
+    cloud.dataplane.apply = apply
+    cloud.provisioner.step()
+    tell(cloud)
+    lb = cloud.get("web")
+    assert {k.port for k in cloud.host.desired[lb.id].down} == {9001}
+
+
+def test_what_the_data_plane_refused_is_told_again(cloud):
+    cloud.active("web")
+    tell(cloud)
+    answer(cloud, 9000, False)
+    real = cloud.dataplane.set_down
+
+    def set_down(lb_id, down) -> None:
+        cloud.dataplane.set_down = real
+        raise Transient("socket", "no answer")
+
+    cloud.dataplane.set_down = set_down
+    with pytest.raises(Transient):
+        cloud.health.tell_dataplane(0)
+    tell(cloud)
+    assert told(cloud) == [{9000}]
+
+
+def test_what_the_store_could_not_take_is_saved_later(cloud, monkeypatch):
+    cloud.active("web")
+    answer(cloud, 9000, False)
+
+    def refuse() -> None:
+        raise Unavailable("the database can't be used now")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(cloud.database, "write", refuse)
+        with pytest.raises(Unavailable):
+            cloud.health.save()
+    assert cloud.health.save() == 1
+    assert cloud.get("web").operating_state is OperatingState.OFFLINE
+
+
+def test_after_a_restart_nothing_is_taken_out_before_its_first_answer(cloud):
+    cloud.active("web", spec(8080, 9001, 9002))
+    cloud.restart()
+    cloud.probes.healthy = {9001: None, 9002: True}
+    answer(cloud, 9002, True)
+    tell(cloud)
+    assert told(cloud) == []
+    answer(cloud, 9001, False)
+    tell(cloud)
+    assert told(cloud) == [{9001}]
+
+
+def test_a_deleted_one_is_forgotten(cloud):
+    cloud.active("web")
+    cloud.delete("web")
+    answer(cloud, 9000, False)
+    cloud.settle()
+    tell(cloud)
+    assert cloud.health.save() == 0
+    assert cloud.probes.watched == frozenset()
