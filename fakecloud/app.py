@@ -218,11 +218,24 @@ def serve(settings: Settings) -> None:
             ssl_certfile=settings.tls_cert,
             ssl_keyfile=settings.tls_key,
         )
-        server = uvicorn.Server(config)
+        server = _Server(config, app.state.cloud.hub)
         scheme = "https" if settings.tls_cert else "http"
         bound_host, bound_port = listener.getsockname()[:2]
         shown = f"[{bound_host}]" if ":" in bound_host else bound_host
         _Announcing(server, f"{scheme}://{shown}:{bound_port}").run(listener)
+
+
+class _Server(uvicorn.Server):
+    """Ends the watches when it stops; it would otherwise wait for them until it gives up."""
+
+    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+        super().__init__(config)
+        self._hub = hub
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting requests and wait for those under way."""
+        self._hub.close()
+        await super().shutdown(sockets)
 
 
 class _Announcing:

@@ -90,6 +90,7 @@ class Watcher:
         self.seen = since
         self.queue: deque[Frame] = deque()
         self.overrun = False
+        self.closed = False
         self.ready = asyncio.Event()
 
     def start_after(self, version: int) -> None:
@@ -116,7 +117,10 @@ class Watcher:
         self.ready.set()
 
     async def frames(self, heartbeat_s: float) -> AsyncIterator[list[Frame]]:
-        """Yield what came, at least a bookmark every `heartbeat_s`; ends after an ERROR."""
+        """Yield what came, at least a bookmark every `heartbeat_s`; ends after an ERROR.
+
+        It ends without one when the server stops: the reader resumes elsewhere or later.
+        """
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.ready.wait(), heartbeat_s)
@@ -129,7 +133,9 @@ class Watcher:
             self.queue.clear()
             if batch:
                 yield batch
-            elif silent:
+            if self.closed:
+                return
+            if silent and not batch:
                 yield [bookmark(self.seen)]
 
 
@@ -154,6 +160,12 @@ class Hub:
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._wake.set)
+
+    def close(self) -> None:
+        """End every watch, because the server stops."""
+        for watcher in self._watchers:
+            watcher.closed = True
+            watcher.ready.set()
 
     async def run(self) -> None:
         """Feed the watchers until cancelled; a database that is away is asked again."""

@@ -57,7 +57,7 @@ class Running:
         config = uvicorn.Config(
             self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )
-        self._server = uvicorn.Server(config)
+        self._server = app._Server(config, self.app.state.cloud.hub)
         self._thread = Thread(target=self._server.run, args=([listener],))
         self._thread.start()
         eventually(lambda: self._server.started)
