@@ -62,7 +62,8 @@ def test_shipped_rights_are_enough_with_leader_election(shop: Shop, world: World
 
 
 def test_second_instance_waits_until_the_first_is_gone(shop: Shop, world: World) -> None:
-    first, second = (world.controller(f"{name}.log") for name in ("first", "second"))
+    often = "--leader-elect-retry-period=300ms"
+    first, second = (world.controller(f"{name}.log", often) for name in ("first", "second"))
     with instead(world, first):
         first.wait_for("leadership_acquired")
         second.start()

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 MANY = 50
 SOME = [f"web-{number}" for number in range(12)]
-_BACK_S = 4.0
-"""Bound of what has to happen soon after a server's return; its own start is not counted."""
+_BACK_S = 2.5
+"""Bound of what has to happen soon after the cloud's return: 0.5 s, and 4 s with a back-off."""
 
 
 def all_answer(shop: Shop, names: list[str]) -> None:
@@ -151,19 +151,6 @@ def test_services_created_while_the_cloud_is_down(shop: Shop, world: World) -> N
     embedded.eventually(lambda: shop.is_gone("before"))
     assert CLOCK.monotonic() - began < _BACK_S
     in_step(shop, world)
-
-
-def test_deletion_after_a_restart_of_the_cloud_takes_no_longer(shop: Shop, world: World) -> None:
-    """The controller hears again of the cloud as soon as it is back, also the third time."""
-    shop.create_many(SOME[:4])
-    all_answer(shop, SOME[:4])
-
-    for name in SOME[:3]:
-        restart_cloud(world)
-        began = CLOCK.monotonic()
-        shop.delete(name)
-        embedded.eventually(lambda name=name: shop.is_gone(name))
-        assert CLOCK.monotonic() - began < 1.0
 
 
 def test_fifty_services_at_once_and_nothing_left(shop: Shop, world: World) -> None:
