@@ -247,6 +247,5 @@ class Health:
 
     def _watch(self) -> None:
         assert self._probes is not None, "connect a prober first"
-        with self._changed:
-            keys = frozenset(self._users)
-        self._probes.watch(keys)
+        with self._changed:  # held on: two callers must not hand over their sets in the wrong order
+            self._probes.watch(frozenset(self._users))

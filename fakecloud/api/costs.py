@@ -55,11 +55,10 @@ def cost_report(
             )
             for row in usage.histories(connection, caller.project, start, end)
         ]
-    made = report.build(
-        intervals, cloud.price_book, start, end, group_by=group_by.split(","), now=now
-    )
+    tokens = group_by.split(",")
+    made = report.build(intervals, cloud.price_book, start, end, group_by=tokens, now=now)
     if format == "csv":
-        return Response(report.to_csv(made), media_type="text/csv; charset=utf-8")
+        return Response(report.to_csv(made, tokens), media_type="text/csv; charset=utf-8")
     return replies.json(made)
 
 

@@ -76,16 +76,15 @@ def build(
     }
 
 
-def to_csv(report: dict[str, Any]) -> str:
+def to_csv(report: dict[str, Any], group_by: Sequence[str]) -> str:
     """Return the groups as CSV with a header; the total is the sum of the rows."""
     text = io.StringIO()
-    names = list(report["groups"][0]["key"]) if report["groups"] else []
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*names, "amount", "monthly_run_rate", "currency", "from", "to"])
+    writer.writerow([*group_by, "amount", "monthly_run_rate", "currency", "from", "to"])
     for group in report["groups"]:
         writer.writerow(
             [
-                *(_cell(group["key"][name]) for name in names),
+                *(_cell(group["key"][name]) for name in group_by),
                 group["amount"],
                 group["monthly_run_rate"],
                 report["currency"],

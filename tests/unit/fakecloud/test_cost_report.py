@@ -116,7 +116,8 @@ def test_unknown_group_is_refused_with_the_known_ones(token: str) -> None:
 
 
 def test_csv() -> None:
-    text = report.to_csv(built(usage("a", team='=1+"2"'), usage("b"), group_by="label:team"))
+    made = built(usage("a", team='=1+"2"'), usage("b"), group_by="label:team")
+    text = report.to_csv(made, ["label:team"])
     span = "USD,2026-11-01T00:00:00.000000Z,2026-11-05T04:00:00.000000Z"
     assert text.splitlines() == [
         "label:team,amount,monthly_run_rate,currency,from,to",
@@ -150,3 +151,9 @@ def test_every_shipped_book_loads_and_an_unknown_one_lists_them() -> None:
     assert BOOK.prices["lb-hour"].price_micros == money.micros("0.0225") == 22_500
     with pytest.raises(errors.StartError, match="aws-nlb-us-east-1"):
         books.load("../../etc")
+
+
+def test_an_empty_csv_has_the_header_of_a_full_one() -> None:
+    full = report.to_csv(built(usage("a"), group_by="namespace"), ["namespace"])
+    empty = report.to_csv(built(group_by="namespace"), ["namespace"])
+    assert empty.splitlines() == full.splitlines()[:1]
