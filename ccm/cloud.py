@@ -218,9 +218,9 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> errors.Clo
         problem = _Problem(detail=f"HTTP {status} without a readable explanation")
     code = str(problem.code) or f"http_{status}"
     message = problem.detail or problem.title or f"HTTP {status}"
-    if problem.errors:
-        fields = "; ".join(f"{one.pointer}: {one.message}" for one in problem.errors[:5])
-        message = f"{message} ({fields})"
+    fields = [f"{one.pointer}: {one.message}" for one in problem.errors or ()]
+    if more := [one for one in fields[:5] if one not in message]:
+        message = f"{message} ({'; '.join(more)})"
     wait_s = float(retry_after) if retry_after.isdigit() else None
     if wait_s is None and problem.retry_after_ms is not None:
         wait_s = problem.retry_after_ms / 1000
@@ -270,5 +270,7 @@ def _path(name: str) -> str:
 
 
 def _why(error: BaseException) -> str:
+    if isinstance(error, TimeoutError | httpx2.TimeoutException):
+        return "no answer in time"
     text = " ".join(str(error).split())
     return text or type(error).__name__

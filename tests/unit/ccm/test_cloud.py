@@ -83,11 +83,20 @@ def test_message_names_the_fields():
     assert str(error) == "2 fields are wrong (/spec/listeners/0/port: 1 to 65535)"
 
 
+def test_message_says_nothing_twice():
+    body = (
+        b'{"code": "unsupported", "detail": "/spec/listeners/0/protocol: sctp is not offered here",'
+        b'"errors": [{"pointer": "/spec/listeners/0/protocol", "message": "sctp is not offered"}]}'
+    )
+    error = cloud.problem_error(422, body)
+    assert str(error) == "/spec/listeners/0/protocol: sctp is not offered here"
+
+
 async def test_silent_cloud_is_unreachable_in_bounded_time(token_file, monkeypatch):
     monkeypatch.setattr(cloud, "REQUEST_TIMEOUT_S", 0.05)
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         fake.trouble.hang = True
-        with pytest.raises(errors.CloudUnreachable):
+        with pytest.raises(errors.CloudUnreachable, match="no answer in time"):
             await client.get("k8s-u-1")
 
 
