@@ -7,6 +7,7 @@ import hashlib
 import os
 import pwd
 import random
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -14,6 +15,7 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
+from types import FrameType
 from typing import Final
 
 import structlog
@@ -246,8 +248,15 @@ class _Announcing:
         self._url = url
 
     def run(self, listener: socket.socket) -> None:
+        # uvicorn raises the signal that ended it once more; without a handler of our own that
+        # would make a clean stop look like a death by signal.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
             runner.run(self._run(listener))
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._server.should_exit = True
 
     async def _run(self, listener: socket.socket) -> None:
         serving = asyncio.create_task(self._server.serve([listener]))
