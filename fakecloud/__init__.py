@@ -7,6 +7,7 @@
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
+    outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
     prober.py          asks every distinct target once, whoever shares the answer
     watch.py           the hub that feeds every watcher from one reader of the event history
@@ -31,5 +32,5 @@
     errors.py          the error tree
 
 __main__ | container → app | cli → api → load_balancers | provisioner | prober | watch | tokens | billing | haproxy | netlink | pools | loops
-→ health → store → tables → lifecycle | addresses | documents | checks → model | clock | settings | metrics | logs → errors
+→ health → outcomes | store → tables → lifecycle | addresses | documents | checks → model | clock | settings | metrics | logs → errors
 """

@@ -9,9 +9,16 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Wall time for what people read and pay, monotonic time for waits and leases."""
+    """Three times. `now` can be simulated; `wall` and `monotonic` never are.
+
+    now: what people read and pay: created, updated, active, quarantine. wall: leases, deadlines
+    and when work is due, comparable between hosts. monotonic: how long something took here.
+    """
 
     def now(self) -> datetime:
+        """Return aware UTC business time."""
+
+    def wall(self) -> datetime:
         """Return aware UTC wall time."""
 
     def monotonic(self) -> float:
@@ -25,6 +32,10 @@ class SystemClock:
     """The machine's clocks."""
 
     def now(self) -> datetime:
+        """Return aware UTC wall time: business time is not simulated here."""
+        return datetime.now(UTC)
+
+    def wall(self) -> datetime:
         """Return aware UTC wall time."""
         return datetime.now(UTC)
 

@@ -162,9 +162,9 @@ class LoadBalancers:
             operation=operation.id,
             was_active=False,
             attempts=0,
-            due_at=now,
+            due_at=self._clock.wall(),
             lease_epoch=0,
-            asked_at=now,
+            asked_at=self._clock.wall(),
             created_at=now,
             updated_at=now,
         )
@@ -197,8 +197,8 @@ class LoadBalancers:
             ),
             operation=operation.id,
             attempts=0,
-            due_at=now,
-            asked_at=now,
+            due_at=self._clock.wall(),
+            asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, changed, now)
         self._give(connection, lb, current.addresses, now)
@@ -224,8 +224,8 @@ class LoadBalancers:
             state=lifecycle.next_state(current.state, Event.DELETE_ASKED),
             operation=operation.id,
             attempts=0,
-            due_at=now,
-            asked_at=now,
+            due_at=self._clock.wall(),
+            asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, deleting, now)
         operations.start(connection, operation)

@@ -9,25 +9,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
-from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import msgspec
 import structlog
 
-from fakecloud import lifecycle
+from fakecloud import lifecycle, outcomes
 from fakecloud.clock import Clock
-from fakecloud.errors import DataPlaneError, Permanent, StaleEpoch
+from fakecloud.errors import DataPlaneError, StaleEpoch
 from fakecloud.health import Health
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
     Address,
-    Condition,
     Desired,
-    ErrorNote,
     LoadBalancer,
-    OperatingState,
-    OperationStatus,
     ProbeKey,
     State,
     operating_state,
@@ -36,7 +31,7 @@ from fakecloud.store import addresses as address_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import operations
 from fakecloud.store import usage as usage_rows
-from fakecloud.store.database import Connection, Database
+from fakecloud.store.database import Database
 
 log = structlog.get_logger()
 
@@ -122,33 +117,33 @@ class Provisioner:
         """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
         with self._database.write() as connection:
             rows.release_all(connection, self._owner)
-            now = self._clock.now()
+            now, wall = self._clock.now(), self._clock.wall()
             for one in lost:
                 lb = rows.get(connection, one.pk)
                 if lb is None or not lb.was_active or lb.state not in _SERVING:
                     continue  # not made yet, or on its way out: due anyway
                 state = lifecycle.next_state(lb.state, Event.HOST_LOST, was_active=True)
                 again = msgspec.structs.replace(
-                    lb, state=state, attempts=0, due_at=now, asked_at=now
+                    lb, state=state, attempts=0, due_at=wall, asked_at=wall
                 )
                 rows.save(connection, again, now)
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
             due = rows.next_due(connection)
-        if due is None or due > self._clock.now():
+        if due is None or due > self._clock.wall():
             return None  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
-            now = self._clock.now()
-            claimed = rows.claim(connection, self._owner, now, self._lease_s)
+            wall = self._clock.wall()
+            claimed = rows.claim(connection, self._owner, wall, self._lease_s)
             if claimed is None:
                 return None
             lb = claimed
             if lb.state is State.ERROR:
                 state = lifecycle.next_state(State.ERROR, Event.RETRIED, was_active=lb.was_active)
-                lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=now)
+                lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=wall)
             lb = msgspec.structs.replace(lb, state=lifecycle.next_state(lb.state, Event.CLAIMED))
-            return lb if lb == claimed else rows.save(connection, lb, now)
+            return lb if lb == claimed else rows.save(connection, lb, self._clock.now())
 
     def _apply(self, lb: LoadBalancer) -> None:
         self._addresses.ensure(lb.id, lb.addresses)
@@ -178,140 +173,31 @@ class Provisioner:
             if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
                 log.warning("lease_lost", lb_id=claimed.id, epoch=claimed.lease_epoch)
                 return
-            now = self._clock.now()
+            now, wall = self._clock.now(), self._clock.wall()
             if error is not None:
-                lb = self._failed(connection, claimed, lb, error, now)
+                result = outcomes.failed(claimed, lb, error, now, wall, self._rng.random())
             elif claimed.state is State.DELETING:
-                lb = _removed(connection, lb, now)
-            elif lb.state is not State.DELETING:
-                lb = self._applied(connection, claimed, lb, now)
-            rows.save(connection, lb, now)
+                result = outcomes.removed(lb, now)
+                usage_rows.close(connection, lb.id, now)
+                address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
+            else:
+                result = outcomes.applied(claimed, lb, now, wall, self._seen(lb))
+                if not lb.was_active and result.lb.was_active:
+                    usage_rows.open(connection, result.lb, now)
+            if result.ends is not None:
+                operations.end(
+                    connection,
+                    lb.id,
+                    up_to_generation=claimed.generation,
+                    status=result.ends,
+                    error=result.lb.last_error,
+                    now=now,
+                )
+            rows.save(connection, result.lb, now)
 
-    def _applied(
-        self, connection: Connection, claimed: LoadBalancer, lb: LoadBalancer, now: datetime
-    ) -> LoadBalancer:
-        """T3, T3', T7: the data plane runs the claimed generation."""
-        newest = claimed.generation == lb.generation
-        event = Event.APPLIED if newest else Event.APPLIED_OLDER
-        operations.end(
-            connection,
-            lb.id,
-            up_to_generation=claimed.generation,
-            status=OperationStatus.SUCCEEDED,
-            now=now,
-        )
-        if not lb.was_active:
-            usage_rows.open(connection, lb, now)
+    def _seen(self, lb: LoadBalancer) -> outcomes.Seen:
         down, unknown = self._health.summary(lb.spec)
-        return msgspec.structs.replace(
-            lb,
-            state=lifecycle.next_state(lb.state, event),
-            observed_generation=claimed.generation,
-            was_active=True,
-            attempts=0,
-            due_at=None if newest else now,
-            last_error=None,
+        return outcomes.Seen(
             operating_state=operating_state(lb.spec, down, unknown),
             targets=self._health.targets(lb),
-            conditions=_ready(lb, now),
         )
-
-    def _failed(
-        self,
-        connection: Connection,
-        claimed: LoadBalancer,
-        lb: LoadBalancer,
-        error: DataPlaneError,
-        now: datetime,
-    ) -> LoadBalancer:
-        """T4, T5, T8, T11: say why, and decide whether and when to try again."""
-        note = ErrorNote(code=error.code, message=error.message, at=now)
-        outdated = claimed.generation != lb.generation
-        if outdated or (lb.state is State.DELETING and claimed.state is not State.DELETING):
-            return msgspec.structs.replace(lb, due_at=now, last_error=note)
-        attempts = lb.attempts + 1
-        pause = timedelta(seconds=lifecycle.backoff_s(attempts, self._rng.random()))
-        if lb.state is State.DELETING:
-            return msgspec.structs.replace(
-                lb,
-                state=lifecycle.next_state(lb.state, Event.FAILED),
-                attempts=attempts,
-                due_at=now + pause,
-                last_error=note,
-            )
-        age_s = (now - lb.asked_at).total_seconds()
-        if not isinstance(error, Permanent) and not lifecycle.gives_up(attempts, age_s):
-            return msgspec.structs.replace(
-                lb,
-                state=lifecycle.next_state(lb.state, Event.FAILED),
-                attempts=attempts,
-                due_at=now + pause,
-                last_error=note,
-                conditions=_not_ready(lb, note, now),
-            )
-        operations.end(
-            connection,
-            lb.id,
-            up_to_generation=lb.generation,
-            status=OperationStatus.FAILED,
-            error=note,
-            now=now,
-        )
-        return msgspec.structs.replace(
-            lb,
-            state=lifecycle.next_state(lb.state, Event.GAVE_UP),
-            attempts=attempts,
-            due_at=now + timedelta(seconds=lifecycle.ERROR_RETRY_S),
-            last_error=note,
-            conditions=_not_ready(lb, note, now),
-        )
-
-
-def _removed(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
-    """T12: nothing of it is left; the addresses rest, the bill ends."""
-    usage_rows.close(connection, lb.id, now)
-    address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
-    operations.end(
-        connection,
-        lb.id,
-        up_to_generation=lb.generation,
-        status=OperationStatus.SUCCEEDED,
-        now=now,
-    )
-    return msgspec.structs.replace(
-        lb,
-        state=lifecycle.next_state(lb.state, Event.REMOVED),
-        operating_state=OperatingState.OFFLINE,
-        due_at=None,
-        deleted_at=now,
-        last_error=None,
-    )
-
-
-def _condition(lb: LoadBalancer, new: Condition) -> tuple[Condition, ...]:
-    """Return the conditions with `new`; its transition time moves only when the status does."""
-    for old in lb.conditions:
-        if old.type == new.type and old.status == new.status:
-            new = msgspec.structs.replace(new, last_transition_time=old.last_transition_time)
-    return (new, *(c for c in lb.conditions if c.type != new.type))
-
-
-def _ready(lb: LoadBalancer, now: datetime) -> tuple[Condition, ...]:
-    return _condition(
-        lb,
-        Condition(type="DataPlaneReady", status="True", reason="Applied", last_transition_time=now),
-    )
-
-
-def _not_ready(lb: LoadBalancer, note: ErrorNote, now: datetime) -> tuple[Condition, ...]:
-    reason = "".join(part.capitalize() for part in note.code.split("_"))
-    return _condition(
-        lb,
-        Condition(
-            type="DataPlaneReady",
-            status="False",
-            reason=reason,
-            message=note.message,
-            last_transition_time=now,
-        ),
-    )

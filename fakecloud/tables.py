@@ -22,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    false,
     text,
 )
 
@@ -83,6 +84,8 @@ load_balancer = Table(
     Column("lease_owner", Text),
     Column("lease_until", UtcDateTime),
     Column("lease_epoch", BigInteger, nullable=False),
+    Column("host", Text),  # which host runs it; None: the next that claims it
+    Column("ready_at", UtcDateTime),  # wall time before which the simulated cloud isn't done
     Column("asked_at", UtcDateTime, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
@@ -112,6 +115,7 @@ address = Table(
     Column("load_balancer_id", Text, ForeignKey("load_balancer.id")),
     Column("given_at", UtcDateTime, nullable=False),
     Column("released_at", UtcDateTime),
+    Column("reserved", Boolean, nullable=False, server_default=false()),
     Index("ix_address_pool_given_at", "pool", "family", "given_at"),
     Index("ix_address_load_balancer_id", "load_balancer_id"),
 )
@@ -163,7 +167,153 @@ token = Table(
     Column("prefix", Text, nullable=False),
     Column("project", Text, nullable=False),
     Column("description", Text, nullable=False),
+    Column("scopes", JSON, nullable=False, server_default='["admin"]'),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime),
+    Column("revoked_at", UtcDateTime),
+    Column("last_used_at", UtcDateTime),
+    Index("ix_token_project", "project"),
+)
+
+project = Table(
+    "project",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("description", Text, nullable=False),
+    Column("suspended", Boolean, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+)
+
+# A counter per project and metric, changed only by conditional updates: `used` never passes
+# `most` (None: unlimited).
+quota = Table(
+    "quota",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("metric", Text, primary_key=True),
+    Column("most", BigInteger),
+    Column("used", BigInteger, nullable=False),
+)
+
+# The answer to a mutation, stored in the mutation's own transaction under the caller's key.
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("headers", JSON, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),  # wall time
+    Index("ix_idempotency_key_created_at", "created_at"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("at", UtcDateTime, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("token_id", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("code", Text),  # of the problem, when the request was refused
+    Column("request_id", Text, nullable=False),
+    Column("body_sha256", Text, nullable=False),
+    Column("previous", Text, nullable=False),  # hash of the record before, so that none can go
+    Column("hash", Text, nullable=False),
+    Index("ix_audit_project_seq", "project", "seq"),
+)
+
+# Business time: sim = anchor_sim + rate * (wall - anchor_wall); `manual` stands still.
+clock = Table(
+    "clock",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("mode", Text, nullable=False),  # real, rate, manual
+    Column("rate", BigInteger, nullable=False),
+    Column("anchor_sim", UtcDateTime, nullable=False),
+    Column("anchor_wall", UtcDateTime, nullable=False),
+    Column("status", Text, nullable=False),  # READY, ADVANCING
+    Column("target", UtcDateTime),
+)
+
+fault = Table(
+    "fault",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("layer", Text, nullable=False),  # api, watch, provision, worker, dataplane
+    Column("priority", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False),
+    Column("match", JSON, nullable=False),
+    Column("trigger", JSON, nullable=False),
+    Column("action", JSON, nullable=False),
+    Column("seed", BigInteger, nullable=False),
+    Column("looks", BigInteger, nullable=False),  # how often it matched, hit or not
+    Column("hits", BigInteger, nullable=False),
+    Column("max_hits", BigInteger),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),  # wall time
+    Index("ix_fault_project", "project"),
+)
+
+fault_hit = Table(
+    "fault_hit",
+    metadata,
+    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("fault_id", Text, nullable=False),
+    Column("project", Text, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("layer", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),  # request id, or load balancer id and phase
+    Index("ix_fault_hit_fault_id", "fault_id"),
+)
+
+# A process that runs load balancers; one whose heartbeat is old is dead and loses them.
+host = Table(
+    "host",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("pools", JSON, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("started_at", UtcDateTime, nullable=False),
+    Column("heartbeat_at", UtcDateTime, nullable=False),  # wall time
+)
+
+# An address that a customer keeps, whether a load balancer uses it or not.
+reserved_address = Table(
+    "reserved_address",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("ip", Text, ForeignKey("address.ip"), nullable=False, unique=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Index("uq_reserved_address_project_name", "project", "name", unique=True),
+)
+
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("region", Text, nullable=False),
+    Column("zone", Text, nullable=False),
+    Column("addresses", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("power_state", Text, nullable=False),  # running, stopped
+    Column("resource_version", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Index("uq_instance_project_name", "project", "name", unique=True),
 )
 
 usage_interval = Table(

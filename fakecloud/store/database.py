@@ -5,9 +5,9 @@ from __future__ import annotations
 import fcntl
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from threading import RLock
+from threading import Lock, local
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +34,8 @@ class Database:
         """Open (and for SQLite lock) the database. Raises: StartError with the reason."""
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._writer = RLock()
+        self._writer = Lock()
+        self._current = local()
         self._listeners: list[Callable[[], None]] = []
         self._lock_file = _lock(self.url) if self.is_sqlite else None
         self.engine = _engine(self.url, self.is_sqlite)
@@ -51,18 +52,27 @@ class Database:
     def write(self) -> Iterator[Connection]:
         """Run the block in one transaction, committed at its end, rolled back on any error.
 
+        Inside another `write` of the same thread the block joins that one's transaction.
         Raises: Unavailable when the database is locked, full or gone.
         """
+        outer: Connection | None = getattr(self._current, "connection", None)
+        if outer is not None:
+            yield outer
+            return
         try:
-            if self.is_sqlite:
-                with self._writer, self._writes.begin() as connection:
+            with (
+                self._writer if self.is_sqlite else nullcontext(),
+                self._writes.begin() as connection,
+            ):
+                self._current.connection = connection
+                try:
+                    if not self.is_sqlite:
+                        # Writers take turns, as on SQLite: they would wait for this row anyway,
+                        # and what they looked up before (a free name) would be outdated.
+                        connection.execute(select(version.c.value).with_for_update())
                     yield connection
-            else:
-                with self._writes.begin() as connection:
-                    # Writers take turns, as on SQLite: they would wait for this row anyway, and
-                    # what they looked up before (a free address, a free name) would be outdated.
-                    connection.execute(select(version.c.value).with_for_update())
-                    yield connection
+                finally:
+                    self._current.connection = None
         except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
         for listener in self._listeners:

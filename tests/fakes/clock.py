@@ -11,11 +11,16 @@ class FakeClock:
 
     def __init__(self, now: datetime = datetime(2026, 11, 23, 10, tzinfo=UTC)) -> None:
         self._now = now
+        self._wall = now
         self._monotonic = 1000.0
 
     def now(self) -> datetime:
-        """Return aware UTC wall time."""
+        """Return aware UTC business time."""
         return self._now
+
+    def wall(self) -> datetime:
+        """Return aware UTC wall time."""
+        return self._wall
 
     def monotonic(self) -> float:
         """Return seconds that never go back."""
@@ -31,8 +36,10 @@ class FakeClock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self._now += timedelta(seconds=seconds)
+        self._wall += timedelta(seconds=seconds)
         self._monotonic += seconds
 
     def step_wall(self, seconds: float) -> None:
         """Set the wall clock forward or back, as an administrator or NTP does."""
         self._now += timedelta(seconds=seconds)
+        self._wall += timedelta(seconds=seconds)

@@ -34,6 +34,9 @@ def binaries() -> Path | None:
     return versions[-1].parent if versions else None
 
 
+_SEEDED = ("version", "project")  # rows that the migrations put there
+
+
 class Server:
     """A running server with one database, which `database()` empties."""
 
@@ -45,7 +48,7 @@ class Server:
 
     def database(self) -> str:
         """Return the URL of an empty, migrated database; whoever had it before is done with it."""
-        tables = ", ".join(f'"{name}"' for name in metadata.tables if name != "version")
+        tables = ", ".join(f'"{name}"' for name in metadata.tables if name not in _SEEDED)
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
             connection.execute("UPDATE version SET value = 0")

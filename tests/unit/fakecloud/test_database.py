@@ -138,13 +138,16 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
 
 def test_a_database_of_a_newer_version_is_left_alone(cloud):
     with cloud.database.engine.begin() as connection:
+        ours = connection.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     try:
         with pytest.raises(StartError, match="made by another version of fakecloud"):
             cloud.database.migrate()
     finally:
         with cloud.database.engine.begin() as connection:
-            connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
+            connection.execute(
+                text("UPDATE alembic_version SET version_num = :ours"), {"ours": ours}
+            )
 
 
 def test_a_server_that_is_not_there_is_one_line():

@@ -1,0 +1,144 @@
+"""What a worker's attempt means for the load balancer: values in, values out.
+
+A load balancer may have changed while the worker was busy: `claimed` is what it worked on, `lb`
+is what the row holds now. `now` is business time, for what people read; `wall` decides when the
+row is due again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import msgspec
+
+from fakecloud import lifecycle
+from fakecloud.errors import DataPlaneError, Permanent
+from fakecloud.lifecycle import Event
+from fakecloud.model import (
+    Condition,
+    ErrorNote,
+    LoadBalancer,
+    OperatingState,
+    OperationStatus,
+    State,
+    TargetStatus,
+)
+
+BLOCKED_AFTER = 5
+
+
+class Seen(msgspec.Struct, frozen=True, kw_only=True):
+    """What health knows when the data plane stands."""
+
+    operating_state: OperatingState
+    targets: tuple[TargetStatus, ...]
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """The row to write; how the operations up to the claimed generation end, None: they go on."""
+
+    lb: LoadBalancer
+    ends: OperationStatus | None = None
+
+
+def applied(
+    claimed: LoadBalancer, lb: LoadBalancer, now: datetime, wall: datetime, seen: Seen
+) -> Outcome:
+    """T3, T3', T7: the data plane runs the claimed generation."""
+    if lb.state is State.DELETING:
+        return Outcome(lb=lb)  # asked meanwhile; it is due for that
+    newest = claimed.generation == lb.generation
+    event = Event.APPLIED if newest else Event.APPLIED_OLDER
+    active = msgspec.structs.replace(
+        lb,
+        state=lifecycle.next_state(lb.state, event),
+        observed_generation=claimed.generation,
+        was_active=True,
+        attempts=0,
+        due_at=None if newest else wall,
+        last_error=None,
+        operating_state=seen.operating_state,
+        targets=seen.targets,
+        conditions=_with(lb, "DataPlaneReady", "True", "Applied", "", now),
+    )
+    return Outcome(lb=active, ends=OperationStatus.SUCCEEDED)
+
+
+def removed(lb: LoadBalancer, now: datetime) -> Outcome:
+    """T12: nothing of it is left."""
+    gone = msgspec.structs.replace(
+        lb,
+        state=lifecycle.next_state(lb.state, Event.REMOVED),
+        operating_state=OperatingState.OFFLINE,
+        due_at=None,
+        deleted_at=now,
+        last_error=None,
+    )
+    return Outcome(lb=gone, ends=OperationStatus.SUCCEEDED)
+
+
+def failed(
+    claimed: LoadBalancer,
+    lb: LoadBalancer,
+    error: DataPlaneError,
+    now: datetime,
+    wall: datetime,
+    jitter: float,
+) -> Outcome:
+    """T4, T5, T8, T11: say why, and decide whether and when to try again.
+
+    jitter: a random number in [0, 1).
+    """
+    note = ErrorNote(code=error.code, message=error.message, at=now)
+    outdated = claimed.generation != lb.generation
+    if outdated or (lb.state is State.DELETING and claimed.state is not State.DELETING):
+        return Outcome(lb=msgspec.structs.replace(lb, due_at=wall, last_error=note))
+    attempts = lb.attempts + 1
+    again = wall + timedelta(seconds=lifecycle.backoff_s(attempts, jitter))
+    tried = msgspec.structs.replace(lb, attempts=attempts, due_at=again, last_error=note)
+    if lb.state is State.DELETING:
+        return Outcome(lb=_still_deleting(tried, note, now))
+    conditions = _with(lb, "DataPlaneReady", "False", _reason(note), note.message, now)
+    tried = msgspec.structs.replace(tried, conditions=conditions)
+    age_s = (wall - lb.asked_at).total_seconds()
+    if isinstance(error, Permanent) or lifecycle.gives_up(attempts, age_s):
+        given_up = msgspec.structs.replace(
+            tried,
+            state=lifecycle.next_state(lb.state, Event.GAVE_UP),
+            due_at=wall + timedelta(seconds=lifecycle.ERROR_RETRY_S),
+        )
+        return Outcome(lb=given_up, ends=OperationStatus.FAILED)
+    return Outcome(
+        lb=msgspec.structs.replace(tried, state=lifecycle.next_state(lb.state, Event.FAILED))
+    )
+
+
+def _still_deleting(lb: LoadBalancer, note: ErrorNote, now: datetime) -> LoadBalancer:
+    """T11: a teardown is tried for ever; after some tries a condition says that it is blocked."""
+    state = lifecycle.next_state(lb.state, Event.FAILED)
+    if lb.attempts < BLOCKED_AFTER:
+        return msgspec.structs.replace(lb, state=state)
+    conditions = _with(lb, "DeleteBlocked", "True", _reason(note), note.message, now)
+    return msgspec.structs.replace(lb, state=state, conditions=conditions)
+
+
+def _reason(note: ErrorNote) -> str:
+    return "".join(part.capitalize() for part in note.code.split("_"))
+
+
+def _with(
+    lb: LoadBalancer, type: str, status: str, reason: str, message: str, now: datetime
+) -> tuple[Condition, ...]:
+    """Return the conditions with a new one; its transition time moves only when the status does."""
+    since = next(
+        (c.last_transition_time for c in lb.conditions if (c.type, c.status) == (type, status)),
+        now,
+    )
+    new = Condition(
+        type=type,
+        status="True" if status == "True" else "False",
+        reason=reason,
+        message=message,
+        last_transition_time=since,
+    )
+    return (new, *(c for c in lb.conditions if c.type != type))
