@@ -7,10 +7,11 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 from typing import Any, Final
 
 import msgspec
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -23,6 +24,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.tables import version
 
+log = structlog.get_logger()
+
 BUSY_TIMEOUT_MS: Final = 5000
 _MIGRATION_LOCK: Final = 0x66616B65  # advisory lock on PostgreSQL while migrating
 
@@ -34,7 +37,7 @@ class Database:
         """Open (and for SQLite lock) the database. Raises: StartError with the reason."""
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._writer = RLock()
+        self._writer = Lock()
         self._listeners: list[Callable[[], None]] = []
         self._lock_file = _lock(self.url) if self.is_sqlite else None
         self.engine = _engine(self.url, self.is_sqlite)
@@ -55,7 +58,7 @@ class Database:
         """
         try:
             if self.is_sqlite:
-                with self._writer, self._writes.begin() as connection:
+                with self._turn(), self._writes.begin() as connection:
                     yield connection
             else:
                 with self._writes.begin() as connection:
@@ -66,7 +69,19 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # committed is committed, whoever can't be told
+                log.exception("commit_listener_failed")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("the database is busy with other writes; try again")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
