@@ -13,6 +13,7 @@ from threading import Condition
 from typing import Final, Literal, Protocol
 
 import msgspec
+import structlog
 
 from fakecloud.checks import ProbeResult
 from fakecloud.clock import Clock
@@ -28,9 +29,13 @@ from fakecloud.model import (
     probe_key,
 )
 from fakecloud.store import load_balancers as rows
-from fakecloud.store.database import Database
+from fakecloud.store.database import Connection, Database
+
+log = structlog.get_logger()
 
 SETTLE_S: Final = 0.5
+RETRY_S: Final = 1.0
+SAVE_BATCH: Final = 100
 _HEALTH: Final[dict[bool | None, Literal["healthy", "unhealthy", "unknown"]]] = {
     True: "healthy",
     False: "unhealthy",
@@ -75,6 +80,7 @@ class Health:
         self._users: defaultdict[ProbeKey, set[str]] = defaultdict(set)
         self._told: dict[str, frozenset[ProbeKey]] = {}  # what the data plane was told is down
         self._untold: set[str] = set()  # data plane must be told
+        self._not_before: dict[str, float] = {}  # who couldn't be told, until when (monotonic)
         self._unsaved: set[str] = set()  # store must be told
 
     def connect(self, probes: Probes) -> None:
@@ -107,11 +113,8 @@ class Health:
             new = self._set_keys(lb.id, keys)
         if new:
             self._watch()
-            deadline = self._clock.monotonic() + SETTLE_S
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: not (self._states(keys) & {None}), deadline - self._clock.monotonic()
-                )
+        with self._changed:  # also for keys that another's settle has just begun to probe
+            self._changed.wait_for(lambda: not (self._states(keys) & {None}), SETTLE_S)
         return frozenset(key for key in keys if not self._result(key).healthy)
 
     def applied(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
@@ -126,7 +129,7 @@ class Health:
         """Stop probing for a load balancer."""
         with self._changed:
             self._set_keys(lb_id, frozenset())
-            for of_id in (self._keys, self._told):
+            for of_id in (self._keys, self._told, self._not_before):
                 of_id.pop(lb_id, None)
             self._untold.discard(lb_id)
             self._unsaved.discard(lb_id)
@@ -149,58 +152,72 @@ class Health:
         )
 
     def tell_dataplane(self, timeout_s: float) -> bool:
-        """Wait for a change and tell the data plane; False if none came. One turn of a loop."""
+        """Wait for a change and tell the data plane; False if none came. One turn of a loop.
+
+        A load balancer that can't be told now is told a second later; the others don't wait.
+        """
         with self._changed:
-            if not self._changed.wait_for(lambda: bool(self._untold), timeout_s):
+            if not self._changed.wait_for(self._tellable, timeout_s):
                 return False
-            lb_id = self._untold.pop()
+            lb_id = next(iter(self._tellable()))
+            self._untold.discard(lb_id)
             down = self._down(lb_id) if lb_id in self._keys else None
             if down is None or self._told.get(lb_id) == down:
                 return True
         try:
             self._dataplane.set_down(lb_id, down)
-        except DataPlaneError:
+        except DataPlaneError as error:
+            log.warning("health_not_told", lb_id=lb_id, reason=error.message)
             with self._changed:
                 self._untold.add(lb_id)
-            raise
+                self._not_before[lb_id] = self._clock.monotonic() + RETRY_S
+            return True
         with self._changed:
+            self._not_before.pop(lb_id, None)
             if lb_id in self._keys:
                 self._told[lb_id] = down
         return True
 
     def save(self) -> int:
-        """Write changed health to the store (T14); return how many load balancers changed."""
-        with self._changed:
-            due = set(self._unsaved)
+        """Write changed health to the store (T14); return how many load balancers changed.
+
+        Many in one transaction: a node that goes down changes every load balancer at once.
+        """
         saved = 0
-        for lb_id in due:
-            with self._changed:
-                self._unsaved.discard(lb_id)  # before the look: a change during it is saved next
+        while True:
+            with self._changed:  # before the look: a change during it is saved next
+                batch = {self._unsaved.pop() for _ in range(min(len(self._unsaved), SAVE_BATCH))}
+            if not batch:
+                return saved
             try:
-                saved += self._save(lb_id)
+                with self._database.write() as connection:
+                    saved += sum(self._save(connection, lb_id) for lb_id in batch)
             except Unavailable:
                 with self._changed:
-                    self._unsaved.add(lb_id)
+                    self._unsaved |= batch
                 raise
-        return saved
 
-    def _save(self, lb_id: str) -> bool:
-        with self._database.write() as connection:
-            lb = rows.by_id(connection, lb_id)
-            if lb is None or lb.state in (State.DELETING, State.DELETED):
-                return False
-            down, unknown = self.summary(lb.spec)
-            seen = msgspec.structs.replace(
-                lb,
-                targets=self.targets(lb),
-                operating_state=operating_state(lb.spec, down, unknown)
-                if lb.was_active
-                else lb.operating_state,
-            )
-            if seen == lb:
-                return False
-            rows.save(connection, seen, self._clock.now())
-            return True
+    def _tellable(self) -> set[str]:
+        """Return who must be told now, not counting those that just couldn't be."""
+        now = self._clock.monotonic()
+        return {id for id in self._untold if self._not_before.get(id, now) <= now}
+
+    def _save(self, connection: Connection, lb_id: str) -> bool:
+        lb = rows.by_id(connection, lb_id)
+        if lb is None or lb.state in (State.DELETING, State.DELETED):
+            return False
+        down, unknown = self.summary(lb.spec)
+        seen = msgspec.structs.replace(
+            lb,
+            targets=self.targets(lb),
+            operating_state=operating_state(lb.spec, down, unknown)
+            if lb.was_active
+            else lb.operating_state,
+        )
+        if seen == lb:
+            return False
+        rows.save(connection, seen, self._clock.now())
+        return True
 
     def _status(self, target: Target, key: ProbeKey | None, asked_at: datetime) -> TargetStatus:
         result = ProbeResult(None, "unprobed", asked_at) if key is None else self._result(key)

@@ -16,7 +16,7 @@ import structlog
 
 from fakecloud import lifecycle, outcomes
 from fakecloud.clock import Clock
-from fakecloud.errors import DataPlaneError, StaleEpoch
+from fakecloud.errors import DataPlaneError, StaleEpoch, Transient, Unavailable
 from fakecloud.health import Health
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
@@ -108,6 +108,13 @@ class Provisioner:
         except DataPlaneError as error:
             bound.warning("provisioning_failed", code=error.code, reason=error.message)
             self._finish(claimed, error)
+        except Unavailable:
+            raise  # nothing can be written now; the lease ends and another try begins
+        except Exception as error:  # noqa: BLE001 - one row must not stop the others
+            # A bug, or an outside fault that nobody named: this row backs off, others go on.
+            bound.exception("provisioning_crashed")
+            reason = f"unexpected: {type(error).__name__}; the server's log has more"
+            self._finish(claimed, Transient("internal", reason))
         else:
             bound.info("load_balancer_converged", removed=claimed.state is State.DELETING)
             self._finish(claimed, None)

@@ -7,7 +7,7 @@ order. Each has a bounded queue; one that reads too slowly is told 410 and lists
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
@@ -75,8 +75,8 @@ def expired(resource_version: int) -> Frame:
         type="ERROR",
         resource_version=resource_version,
         text=f'{{"type":"ERROR","resource_version":"{resource_version}","code":410,'
-        '"reason":"watch_expired",'
-        '"message":"this watch fell behind the event history; list again"}',
+        '"object":{"type":"/problems/watch_expired","status":410,"code":"watch_expired",'
+        '"detail":"this watch fell behind the event history; list again"}}',
     )
 
 
@@ -150,6 +150,7 @@ class Hub:
         self._database = database
         self._max_watches = max_watches
         self._watchers: set[Watcher] = set()
+        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by object id
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         with database.read() as connection:
@@ -184,11 +185,17 @@ class Hub:
         """Hand every new event to every watcher."""
         self._wake.clear()
         while True:
-            batch = await self._since(self.version)
+            oldest, batch = await self._since(self.version)
+            if self.version < oldest:  # the history was trimmed past us while we couldn't read
+                for watcher in self._watchers:
+                    watcher.overrun = True
+                    watcher.ready.set()
             for event in batch:
                 shared = frame_of(event)
                 for watcher in self._watchers:
                     watcher.offer(shared)
+                for changed in self._waiting.get(event.object_id, ()):
+                    changed.set()
                 self.version = event.resource_version
             if len(batch) < BATCH:
                 return
@@ -198,19 +205,19 @@ class Hub:
 
         Raises: WatchExpired when the history starts later, ends earlier or holds too much.
         """
-        oldest, newest = await self._read(_bounds)
+        newest = await self._read(events.current_version)
         if since > newest:
             raise WatchExpired(
                 f"since={since} is newer than anything here, so it is from another history; "
                 "list again"
             )
-        if since < oldest:
-            raise WatchExpired(
-                f"since={since} is older than the history, which starts at {oldest}; list again"
-            )
         frames: list[Frame] = []
         for _ in range(QUEUE // BATCH):
-            batch = await self._since(since)
+            oldest, batch = await self._since(since)
+            if since < oldest:
+                raise WatchExpired(
+                    f"since={since} is older than the history, which starts at {oldest}; list again"
+                )
             if batch:
                 since = batch[-1].resource_version
             frames.extend(frame for frame in map(frame_of, batch) if watcher.wants(frame))
@@ -244,8 +251,26 @@ class Hub:
         finally:
             self._watchers.discard(watcher)
 
-    async def _since(self, version: int) -> list[Event]:
-        return await self._read(lambda connection: events.since(connection, version, BATCH))
+    @contextmanager
+    def changes_of(self, object_id: str) -> Iterator[asyncio.Event]:
+        """Give an event that is set at every change of one object, for who waits for a state."""
+        changed = asyncio.Event()
+        self._waiting[object_id].add(changed)
+        try:
+            yield changed
+        finally:
+            self._waiting[object_id].discard(changed)
+            if not self._waiting[object_id]:
+                del self._waiting[object_id]
+
+    async def _since(self, version: int) -> tuple[int, list[Event]]:
+        """Return where the history starts, and what came after `version`, of one snapshot."""
+        return await self._read(
+            lambda connection: (
+                events.oldest(connection),
+                events.since(connection, version, BATCH),
+            )
+        )
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         def run() -> T:
@@ -253,10 +278,6 @@ class Hub:
                 return query(connection)
 
         return await asyncio.to_thread(run)
-
-
-def _bounds(connection: Connection) -> tuple[int, int]:
-    return events.oldest(connection), events.current_version(connection)
 
 
 def _present(connection: Connection, watcher: Watcher) -> Iterator[Frame]:

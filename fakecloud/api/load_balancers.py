@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import ExitStack
+from contextlib import suppress
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Path, Query
@@ -61,17 +61,11 @@ async def put(
     wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
     wish = Wish(labels=body.labels, annotations=body.annotations, spec=_offered(body))
     expected = _expectation(if_match, if_none_match)
-    with ExitStack() as stack:
-        changed = None
-        if wait_s:  # from before the PUT, so that nothing is missed
-            kinds = frozenset({"load_balancer"})
-            watching = cloud.hub.subscribed(caller.project, kinds, None)
-            changed = stack.enter_context(watching).ready
-        lb, outcome = await run_in_threadpool(
-            cloud.load_balancers.put, caller.project, name, wish, expected
-        )
-        if changed is not None and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
-            lb = await _settled(cloud, lb, changed, wait_s)
+    lb, outcome = await run_in_threadpool(
+        cloud.load_balancers.put, caller.project, name, wish, expected
+    )
+    if wait_s and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
+        lb = await _settled(cloud, lb, wait_s)
     if lb.state is State.ACTIVE and lb.observed_generation == lb.generation:
         return replies.load_balancer(lb, 200)
     if outcome is Outcome.CREATED:
@@ -118,18 +112,16 @@ def delete(name: Name, cloud: CloudParts, caller: Caller, if_match: IfMatch = No
     return replies.operation(operation, 202)
 
 
-async def _settled(
-    cloud: Cloud, lb: LoadBalancer, changed: asyncio.Event, wait_s: float
-) -> LoadBalancer:
+async def _settled(cloud: Cloud, lb: LoadBalancer, wait_s: float) -> LoadBalancer:
     """Return the load balancer once it is active or failed, or as it is after `wait_s`."""
-    try:
+    with cloud.hub.changes_of(lb.id) as changed, suppress(TimeoutError, errors.NotFound):
         async with asyncio.timeout(wait_s):
-            while lb.state not in _SETTLED:
+            while True:
+                changed.clear()  # before the look: a change during it is seen next
+                lb = await run_in_threadpool(cloud.load_balancers.find, lb.project, lb.id)
+                if lb.state in _SETTLED:
+                    break
                 await changed.wait()
-                changed.clear()
-                lb = await run_in_threadpool(cloud.load_balancers.find, lb.project, lb.name)
-    except (TimeoutError, errors.NotFound):
-        pass
     return lb
 
 

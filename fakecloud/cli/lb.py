@@ -133,7 +133,7 @@ def _row(found: dict[str, Any]) -> list[str]:
 def _change(line: str) -> None:
     frame = msgspec.json.decode(line)
     if frame["type"] == "ERROR":
-        raise client.CommandFailed(frame["message"])
+        raise client.CommandFailed(frame["object"]["detail"])
     if frame["type"] != "BOOKMARK":
         status = frame["object"]["status"]
         addresses = ",".join(address["ip"] for address in status["addresses"])

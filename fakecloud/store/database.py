@@ -11,6 +11,7 @@ from threading import Lock, local
 from typing import Any, Final
 
 import msgspec
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
@@ -22,6 +23,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.tables import version
+
+log = structlog.get_logger()
 
 BUSY_TIMEOUT_MS: Final = 5000
 _MIGRATION_LOCK: Final = 0x66616B65  # advisory lock on PostgreSQL while migrating
@@ -61,7 +64,7 @@ class Database:
             return
         try:
             with (
-                self._writer if self.is_sqlite else nullcontext(),
+                self._turn() if self.is_sqlite else nullcontext(),
                 self._writes.begin() as connection,
             ):
                 self._current.connection = connection
@@ -76,7 +79,19 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
         for listener in self._listeners:
-            listener()
+            try:
+                listener()
+            except Exception:  # committed is committed, whoever can't be told
+                log.exception("commit_listener_failed")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._writer.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("the database is busy with other writes; try again")
+        try:
+            yield
+        finally:
+            self._writer.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

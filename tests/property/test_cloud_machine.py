@@ -28,7 +28,13 @@ SPECS = st.builds(
     st.sampled_from([None, "lb-m"]),
     st.sampled_from([{}, {"admin_up": False}]),
 )
-FAILURES = st.sampled_from([Transient("bind_failed", "taken"), Permanent("config_invalid", "no")])
+FAILURES = st.sampled_from(
+    [
+        Transient("bind_failed", "taken"),
+        Permanent("config_invalid", "no"),
+        OSError(28, "No space left on device"),
+    ]
+)
 
 
 class CloudMachine(RuleBasedStateMachine):

@@ -227,9 +227,9 @@ def test_refused_service_is_told_once_and_healed_by_an_edit(
     warned = embedded.eventually(
         shop.events, lambda it: ("Warning", "SyncLoadBalancerFailed") in it
     )
-    before = world.ccm.cloud_requests()
+    before = world.ccm.work_done()
     assert stays(lambda: (shop.get()["metadata"]["resourceVersion"], shop.events()), 1.5)
-    assert world.ccm.cloud_requests() == before
+    assert world.ccm.work_done() == before
     assert shop.events()["Warning", "SyncLoadBalancerFailed"] == 1, warned
 
     shop.change(**right)

@@ -142,7 +142,7 @@ def test_services_created_while_the_cloud_is_down(shop: Shop, world: World) -> N
 
     shop.create_many(SOME)
     shop.delete("before")
-    embedded.eventually(lambda: len(world.ccm.lines("reconcile_failed")) >= 3 * len(SOME))
+    embedded.eventually(lambda: len(world.ccm.lines("reconcile_failed")) >= 4 * len(SOME))
     assert not any(ingress(one) for one in shop.all() if one["metadata"]["name"] in SOME)
     world.serve.start("ready at")
 

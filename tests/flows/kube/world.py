@@ -146,12 +146,13 @@ class Controller(programs.Program):
         self._world = world
         self._flags = flags
         self._kubeconfig = kubeconfig
-        self._port = programs.free_port()
+        self._port = 0
         self._offset = 0
         super().__init__("fakecloud-ccm", [], log, {})
 
     def start(self, ready: str | None = None, timeout_s: float = 60.0) -> str:
         """Run it; see Program.start."""
+        self._port = programs.free_port()  # late: others take ports too
         plane = self._world.cluster.control_plane
         kubeconfig = self._kubeconfig or plane.kubeconfig_for_service_account(
             "kube-system", "fakecloud-ccm"
@@ -177,21 +178,32 @@ class Controller(programs.Program):
         return [line for line in text.splitlines() if word in line]
 
     def wait_for(self, word: str, timeout_s: float = 30.0) -> str:
-        """Return the first log line since the last start that contains `word`."""
-        return embedded.eventually(lambda: self.lines(word), timeout_s=timeout_s)[0]
+        """Return the first log line since the last start that contains `word`.
+
+        Raises: ProgramError if it ends without a word.
+        """
+
+        def found() -> list[str]:
+            running = self.running()
+            lines = self.lines(word)
+            if not lines and not running:
+                raise programs.ProgramError(f"{self.name} ended: {self.last_words()}")
+            return lines
+
+        return embedded.eventually(found, timeout_s=timeout_s)[0]
 
     def readiness(self) -> tuple[int, str]:
         """Return status and text of /readyz."""
         return self._get("/readyz")
 
-    def cloud_requests(self) -> Counter[str]:
-        """Return how many requests were sent to the cloud so far, by verb."""
-        sent: Counter[str] = Counter()
+    def work_done(self) -> Counter[str]:
+        """Return how many looks at Services and requests to the cloud there were, by label."""
+        done: Counter[str] = Counter()
         for line in self._get("/metrics")[1].splitlines():
-            if line.startswith("ccm_cloud_requests_total{"):
-                verb = line.split('verb="')[1].split('"')[0]
-                sent[verb] += int(float(line.rsplit(" ", 1)[1]))
-        return sent
+            if line.startswith(("ccm_cloud_requests_total{", "ccm_reconciles_total{")):
+                what, _, count = line.rpartition(" ")
+                done[what] = int(float(count))
+        return done
 
     def _get(self, where: str) -> tuple[int, str]:
         trust = ssl.create_default_context()

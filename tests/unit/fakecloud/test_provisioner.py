@@ -128,6 +128,16 @@ def test_transient_failures_back_off_and_end_in_error_without_charge(cloud):
     assert open_intervals(cloud) == []
 
 
+def test_an_unexpected_failure_backs_off_like_any_other(cloud):
+    """A full disk, a bug: the row must not be tried for ever without a word."""
+    cloud.put("web")
+    cloud.dataplane.fail_next = [OSError(28, "No space left on device")]
+    cloud.provisioner.step()
+    lb = cloud.get("web")
+    assert (lb.state, lb.attempts, lb.last_error.code) == (State.PENDING, 1, "internal")
+    assert "No space" not in lb.last_error.message  # the log has it; customers needn't
+
+
 def test_the_deadline_ends_attempts_too(cloud):
     cloud.put("web")
     cloud.clock.advance(lifecycle.DEADLINE_S)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from threading import Event, Thread
+
 import pytest
 
 from fakecloud.errors import Transient, Unavailable
+from fakecloud.health import RETRY_S
 from fakecloud.model import OperatingState
 from tests.fakes.small_cloud import SmallCloud, spec
 
@@ -83,10 +86,55 @@ def test_what_the_data_plane_refused_is_told_again(cloud):
         raise Transient("socket", "no answer")
 
     cloud.dataplane.set_down = set_down
-    with pytest.raises(Transient):
-        cloud.health.tell_dataplane(0)
+    tell(cloud)
+    assert told(cloud) == []
+    cloud.clock.advance(RETRY_S)
     tell(cloud)
     assert told(cloud) == [{9000}]
+
+
+def test_a_data_plane_that_refuses_holds_up_no_other(cloud):
+    stuck, other = cloud.active("web"), cloud.active("shop", spec(8080, 9000))
+    tell(cloud)
+    real = cloud.dataplane.set_down
+
+    def set_down(lb_id, down) -> None:
+        if lb_id == stuck.id:
+            raise Transient("socket", "no answer")
+        real(lb_id, down)
+
+    cloud.dataplane.set_down = set_down
+    answer(cloud, 9000, False)
+    tell(cloud)
+    assert {k.port for k in cloud.host.desired[other.id].down} == {9000}
+
+
+def test_who_shares_a_probe_that_has_just_begun_waits_for_its_answer_too(cloud):
+    cloud.probes.healthy = {9000: None}
+    cloud.put("web", spec(8080, 9000))
+    cloud.put("shop", spec(8080, 9000))
+    first, second = cloud.get("web"), cloud.get("shop")
+    began = Event()
+
+    def settle_first() -> None:
+        began.set()
+        cloud.health.settle(first)
+
+    waiting = Thread(target=settle_first)
+    waiting.start()
+    began.wait(5)
+    answering = Thread(target=lambda: answer(cloud, 9000, True))
+    real = cloud.health._changed.wait_for
+
+    def wait_for(predicate, timeout):  # the answer comes while the second one waits
+        if not answering.ident:
+            answering.start()
+        return real(predicate, timeout)
+
+    cloud.health._changed.wait_for = wait_for
+    assert cloud.health.settle(second) == frozenset()
+    for thread in (waiting, answering):
+        thread.join(5)
 
 
 def test_what_the_store_could_not_take_is_saved_later(cloud, monkeypatch):
