@@ -24,6 +24,7 @@
     addresses.py       pools, and which address comes next
     documents.py       values as the documents of the API
     checks.py          health checks as values
+    filters.py         filters, label selectors, orders and field masks of lists
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
     metrics.py         Prometheus objects, named once
@@ -32,5 +33,5 @@
     errors.py          the error tree
 
 __main__ | container → app | cli → api → load_balancers | provisioner | prober | watch | tokens | billing | haproxy | netlink | pools | loops
-→ health → outcomes | store → tables → lifecycle | addresses | documents | checks → model | clock | settings | metrics | logs → errors
+→ health → outcomes | store → tables → lifecycle | addresses | documents | checks | filters → model | clock | settings | metrics | logs → errors
 """

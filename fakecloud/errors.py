@@ -38,7 +38,7 @@ class Problem(CloudError):
     code: ClassVar[str] = "internal"
     title: ClassVar[str] = "The cloud made a mistake"
     retryable: ClassVar[bool] = False
-    retry_after_s: ClassVar[int | None] = None
+    retry_after_s: int | None = None
 
     def __init__(self, detail: str, *, errors: tuple[FieldError, ...] = (), **extra: Any) -> None:
         super().__init__(detail)
@@ -65,16 +65,52 @@ class InvalidParameter(Problem):
     status, code, title = 400, "invalid_parameter", "Query parameter out of range"
 
 
+class InvalidFilter(Problem):
+    """`filter` or `label_selector` can't be understood, or names an unknown field."""
+
+    status, code, title = 400, "invalid_filter", "Unusable filter"
+
+
 class InvalidPageToken(Problem):
     """A page token that this server didn't make for this list."""
 
     status, code, title = 400, "invalid_page_token", "Unusable page token"
 
 
+class IdempotencyKeyInvalid(Problem):
+    """`Idempotency-Key` is empty, too long, or not printable ASCII."""
+
+    status, code, title = 400, "idempotency_key_invalid", "Unusable idempotency key"
+
+
 class Unauthenticated(Problem):
     """No token, or one the cloud doesn't know."""
 
     status, code, title = 401, "unauthenticated", "A valid token is needed"
+
+
+class TokenExpired(Problem):
+    """The token's time is over; ask for a new one."""
+
+    status, code, title = 401, "token_expired", "The token has expired"
+
+
+class TokenRevoked(Problem):
+    """Somebody revoked the token."""
+
+    status, code, title = 401, "token_revoked", "The token was revoked"
+
+
+class ScopeMissing(Problem):
+    """The token is valid but may not do this; the detail names the scope that may."""
+
+    status, code, title = 403, "scope_missing", "The token lacks a scope"
+
+
+class QuotaExceeded(Problem):
+    """The project has as many of these as it may; `metric`, `limit` and `in_use` say which."""
+
+    status, code, title = 403, "quota_exceeded", "Quota exceeded"
 
 
 class NotFound(Problem):
@@ -106,6 +142,43 @@ class BeingDeleted(Problem):
 
     status, code, title = 409, "being_deleted", "The resource is being deleted"
     retryable, retry_after_s = True, 1
+
+
+class NameInUse(Problem):
+    """Another resource of the project has this name."""
+
+    status, code, title = 409, "name_in_use", "Name in use"
+
+
+class InUse(Problem):
+    """Something else needs the resource; the detail says what."""
+
+    status, code, title = 409, "in_use", "The resource is in use"
+
+
+class IdempotencyInProgress(Problem):
+    """A request with this key may still be under way."""
+
+    status, code, title = 409, "idempotency_in_progress", "A request with this key is under way"
+    retryable, retry_after_s = True, 1
+
+
+class NameInUse(Problem):
+    """The name belongs to another resource with another document."""
+
+    status, code, title = 409, "name_in_use", "Name in use"
+
+
+class InUse(Problem):
+    """Something else uses the resource; it can't go before that."""
+
+    status, code, title = 409, "in_use", "The resource is in use"
+
+
+class NotCancellable(Problem):
+    """The operation has ended, or is one that can't be stopped any more."""
+
+    status, code, title = 409, "not_cancellable", "The operation can't be cancelled"
 
 
 class DeletionProtected(Problem):
@@ -150,10 +223,22 @@ class ValidationFailed(Problem):
     status, code, title = 422, "validation_failed", "The document breaks a rule"
 
 
+class IdempotencyKeyReused(Problem):
+    """The key was used for another request; every new request needs a new key."""
+
+    status, code, title = 422, "idempotency_key_reused", "Idempotency key used for something else"
+
+
 class NotYetOffered(Problem):
     """A valid wish that this version of the cloud can't fulfil."""
 
     status, code, title = 422, "unsupported", "Not offered by this cloud"
+
+
+class LimitExceeded(Problem):
+    """The load balancer has more listeners, targets or certificates than its type allows."""
+
+    status, code, title = 422, "limit_exceeded", "Larger than the type allows"
 
 
 class TooManyWatches(Problem):
@@ -161,6 +246,17 @@ class TooManyWatches(Problem):
 
     status, code, title = 429, "too_many_watches", "Too many open watches"
     retryable, retry_after_s = True, 5
+
+
+class RateLimited(Problem):
+    """The token's requests come faster than its rate limit; `Retry-After` says when to go on."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+    retryable = True
+
+    def __init__(self, detail: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.retry_after_s = retry_after_s
 
 
 class Internal(Problem):
