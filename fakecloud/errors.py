@@ -163,18 +163,6 @@ class IdempotencyInProgress(Problem):
     retryable, retry_after_s = True, 1
 
 
-class NameInUse(Problem):
-    """The name belongs to another resource with another document."""
-
-    status, code, title = 409, "name_in_use", "Name in use"
-
-
-class InUse(Problem):
-    """Something else uses the resource; it can't go before that."""
-
-    status, code, title = 409, "in_use", "The resource is in use"
-
-
 class NotCancellable(Problem):
     """The operation has ended, or is one that can't be stopped any more."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 from fastapi import Depends, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.security import HTTPBearer
 
 from fakecloud.billing.prices import PriceBook
@@ -67,11 +69,17 @@ async def known_parameters(request: Request) -> None:
     """
     if not request.query_params:
         return
-    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    known = set(_names(request.scope["route"].dependant))
     for name in request.query_params:
         if name not in known:
             has = f"has {', '.join(sorted(known))}" if known else "takes none"
             raise UnknownParameter(f"query parameter {name!r} is not known; this endpoint {has}")
+
+
+def _names(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for inner in dependant.dependencies:
+        yield from _names(inner)
 
 
 CloudParts = Annotated[Cloud, Depends(cloud)]

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Header, Path, Query
+import msgspec
+from fastapi import APIRouter, Depends, Header, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from fakecloud import documents, errors
-from fakecloud.api import replies, schemas
-from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts
+from fakecloud import documents, errors, filters, tables
+from fakecloud.api import lists, replies, schemas, waiting
+from fakecloud.api.context import CHECKED, Caller, CloudParts
 from fakecloud.load_balancers import Expectation, Outcome, Wish
 from fakecloud.model import LoadBalancer, Protocol, Spec, State
+from fakecloud.store import events, listings
+from fakecloud.store import load_balancers as rows
 
 router = APIRouter(
     prefix="/load-balancers",
@@ -25,6 +29,7 @@ router = APIRouter(
 )
 
 MAX_WAIT_S: Final = 60.0
+DEFAULT_WAIT_S: Final = 25.0
 _SETTLED: Final = frozenset({State.ACTIVE, State.ERROR, State.DELETING, State.DELETED})
 _OFFERED: Final[tuple[Protocol, ...]] = ("tcp",)
 
@@ -34,6 +39,13 @@ Name = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="name or 
 IfMatch = Annotated[str | None, Header(description="an ETag; its generation is compared")]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: create only")]
 Wait = Annotated[str | None, Query(description="wait for the result, e.g. 25s; at most 60s")]
+WaitFor = Annotated[
+    str | None, Query(max_length=100, description="until it is in one of `state:ACTIVE,ERROR`")
+]
+RvGt = Annotated[
+    int | None, Query(ge=0, lt=1 << 63, description="until it is newer than this resource version")
+]
+ListAsked = Annotated[lists.Asked, Depends(lists.asking(lists.LOAD_BALANCERS))]
 
 
 @router.put(
@@ -65,7 +77,9 @@ async def put(
         cloud.load_balancers.put, caller.project, name, wish, expected
     )
     if wait_s and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
-        lb = await _settled(cloud, lb, wait_s)
+        with suppress(errors.NotFound):
+            find = partial(cloud.load_balancers.find, caller.project, lb.id)
+            lb = await waiting.until(cloud, lb.id, find, _is_settled, wait_s)
     if lb.state is State.ACTIVE and lb.observed_generation == lb.generation:
         return replies.load_balancer(lb, 200)
     if outcome is Outcome.CREATED:
@@ -73,30 +87,74 @@ async def put(
     return replies.load_balancer(lb, 202 if outcome is Outcome.ACCEPTED else 200)
 
 
-@router.get("", response_model=schemas.LoadBalancerList)
+@router.get(
+    "",
+    summary="List load balancers",
+    response_model=schemas.LoadBalancerList | schemas.PartialList,
+)
 def list_all(
+    cloud: CloudParts, caller: Caller, asked: ListAsked, view: lists.View = None
+) -> Response:
+    """Return a page of load balancers: filtered, sorted, and only the parts that are asked for."""
+    if view == "basic" and asked.mask is None:
+        asked = msgspec.structs.replace(asked, mask=lists.BASIC)
+    needed = None if asked.paths is None else documents.columns(asked.paths)
+    with cloud.database.read() as connection:
+        version = events.current_version(connection)
+
+        def whole(page: listings.Page) -> lists.Found:
+            found = rows.listing(connection, caller.project, page)
+            return [(key, documents.load_balancer(lb)) for key, lb in found]
+
+        def parts(page: listings.Page) -> lists.Found:
+            assert needed is not None
+            names = tuple(needed.values())
+            found = listings.find(connection, tables.load_balancer, caller.project, page, names)
+            return [(key, documents.parts(zip(needed, row, strict=True))) for key, row in found]
+
+        items, last = asked.collect(whole if needed is None else parts)
+    return asked.answer(items, last, version)
+
+
+@router.get(
+    "/{name}",
+    summary="Read a load balancer, or wait for a change of it",
+    response_model=schemas.LoadBalancer | schemas.Partial,
+    responses={304: {"description": "still the one of `If-None-Match`"}},
+)
+async def get(
+    name: Name,
     cloud: CloudParts,
     caller: Caller,
-    page_size: replies.PageSize = 100,
-    page_token: replies.PageToken = None,
+    if_none_match: IfNoneMatch = None,
+    wait_for: WaitFor = None,
+    rv_gt: RvGt = None,
+    wait: Wait = None,
+    fields: lists.FieldsText = None,
+    min_rv: lists.MinVersion = None,
 ) -> Response:
-    """Return load balancers in the order of their creation, a page at a time."""
-    after = replies.decode_token(page_token, 0)
-    version, found = cloud.load_balancers.page(caller.project, after, page_size + 1)
-    items = [documents.load_balancer(lb) for lb in found[:page_size]]
-    more = found[page_size - 1].pk if len(found) > page_size else None
-    return replies.page(items, more, version)
+    """Return one load balancer by name or id; 304 when `If-None-Match` has its ETag.
 
-
-@router.get("/{name}", response_model=schemas.LoadBalancer)
-def get(
-    name: Name, cloud: CloudParts, caller: Caller, if_none_match: IfNoneMatch = None
-) -> Response:
-    """Return one load balancer by name or id; 304 when `If-None-Match` has its ETag."""
-    lb = cloud.load_balancers.find(caller.project, name)
+    With `wait_for` or `rv_gt` the answer comes when that holds, or after `wait` (default 25 s) as
+    it is then. One that is gone meanwhile is 404.
+    """
+    mask = filters.parse_fields(fields, lists.LOAD_BALANCERS.roots)
+    wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
+    done = _awaited(wait_for, rv_gt)
+    if done is not None and wait is None:
+        wait_s = DEFAULT_WAIT_S
+    if min_rv is not None:
+        await waiting.for_version(cloud, min_rv)
+    lb = await run_in_threadpool(cloud.load_balancers.find, caller.project, name)
+    if done is not None:
+        find = partial(cloud.load_balancers.find, caller.project, lb.id)
+        lb = await waiting.until(cloud, lb.id, find, done, wait_s)
     known = (if_none_match or "").strip()
     if known == "*" or documents.etag(lb) in known:
         return Response(status_code=304, headers={"etag": documents.etag(lb)})
+    if mask is not None:
+        shown = mask.apply(documents.load_balancer(lb))
+        return replies.json(shown, headers={"etag": documents.etag(lb)})
     return replies.load_balancer(lb)
 
 
@@ -112,17 +170,29 @@ def delete(name: Name, cloud: CloudParts, caller: Caller, if_match: IfMatch = No
     return replies.operation(operation, 202)
 
 
-async def _settled(cloud: Cloud, lb: LoadBalancer, wait_s: float) -> LoadBalancer:
-    """Return the load balancer once it is active or failed, or as it is after `wait_s`."""
-    with cloud.hub.changes_of(lb.id) as changed, suppress(TimeoutError, errors.NotFound):
-        async with asyncio.timeout(wait_s):
-            while True:
-                changed.clear()  # before the look: a change during it is seen next
-                lb = await run_in_threadpool(cloud.load_balancers.find, lb.project, lb.id)
-                if lb.state in _SETTLED:
-                    break
-                await changed.wait()
-    return lb
+def _is_settled(lb: LoadBalancer) -> bool:
+    return lb.state in _SETTLED
+
+
+def _awaited(wait_for: str | None, rv_gt: int | None) -> Callable[[LoadBalancer], bool] | None:
+    """Return what ends the wait, None if nothing is waited for. Raises: InvalidParameter."""
+    if wait_for is None and rv_gt is None:
+        return None
+    states: frozenset[str] | None = None
+    if wait_for is not None:
+        kind, _, listed = wait_for.partition(":")
+        states = frozenset(listed.split(","))
+        if kind != "state" or not states <= set(State):
+            raise errors.InvalidParameter(
+                f"wait_for={wait_for[:100]!r} is not of the form state:ACTIVE,ERROR; states are "
+                f"{', '.join(State)}"
+            )
+
+    def done(lb: LoadBalancer) -> bool:
+        newer = rv_gt is None or lb.resource_version > rv_gt
+        return newer and (states is None or lb.state in states)
+
+    return done
 
 
 def _expectation(if_match: str | None, if_none_match: str | None) -> Expectation:

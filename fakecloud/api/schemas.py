@@ -283,6 +283,14 @@ class LoadBalancer(BaseModel):
     status: Status
 
 
+class Phase(BaseModel):
+    """A part of an operation."""
+
+    name: str = Field(examples=["apply"])
+    started_at: str
+    ended_at: str | None
+
+
 class Operation(BaseModel):
     """Progress of one asynchronous change."""
 
@@ -294,6 +302,10 @@ class Operation(BaseModel):
     status: model.OperationStatus
     done: bool
     error: ErrorNote | None
+    phase: str | None
+    progress: int = Field(ge=0, le=100)
+    phases: list[Phase]
+    eta: str | None
     resource_version: str
     created_at: str
     updated_at: str
@@ -303,6 +315,20 @@ class LoadBalancerList(BaseModel):
     """One page of load balancers."""
 
     items: list[LoadBalancer]
+    next_page_token: str | None
+    resource_version: str
+
+
+class Partial(BaseModel):
+    """The parts of a document that `fields` or `view` asked for."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class PartialList(BaseModel):
+    """One page of parts of documents."""
+
+    items: list[Partial]
     next_page_token: str | None
     resource_version: str
 

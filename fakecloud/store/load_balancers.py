@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
-from fakecloud.store import events
+from fakecloud.store import events, listings
 from fakecloud.tables import load_balancer as table
 
 _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
@@ -101,6 +101,24 @@ def page(connection: Connection, project: str, *, after: int, limit: int) -> lis
         .where(table.c.project == project, table.c.deleted_at.is_(None), table.c.pk > after)
         .order_by(table.c.pk)
         .limit(limit)
+    )
+    return [_value(row) for row in rows]
+
+
+def listing(
+    connection: Connection, project: str, page: listings.Page
+) -> list[tuple[listings.Key, LoadBalancer]]:
+    """Return a page of living load balancers of a project with their keys."""
+    found = listings.find(connection, table, project, page, LoadBalancer.__struct_fields__)
+    return [(key, _value(row)) for key, row in found]
+
+
+def by_names(connection: Connection, project: str, names: list[str]) -> list[LoadBalancer]:
+    """Return the living load balancers of these names; those that aren't there are left out."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(
+            table.c.project == project, table.c.name.in_(names), table.c.deleted_at.is_(None)
+        )
     )
     return [_value(row) for row in rows]
 

@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, update
 
 from fakecloud import documents
-from fakecloud.model import ErrorNote, Operation, OperationStatus
-from fakecloud.store import events
+from fakecloud.ids import new_id
+from fakecloud.model import ErrorNote, Operation, OperationStatus, Phase
+from fakecloud.store import events, listings
 from fakecloud.tables import operation as table
 
+MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
+
+_PROGRESS: Final = {"allocate": 0, "apply": 10, "wait": 50}
+"""Percent at the beginning of each phase; what is true of time is in `eta`."""
+
+
+def new(
+    project: str,
+    type: str,
+    target: str,
+    target_id: str,
+    generation: int,
+    now: datetime,
+    *,
+    eta: datetime | None = None,
+    ready_at: datetime | None = None,
+) -> Operation:
+    """Return a running operation that isn't stored yet."""
+    return Operation(
+        id=new_id("op", now),
+        project=project,
+        type=type,
+        target=target,
+        target_id=target_id,
+        target_generation=generation,
+        status=OperationStatus.RUNNING,
+        resource_version=0,
+        error=None,
+        created_at=now,
+        updated_at=now,
+        phase="allocate",
+        phases=(Phase(name="allocate", started_at=now),),
+        eta=eta,
+        ready_at=ready_at,
+    )
 
 
 def _value(row: Row[Any]) -> Operation:
@@ -24,9 +60,53 @@ def start(connection: Connection, operation: Operation) -> Operation:
     """Insert a running operation with its event."""
     operation = msgspec.structs.replace(operation, resource_version=events.next_version(connection))
     values = {name: getattr(operation, name) for name in operation.__struct_fields__}
-    connection.execute(insert(table).values(values | {"error": None}))
+    phases = msgspec.to_builtins(operation.phases)
+    connection.execute(insert(table).values(values | {"error": None, "phases": phases}))
     _record(connection, operation, "ADDED")
     return operation
+
+
+def enter(
+    connection: Connection, target_id: str, phase: str, now: datetime, *, up_to_generation: int
+) -> None:
+    """Begin a phase of every running operation of a load balancer up to a generation."""
+    for operation in _running(connection, target_id, up_to_generation):
+        if operation.phase != phase:
+            progress = max(operation.progress, _PROGRESS[phase])
+            begun = (*_closed(operation, now), Phase(name=phase, started_at=now))[-MAX_PHASES:]
+            save(connection, operation, now, phase=phase, phases=begun, progress=progress)
+
+
+def save(connection: Connection, operation: Operation, now: datetime, **changes: Any) -> Operation:
+    """Write changed fields of an operation, with its event; return it as it is now."""
+    version = events.next_version(connection)
+    changes |= {"updated_at": now, "resource_version": version}
+    operation = msgspec.structs.replace(operation, **changes)
+    for name in changes.keys() & {"phases", "error"}:
+        changes[name] = msgspec.to_builtins(changes[name])
+    connection.execute(update(table).where(table.c.id == operation.id).values(changes))
+    _record(connection, operation, "MODIFIED")
+    return operation
+
+
+def _closed(operation: Operation, now: datetime) -> tuple[Phase, ...]:
+    return tuple(
+        phase if phase.ended_at else msgspec.structs.replace(phase, ended_at=now)
+        for phase in operation.phases
+    )
+
+
+def _running(connection: Connection, target_id: str, up_to_generation: int) -> list[Operation]:
+    rows = connection.execute(
+        select(*_COLUMNS)
+        .where(
+            table.c.target_id == target_id,
+            table.c.status == OperationStatus.RUNNING,
+            table.c.target_generation <= up_to_generation,
+        )
+        .order_by(table.c.id)
+    )
+    return [_value(row) for row in rows]
 
 
 def end(
@@ -42,35 +122,21 @@ def end(
 
     One that wanted an older generation than the one that succeeded ends as SUPERSEDED.
     """
-    rows = connection.execute(
-        select(*_COLUMNS).where(
-            table.c.target_id == target_id,
-            table.c.status == OperationStatus.RUNNING,
-            table.c.target_generation <= up_to_generation,
-        )
-    ).all()
-    for row in rows:
-        operation = _value(row)
+    for operation in _running(connection, target_id, up_to_generation):
         older = operation.target_generation < up_to_generation
         superseded = older and status is OperationStatus.SUCCEEDED
-        ended = msgspec.structs.replace(
+        save(
+            connection,
             operation,
+            now,
             status=OperationStatus.SUPERSEDED if superseded else status,
             error=None if superseded else error,
-            updated_at=now,
-            resource_version=events.next_version(connection),
+            phase=None,
+            phases=_closed(operation, now),
+            progress=100 if status is OperationStatus.SUCCEEDED else operation.progress,
+            eta=None,
+            ready_at=None,
         )
-        connection.execute(
-            update(table)
-            .where(table.c.id == ended.id)
-            .values(
-                status=ended.status,
-                error=msgspec.to_builtins(ended.error),
-                updated_at=now,
-                resource_version=ended.resource_version,
-            )
-        )
-        _record(connection, ended, "MODIFIED")
 
 
 def _record(connection: Connection, operation: Operation, type: str) -> None:
@@ -111,6 +177,22 @@ def page(connection: Connection, project: str, *, after: str, limit: int) -> lis
         .where(table.c.project == project, table.c.id > after)
         .order_by(table.c.id)
         .limit(limit)
+    )
+    return [_value(row) for row in rows]
+
+
+def listing(
+    connection: Connection, project: str, page: listings.Page
+) -> list[tuple[listings.Key, Operation]]:
+    """Return a page of operations of a project with their keys."""
+    found = listings.find(connection, table, project, page, Operation.__struct_fields__)
+    return [(key, _value(row)) for key, row in found]
+
+
+def by_ids(connection: Connection, project: str, ids: list[str]) -> list[Operation]:
+    """Return the operations with these ids; those that aren't there are left out."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(table.c.project == project, table.c.id.in_(ids))
     )
     return [_value(row) for row in rows]
 
