@@ -22,6 +22,7 @@ from fakecloud.errors import (
     BeingDeleted,
     DeletionProtected,
     FieldError,
+    NameInUse,
     NoCapacity,
     NotFound,
     PreconditionFailed,
@@ -99,6 +100,37 @@ class LoadBalancers:
                     operation=current.operation,
                 )
             return self._replace(connection, current, wish, now)
+
+    def change(
+        self,
+        project: str,
+        name: str,
+        edit: Callable[[LoadBalancer], Wish],
+        expected: Expectation | None = None,
+    ) -> tuple[LoadBalancer, Outcome]:
+        """Replace an existing load balancer by what `edit` makes of it, in one transaction.
+
+        Raises: NotFound, what `put` raises and what `edit` raises.
+        """
+        with self._database.write() as connection:
+            current = rows.find(connection, project, name, for_update=True)
+            if current is None:
+                raise NotFound(f"there is no load balancer {name!r}")
+            return self.put(project, current.name, edit(current), expected)
+
+    def create(self, project: str, name: str | None, wish: Wish) -> tuple[LoadBalancer, Outcome]:
+        """Create a load balancer, named by the cloud if `name` is None; again is no change.
+
+        Raises: NameInUse when the name has another document, and what `put` raises.
+        """
+        name = name or f"lb-{secrets.token_hex(6)}"
+        with self._database.write() as connection:
+            current = rows.find(connection, project, name, for_update=True)
+            if current is not None and current.state is not State.DELETING:
+                mine = (current.labels, current.annotations, current.spec)
+                if mine != (wish.labels, wish.annotations, wish.spec):
+                    raise NameInUse(f"{name} exists with another document; PUT replaces it")
+            return self.put(project, name, wish)
 
     def find(self, project: str, name: str) -> LoadBalancer:
         """Return the load balancer of that name or id. Raises: NotFound."""
