@@ -7,6 +7,7 @@
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
+    interference.py    faults that disturb the workers
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
     prober.py          asks every distinct target once, whoever shares the answer
@@ -24,6 +25,10 @@
     addresses.py       pools, and which address comes next
     documents.py       values as the documents of the API
     checks.py          health checks as values
+    chaos.py           faults at work: rules, hits, the log
+    faults.py          whether a fault hits, decided purely
+    chaos_labels.py    faults asked for by labels and annotations
+    scenarios.py       named sets of faults
     filters.py         filters, label selectors, orders and field masks of lists
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
@@ -32,6 +37,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → app | cli → api → load_balancers | provisioner | prober | watch | tokens | billing | haproxy | netlink | pools | loops
-→ health → outcomes | store → tables → lifecycle | addresses | documents | checks | filters → model | clock | settings | metrics | logs → errors
+__main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops
+→ health | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios → faults → filters → model | clock | settings | metrics | logs → errors
 """

@@ -7,6 +7,7 @@
     │   ├── Transient          worth trying again soon
     │   └── Permanent          wrong until somebody changes something
     │   └── StaleEpoch         the caller lost its lease; its work is void
+    ├── Postponed              a worker's attempt that comes too early
     └── StartError             the server can't start; one line, exit code 2
 
 `code` is stable and part of the interface: every code has a page at /problems/{code}.
@@ -229,6 +230,13 @@ class LimitExceeded(Problem):
     status, code, title = 422, "limit_exceeded", "Larger than the type allows"
 
 
+class MaintenanceLocked(Problem):
+    """The resource is locked. This cloud never locks; a fault says so in the name of others."""
+
+    status, code, title = 423, "maintenance_locked", "The resource is locked"
+    retryable, retry_after_s = True, 1
+
+
 class TooManyWatches(Problem):
     """The server's limit of open watches is reached."""
 
@@ -254,10 +262,31 @@ class Internal(Problem):
     retryable = True
 
 
+class InjectedFault(Problem):
+    """An answer that a fault gave in place of the cloud; its status is the one asked for."""
+
+    status, code, title = 500, "injected_fault", "A fault was injected"
+    retryable = True
+
+
+class UpstreamError(Problem):
+    """What stands before the cloud got no answer from it; only a fault says so."""
+
+    status, code, title = 502, "upstream_error", "Bad gateway"
+    retryable, retry_after_s = True, 1
+
+
 class Unavailable(Problem):
     """The database or the workers can't serve now."""
 
     status, code, title = 503, "unavailable", "Temporarily unavailable"
+    retryable, retry_after_s = True, 1
+
+
+class DeadlineExceeded(Problem):
+    """The cloud didn't answer in time; only a fault says so."""
+
+    status, code, title = 504, "deadline", "Gateway timeout"
     retryable, retry_after_s = True, 1
 
 
@@ -282,7 +311,22 @@ class Transient(DataPlaneError):
 
 
 class Permanent(DataPlaneError):
-    """Trying again changes nothing until somebody acts (configuration refused, no permission)."""
+    """Trying again changes nothing until somebody acts (configuration refused, no permission).
+
+    retry_s: after how long it is tried again all the same; None: the usual time.
+    """
+
+    def __init__(self, code: str, message: str, *, retry_s: float | None = None) -> None:
+        super().__init__(code, message)
+        self.retry_s = retry_s
+
+
+class Postponed(CloudError):
+    """The attempt is to be made again in `seconds`; it counts neither as done nor as failed."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"to be tried again in {seconds:.1f} s")
+        self.seconds = seconds
 
 
 class StaleEpoch(DataPlaneError):

@@ -27,6 +27,12 @@ class Metrics:
             ["loop"],
             registry=self.registry,
         )
+        self.faults = Counter(
+            "fakecloud_faults_injected",
+            "Faults injected",
+            ["layer", "action"],
+            registry=self.registry,
+        )
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
