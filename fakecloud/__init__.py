@@ -6,8 +6,12 @@
     cli/               the client of the API on the command line
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
+    actions.py         again, elsewhere, or no more: repair, failover, cancel
+    reservations.py    addresses that a customer keeps, and how full the pools are
+    instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     interference.py    faults that disturb the workers
+    allocation.py      which addresses somebody gets
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
     prober.py          asks every distinct target once, whoever shares the answer
@@ -23,6 +27,8 @@
     tables.py          every table on one page
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next
+    catalogue.py       types with their limits, regions and zones
+    edits.py           what short requests make of a spec
     documents.py       values as the documents of the API
     checks.py          health checks as values
     chaos.py           faults at work: rules, hits, the log

@@ -9,8 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from fakecloud.clock import rfc3339
-from fakecloud.model import ErrorNote, LoadBalancer, Operation
-
+from fakecloud.model import ErrorNote, Instance, LoadBalancer, Operation, ReservedAddress, Target
 
 # Parts of a load balancer that are one column each: a list of these needs no whole document.
 COLUMNS: Final[Mapping[tuple[str, ...], str]] = {
@@ -120,6 +119,77 @@ def operation(op: Operation) -> dict[str, Any]:
         "resource_version": str(op.resource_version),
         "created_at": rfc3339(op.created_at),
         "updated_at": rfc3339(op.updated_at),
+    }
+
+
+def reserved_address(one: ReservedAddress) -> dict[str, Any]:
+    """Return the document of a reserved address."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "labels": one.labels,
+        "ip": one.ip,
+        "family": one.family,
+        "pool": one.pool,
+        "state": "RESERVED" if one.load_balancer is None else "ASSIGNED",
+        "load_balancer": one.load_balancer,
+        "created_at": rfc3339(one.created_at),
+    }
+
+
+def instance(one: Instance) -> dict[str, Any]:
+    """Return the document of an instance."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "provider_id": f"fakecloud://{one.region}/{one.id}",
+        "type": one.type,
+        "region": one.region,
+        "zone": one.zone,
+        "addresses": [msgspec.to_builtins(address) for address in one.addresses],
+        "labels": one.labels,
+        "power_state": one.power_state,
+        "resource_version": str(one.resource_version),
+        "created_at": rfc3339(one.created_at),
+        "updated_at": rfc3339(one.updated_at),
+    }
+
+
+def status_tree(lb: LoadBalancer) -> dict[str, Any]:
+    """Return who serves what: listeners, their target groups, and each target's health."""
+    health = {(t.ip, t.port): t for t in lb.targets}
+
+    def target(one: Target) -> dict[str, Any]:
+        seen = health.get((one.ip, one.port))
+        return {
+            "ip": one.ip,
+            "port": one.port,
+            "node": one.node,
+            "weight": one.weight,
+            "drain": one.drain,
+            "health": seen.health if seen else "unknown",
+            "reason": seen.reason if seen else "not_probed",
+            "since": rfc3339(seen.since) if seen else None,
+        }
+
+    groups = {
+        group.name: {"name": group.name, "targets": [target(one) for one in group.targets]}
+        for group in lb.spec.target_groups
+    }
+    return {
+        "name": lb.name,
+        "id": lb.id,
+        "state": lb.state.value,
+        "operating_state": lb.operating_state.value,
+        "listeners": [
+            {
+                "name": one.name,
+                "protocol": one.protocol,
+                "port": one.port,
+                "target_group": groups[one.target_group],
+            }
+            for one in lb.spec.listeners
+        ],
     }
 
 

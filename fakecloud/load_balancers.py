@@ -10,28 +10,25 @@ import secrets
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from enum import StrEnum
-from ipaddress import ip_address
 
 import msgspec
 
-from fakecloud import addresses, lifecycle
+from fakecloud import allocation, catalogue, lifecycle, profiles
 from fakecloud.addresses import Pool
+from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
 from fakecloud.errors import (
-    AddressInUse,
     BeingDeleted,
     DeletionProtected,
     FieldError,
     NameInUse,
-    NoCapacity,
     NotFound,
     PreconditionFailed,
     ValidationFailed,
 )
+from fakecloud.ids import new_id
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
-    Address,
-    AddressRequest,
     LoadBalancer,
     OperatingState,
     Operation,
@@ -39,7 +36,6 @@ from fakecloud.model import (
     Spec,
     State,
 )
-from fakecloud.store import addresses as address_rows
 from fakecloud.store import events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import usage as usage_rows
@@ -74,10 +70,24 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
 class LoadBalancers:
     """The customer's desk. Every method may raise Unavailable when the database can't be used."""
 
-    def __init__(self, database: Database, pools: list[Pool], clock: Clock) -> None:
-        """Give addresses from `pools`; write to `database`."""
+    def __init__(
+        self,
+        database: Database,
+        pools: list[Pool],
+        clock: Clock,
+        *,
+        profile: str = "dev",
+        rate: Callable[[], int] = lambda: 1,
+    ) -> None:
+        """Give addresses from `pools`; write to `database`.
+
+        profile: how long the simulated cloud takes; rate: how fast business time runs, which
+        shortens that. Raises: UnknownProfile.
+        """
+        self._profile = profiles.find(profile)
+        self._rate = rate
         self._database = database
-        self._pools = {(pool.name, pool.family): pool for pool in pools}
+        self._allocator = Allocator(pools)
         self._clock = clock
 
     def put(
@@ -92,6 +102,8 @@ class LoadBalancers:
             now = self._clock.now()
             current = rows.find(connection, project, name, for_update=True)
             _check(current, expected)
+            if self._profile.name != "dev":
+                catalogue.check(wish.spec)
             if current is None:
                 return self._create(connection, project, name, wish, now), Outcome.CREATED
             if current.state is State.DELETING:
@@ -172,8 +184,9 @@ class LoadBalancers:
     def _create(
         self, connection: Connection, project: str, name: str, wish: Wish, now: datetime
     ) -> LoadBalancer:
-        id = _new_id("lb", now)
-        operation = _operation(project, "create", name, id, 1, now)
+        id = new_id("lb", now)
+        delay = self._delay("create", wish, id, 1)
+        operation = self._operation(project, "create", name, id, 1, delay)
         lb = LoadBalancer(
             pk=0,
             id=id,
@@ -182,7 +195,7 @@ class LoadBalancers:
             labels=wish.labels,
             annotations=wish.annotations,
             spec=wish.spec,
-            addresses=self._choose(connection, wish.spec, (), now),
+            addresses=self._allocator.choose(connection, project, wish.spec, (), now),
             generation=1,
             observed_generation=0,
             resource_version=0,
@@ -195,13 +208,14 @@ class LoadBalancers:
             was_active=False,
             attempts=0,
             due_at=self._clock.wall(),
+            ready_at=operation.ready_at,
             lease_epoch=0,
             asked_at=self._clock.wall(),
             created_at=now,
             updated_at=now,
         )
         lb = rows.create(connection, lb)
-        self._give(connection, lb, (), now)
+        allocation.give(connection, lb, (), now)
         operations.start(connection, operation)
         return lb
 
@@ -216,13 +230,19 @@ class LoadBalancers:
             _split_usage(connection, current, lb, now)
             return rows.save(connection, lb, now), Outcome.RELABELED
         generation = current.generation + 1
-        operation = _operation(current.project, "update", current.name, current.id, generation, now)
+        kind: profiles.Kind = "update" if current.was_active else "create"
+        delay = self._delay(kind, wish, current.id, generation)
+        operation = self._operation(
+            current.project, "update", current.name, current.id, generation, delay
+        )
         changed = msgspec.structs.replace(
             current,
             labels=wish.labels,
             annotations=wish.annotations,
             spec=wish.spec,
-            addresses=self._choose(connection, wish.spec, current.addresses, now),
+            addresses=self._allocator.choose(
+                connection, current.project, wish.spec, current.addresses, now
+            ),
             generation=generation,
             state=lifecycle.next_state(
                 current.state, Event.SPEC_CHANGED, was_active=current.was_active
@@ -230,10 +250,11 @@ class LoadBalancers:
             operation=operation.id,
             attempts=0,
             due_at=self._clock.wall(),
+            ready_at=operation.ready_at,
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, changed, now)
-        self._give(connection, lb, current.addresses, now)
+        allocation.give(connection, lb, current.addresses, now)
         _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
@@ -248,8 +269,9 @@ class LoadBalancers:
             status=OperationStatus.CANCELLED,
             now=now,
         )
-        operation = _operation(
-            current.project, "delete", current.name, current.id, current.generation, now
+        delay = self._delay("delete", current, current.id, current.generation)
+        operation = self._operation(
+            current.project, "delete", current.name, current.id, current.generation, delay
         )
         deleting = msgspec.structs.replace(
             current,
@@ -257,71 +279,33 @@ class LoadBalancers:
             operation=operation.id,
             attempts=0,
             due_at=self._clock.wall(),
+            ready_at=operation.ready_at,
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, deleting, now)
         operations.start(connection, operation)
         return lb
 
-    def _choose(
-        self, connection: Connection, spec: Spec, held: tuple[Address, ...], now: datetime
-    ) -> tuple[Address, ...]:
-        """Return an address for each request, keeping those held that still fit.
+    def _delay(
+        self, kind: profiles.Kind, of: Wish | LoadBalancer, id: str, generation: int
+    ) -> float:
+        try:
+            profile = profiles.chosen(self._profile, of.labels, of.annotations)
+        except profiles.UnknownProfile as error:
+            where = "annotations" if profiles.KEY in of.annotations else "labels"
+            raise _invalid(f"/{where}/{profiles.KEY.replace('/', '~1')}", str(error)) from None
+        return profiles.delay_s(profile, kind, id, generation)
 
-        Those asked for by name come first, so that none of them is given to another request.
-        """
-        rested_since = now - timedelta(seconds=addresses.QUARANTINE_S)
-        left = list(held)
-        chosen: dict[int, Address] = {}
-
-        def taken(ip: str) -> bool:
-            mine = any(a.ip == ip for a in chosen.values())
-            return mine or address_rows.is_taken(connection, ip, rested_since)
-
-        for index, request in sorted(enumerate(spec.addresses), key=lambda pair: not pair[1].ip):
-            kept = next((a for a in left if _fits(a, request)), None)
-            if kept is not None:
-                left.remove(kept)
-            chosen[index] = kept or self._pick(connection, index, request, taken)
-        return tuple(chosen[index] for index in range(len(chosen)))
-
-    def _pick(
-        self,
-        connection: Connection,
-        index: int,
-        request: AddressRequest,
-        taken: Callable[[str], bool],
-    ) -> Address:
-        pointer = f"/spec/addresses/{index}"
-        pool = self._pools.get((request.pool, request.family))
-        if pool is None:
-            known = ", ".join(sorted(f"{name} ({family})" for name, family in self._pools))
-            raise _invalid(
-                f"{pointer}/pool", f"no {request.family} pool {request.pool!r}; there are: {known}"
-            )
-        if request.ip is None:
-            last = address_rows.last_given(connection, pool.name, pool.family)
-            ip = addresses.choose(pool, last, taken)
-            if ip is None:
-                raise NoCapacity(f"pool {pool.name!r} ({pool.network}) has no free address")
-            return Address(family=pool.family, ip=ip, pool=pool.name)
-        ip = str(ip_address(request.ip))
-        if ip_address(ip) not in pool.network:
-            raise _invalid(f"{pointer}/ip", f"{ip} is not in pool {pool.name!r} ({pool.network})")
-        if address_rows.owner(connection, ip) is not None:
-            raise AddressInUse(f"{pointer}/ip: {ip} belongs to another load balancer")
-        return Address(family=pool.family, ip=ip, pool=pool.name)
-
-    @staticmethod
-    def _give(
-        connection: Connection, lb: LoadBalancer, before: tuple[Address, ...], now: datetime
-    ) -> None:
-        gone = [a.ip for a in before if a not in lb.addresses]
-        if gone:
-            address_rows.take_back(connection, lb.id, gone, now)
-        for address in lb.addresses:
-            if address not in before and not address_rows.give(connection, address, lb.id, now):
-                raise AddressInUse(f"{address.ip} was given to another load balancer just now")
+    def _operation(
+        self, project: str, type: str, name: str, id: str, generation: int, delay_s: float
+    ) -> Operation:
+        """Return a new operation that ends `delay_s` of business time from now at the earliest."""
+        now = self._clock.now()
+        if not delay_s:
+            return operations.new(project, type, name, id, generation, now)
+        eta = now + timedelta(seconds=delay_s)
+        ready_at = self._clock.wall() + timedelta(seconds=delay_s / self._rate())
+        return operations.new(project, type, name, id, generation, now, eta=eta, ready_at=ready_at)
 
 
 def _split_usage(
@@ -332,11 +316,6 @@ def _split_usage(
     if before.was_active and not same:
         usage_rows.close(connection, after.id, now)
         usage_rows.open(connection, after, now)
-
-
-def _fits(address: Address, request: AddressRequest) -> bool:
-    same_pool = (address.family, address.pool) == (request.family, request.pool)
-    return same_pool and (request.ip is None or str(ip_address(request.ip)) == address.ip)
 
 
 def _invalid(pointer: str, message: str) -> ValidationFailed:
@@ -355,26 +334,3 @@ def _check(current: LoadBalancer | None, expected: Expectation) -> None:
     if current is None or current.generation not in expected.generations:
         now = "none" if current is None else f"generation {current.generation}"
         raise PreconditionFailed(f"If-Match: there is {now}; read it again and decide anew")
-
-
-def _new_id(prefix: str, now: datetime) -> str:
-    """Return an id that sorts by time: prefix, 11 hex digits of milliseconds, 12 random ones."""
-    return f"{prefix}_{int(now.timestamp() * 1000):011x}{secrets.token_hex(6)}"
-
-
-def _operation(
-    project: str, type: str, name: str, id: str, generation: int, now: datetime
-) -> Operation:
-    return Operation(
-        id=_new_id("op", now),
-        project=project,
-        type=type,
-        target=name,
-        target_id=id,
-        target_generation=generation,
-        status=OperationStatus.RUNNING,
-        resource_version=0,
-        error=None,
-        created_at=now,
-        updated_at=now,
-    )

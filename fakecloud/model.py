@@ -212,6 +212,8 @@ class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
 
     resource_version grows with every change of anything; generation only with the spec.
     `due_at` None: nothing to do. The lease fields are the provisioner's (owner, end, fence).
+    `host`: which one runs it, None: whichever claims it next. `ready_at`: wall time before which
+    the cloud pretends to be still at work.
     """
 
     pk: int
@@ -239,6 +241,8 @@ class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     deleted_at: datetime | None = None
+    host: str | None = None
+    ready_at: datetime | None = None
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,13 +273,25 @@ class ErrorNote(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
+class Phase(msgspec.Struct, frozen=True, kw_only=True):
+    """A part of an operation: `allocate` waits for a worker, `apply` works, `wait` pretends to."""
+
+    name: str
+    started_at: datetime
+    ended_at: datetime | None = None
+
+
 class Operation(msgspec.Struct, frozen=True, kw_only=True):
-    """Progress of one asynchronous change of a load balancer."""
+    """Progress of one asynchronous change, most often of a load balancer.
+
+    progress: percent. eta: business time at which it should be done, None: soon; `ready_at` is
+    the same moment in wall time.
+    """
 
     id: str
     project: str
-    type: str  # create, update, delete, system.recover
-    target: str  # name of the load balancer
+    type: str  # create, update, delete, system.recover, system.failover, clock.advance
+    target: str  # name of what changes
     target_id: str
     target_generation: int
     status: OperationStatus
@@ -283,11 +299,96 @@ class Operation(msgspec.Struct, frozen=True, kw_only=True):
     error: ErrorNote | None
     created_at: datetime
     updated_at: datetime
+    phase: str | None = None
+    phases: tuple[Phase, ...] = ()
+    progress: int = 0
+    eta: datetime | None = None
+    ready_at: datetime | None = None
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
-    """Who calls: the project that a token opens."""
+    """Who calls: the project that a token opens, and what it may do there."""
 
     id: str
     project: str
     description: str
+    scopes: frozenset[str]
+    prefix: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def may(self, scope: str) -> bool:
+        """Say whether the token has `scope`; `admin` has all."""
+        return scope in self.scopes or "admin" in self.scopes
+
+
+class Project(msgspec.Struct, frozen=True, kw_only=True):
+    """A tenant: nothing in one project is seen from another."""
+
+    id: str
+    description: str
+    suspended: bool
+    created_at: datetime
+
+
+class ReservedAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address that a customer keeps. `load_balancer`: the name of the one that uses it."""
+
+    id: str
+    project: str
+    name: str
+    labels: dict[str, str]
+    ip: str
+    family: Family
+    pool: str
+    load_balancer: str | None
+    created_at: datetime
+
+
+class InstanceAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """One address of an instance, of a type that Kubernetes knows for nodes."""
+
+    type: Literal["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
+    address: str
+
+
+class InstanceWish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a customer says about an instance."""
+
+    type: str = "standard-2"
+    region: str = "local-1"
+    zone: str = "local-1a"
+    addresses: tuple[InstanceAddress, ...] = ()
+    labels: dict[str, str] = {}
+    power_state: Literal["running", "stopped"] = "running"
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """A machine, as the cloud's compute service lists it."""
+
+    id: str
+    project: str
+    name: str
+    type: str
+    region: str
+    zone: str
+    addresses: tuple[InstanceAddress, ...]
+    labels: dict[str, str]
+    power_state: Literal["running", "stopped"]
+    resource_version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def wish(self) -> InstanceWish:
+        """Return what the customer said."""
+        return InstanceWish(
+            type=self.type,
+            region=self.region,
+            zone=self.zone,
+            addresses=self.addresses,
+            labels=self.labels,
+            power_state=self.power_state,
+        )

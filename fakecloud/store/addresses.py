@@ -24,11 +24,15 @@ def last_given(connection: Connection, pool: str, family: str) -> str | None:
 
 
 def is_taken(connection: Connection, ip: str, rested_since: datetime) -> bool:
-    """Say whether `ip` belongs to somebody, or was released after `rested_since`."""
+    """Say whether `ip` belongs to or is kept by somebody, or was released after `rested_since`."""
     row = connection.execute(
         select(table.c.ip).where(
             table.c.ip == ip,
-            or_(table.c.load_balancer_id.is_not(None), table.c.released_at > rested_since),
+            or_(
+                table.c.load_balancer_id.is_not(None),
+                table.c.reserved,
+                table.c.released_at > rested_since,
+            ),
         )
     ).first()
     return row is not None

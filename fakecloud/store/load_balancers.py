@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
@@ -131,15 +132,18 @@ def living(connection: Connection, project: str | None = None) -> list[LoadBalan
     return [_value(row) for row in connection.execute(statement)]
 
 
-def claim(connection: Connection, owner: str, now: datetime, lease_s: float) -> LoadBalancer | None:
+def claim(
+    connection: Connection, host: str, owner: str, now: datetime, lease_s: float
+) -> LoadBalancer | None:
     """Lease the load balancer that is due longest, with a new epoch; None if nothing is due.
 
-    On PostgreSQL rows that another worker is just claiming are skipped.
+    It is one of `host` or of none, and `host`'s from then on. On PostgreSQL rows that another worker is just claiming are skipped.
     """
     due = (
         select(table.c.pk)
         .where(
             and_(
+                _ours(host),
                 table.c.due_at <= now,
                 or_(table.c.lease_until.is_(None), table.c.lease_until < now),
             )
@@ -155,6 +159,7 @@ def claim(connection: Connection, owner: str, now: datetime, lease_s: float) -> 
         update(table)
         .where(table.c.pk == pk)
         .values(
+            host=host,
             lease_owner=owner,
             lease_until=now + timedelta(seconds=lease_s),
             lease_epoch=table.c.lease_epoch + 1,
@@ -174,6 +179,12 @@ def release(connection: Connection, pk: int, epoch: int) -> bool:
     return result.rowcount == 1
 
 
+def leased(connection: Connection, pk: int, now: datetime) -> bool:
+    """Say whether a worker holds the load balancer at `now` (wall time)."""
+    held = select(table.c.pk).where(table.c.pk == pk, table.c.lease_until > now)
+    return connection.execute(held).first() is not None
+
+
 def release_all(connection: Connection, owner: str) -> None:
     """End every lease that an earlier life of `owner` held: its work died with it."""
     connection.execute(
@@ -181,14 +192,60 @@ def release_all(connection: Connection, owner: str) -> None:
     )
 
 
-def next_due(connection: Connection) -> datetime | None:
-    """Return when the next load balancer can be claimed, None if none ever can.
+def moved(connection: Connection, host: str, ids: Collection[str]) -> dict[str, int]:
+    """Return which of these load balancers another host has, or had last, with their epochs."""
+    found: dict[str, int] = {}
+    wanted = list(ids)
+    for start in range(0, len(wanted), 500):
+        some = wanted[start : start + 500]
+        rows = connection.execute(
+            select(table.c.id, table.c.lease_epoch).where(
+                table.c.id.in_(some), table.c.host != host
+            )
+        )
+        found |= {row.id: row.lease_epoch for row in rows}
+    return found
+
+
+def place(connection: Connection, before: str | None, host: str) -> None:
+    """Say that what `before` ran, or nobody, is run by `host`."""
+    is_before = table.c.host.is_(None) if before is None else table.c.host == before
+    connection.execute(update(table).where(is_before, table.c.was_active).values(host=host))
+
+
+def of_host(connection: Connection, host: str, limit: int) -> list[LoadBalancer]:
+    """Return up to `limit` living load balancers placed on a host."""
+    rows = connection.execute(
+        select(*_COLUMNS)
+        .where(table.c.host == host, table.c.deleted_at.is_(None))
+        .order_by(table.c.pk)
+        .limit(limit)
+        .with_for_update()
+    )
+    return [_value(row) for row in rows]
+
+
+def free(connection: Connection, pk: int) -> None:
+    """Take a load balancer from its host and its worker, whose writes are void from now on."""
+    connection.execute(
+        update(table)
+        .where(table.c.pk == pk)
+        .values(host=None, lease_owner=None, lease_until=None, lease_epoch=table.c.lease_epoch + 1)
+    )
+
+
+def _ours(host: str) -> ColumnElement[bool]:
+    return or_(table.c.host.is_(None), table.c.host == host)
+
+
+def next_due(connection: Connection, host: str) -> datetime | None:
+    """Return when the next load balancer can be claimed by `host`, None if none ever can.
 
     A leased one can when its lease ends: its worker may have died.
     """
     moment: datetime | None = connection.execute(
         select(func.min(func.coalesce(table.c.lease_until, table.c.due_at))).where(
-            table.c.due_at.is_not(None)
+            table.c.due_at.is_not(None), _ours(host)
         )
     ).scalar_one()
     return moment
