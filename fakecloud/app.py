@@ -132,6 +132,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             addresses,
             health,
             clock,
+            host=socket.gethostname(),
             owner=socket.gethostname(),
             lease_s=settings.lease_s,
             rng=random.Random(),

@@ -25,6 +25,7 @@ from fakecloud.model import (
 )
 
 BLOCKED_AFTER = 5
+_SERVING = frozenset({State.ACTIVE, State.UPDATING, State.ERROR})
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,12 +57,37 @@ def applied(
         was_active=True,
         attempts=0,
         due_at=None if newest else wall,
+        ready_at=None if newest else lb.ready_at,
         last_error=None,
         operating_state=seen.operating_state,
         targets=seen.targets,
         conditions=_with(lb, "DataPlaneReady", "True", "Applied", "", now),
     )
     return Outcome(lb=active, ends=OperationStatus.SUCCEEDED)
+
+
+def is_early(claimed: LoadBalancer, lb: LoadBalancer, wall: datetime) -> bool:
+    """Say whether the work is done but the cloud pretends that it isn't yet."""
+    same = (claimed.generation, claimed.state) == (lb.generation, lb.state)
+    return same and lb.ready_at is not None and wall < lb.ready_at
+
+
+def waiting(lb: LoadBalancer) -> Outcome:
+    """Leave the state as it is; the row is due again when the simulated delay is over."""
+    return Outcome(lb=msgspec.structs.replace(lb, due_at=lb.ready_at, attempts=0, last_error=None))
+
+
+def lost(lb: LoadBalancer, wall: datetime) -> LoadBalancer | None:
+    """T15: its data plane is gone and must be made again, without a simulated delay.
+
+    None when there is nothing to recover: it never served, or is on its way out.
+    """
+    if not lb.was_active or lb.state not in _SERVING:
+        return None
+    state = lifecycle.next_state(lb.state, Event.HOST_LOST, was_active=True)
+    return msgspec.structs.replace(
+        lb, state=state, attempts=0, due_at=wall, asked_at=wall, ready_at=None
+    )
 
 
 def removed(lb: LoadBalancer, now: datetime) -> Outcome:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from enum import StrEnum
+from threading import Lock
 from typing import Final, Protocol
 
 import msgspec
@@ -31,11 +33,11 @@ from fakecloud.store import addresses as address_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import operations
 from fakecloud.store import usage as usage_rows
-from fakecloud.store.database import Database
+from fakecloud.store.database import Connection, Database
+
+RECOVER: Final = "system.recover"
 
 log = structlog.get_logger()
-
-_SERVING: Final = frozenset({State.ACTIVE, State.UPDATING, State.ERROR})
 
 
 class DataPlane(Protocol):
@@ -67,6 +69,34 @@ class HostAddresses(Protocol):
         """Stop answering for all addresses of the load balancer but these."""
 
 
+class Point(StrEnum):
+    """Where a worker can be disturbed."""
+
+    CLAIM = "claim"  # holds the lease, has done nothing
+    PRE_APPLY = "pre_apply"
+    POST_APPLY = "post_apply"  # the data plane has it, nothing is written yet
+    PRE_COMMIT = "pre_commit"  # everything is written but not committed
+    POST_COMMIT = "post_commit"
+
+
+class Hook(Protocol):
+    """Told by a worker where it is, to disturb it: faults on demand, and tests."""
+
+    def at(self, point: Point, lb: LoadBalancer) -> None:
+        """May end the process or block; before and after applying also raise a DataPlaneError.
+
+        `lb` is what the worker works on, as it was claimed. At PRE_COMMIT, inside the
+        transaction, any exception rolls back and leaves the lease to end by itself.
+        """
+
+
+class NoHook:
+    """Disturbs nobody."""
+
+    def at(self, point: Point, lb: LoadBalancer) -> None:
+        """Do nothing."""
+
+
 class Provisioner:
     """Turns wishes into running load balancers, one `step()` after the other, in any thread."""
 
@@ -78,19 +108,25 @@ class Provisioner:
         health: Health,
         clock: Clock,
         *,
+        host: str,
         owner: str,
         lease_s: float,
         rng: random.Random,
+        hook: Hook | None = None,
     ) -> None:
-        """Claim rows as `owner`, for `lease_s` seconds each."""
+        """Claim rows of `host`, and such as no host has, as `owner`, for `lease_s` seconds each."""
         self._database = database
         self._dataplane = dataplane
         self._addresses = addresses
         self._health = health
         self._clock = clock
+        self._host = host
         self._owner = owner
+        self._hook = hook or NoHook()
         self._lease_s = lease_s
         self._rng = rng
+        self._lock = Lock()
+        self._mine: set[str] = set()  # what this host runs
 
     def step(self) -> bool:
         """Bring one due load balancer one step further; False if none was due."""
@@ -99,10 +135,12 @@ class Provisioner:
             return False
         bound = log.bind(lb=claimed.name, lb_id=claimed.id, generation=claimed.generation)
         try:
+            self._hook.at(Point.CLAIM, claimed)
             if claimed.state is State.DELETING:
                 self._remove(claimed)
             else:
                 self._apply(claimed)
+            self._hook.at(Point.POST_APPLY, claimed)
         except StaleEpoch:
             bound.warning("lease_lost", epoch=claimed.lease_epoch)
         except DataPlaneError as error:
@@ -124,25 +162,62 @@ class Provisioner:
         """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
         with self._database.write() as connection:
             rows.release_all(connection, self._owner)
-            now, wall = self._clock.now(), self._clock.wall()
             for one in lost:
-                lb = rows.get(connection, one.pk)
-                if lb is None or not lb.was_active or lb.state not in _SERVING:
-                    continue  # not made yet, or on its way out: due anyway
-                state = lifecycle.next_state(lb.state, Event.HOST_LOST, was_active=True)
-                again = msgspec.structs.replace(
-                    lb, state=state, attempts=0, due_at=wall, asked_at=wall
-                )
-                rows.save(connection, again, now)
+                if (lb := rows.get(connection, one.pk)) is not None:
+                    self._again(connection, lb)
+
+    def crashed(self, lb_id: str) -> None:
+        """Make visible that a load balancer's process died: it is put into effect again."""
+        with self._database.write() as connection:
+            lb = rows.by_id(connection, lb_id)
+            if lb is None or lb.host not in (None, self._host):
+                return
+            if not operations.is_running(connection, lb_id, RECOVER):
+                self._again(connection, lb)
+
+    def drop_moved(self) -> int:
+        """End what this host runs and another host has, or nobody; return how many.
+
+        A host that was taken for dead and is alive must not answer beside its successor.
+        """
+        with self._lock:
+            mine = frozenset(self._mine)
+        with self._database.read() as connection:
+            moved = rows.moved(connection, self._host, mine)
+        for lb_id in moved:
+            log.warning("load_balancer_moved", lb_id=lb_id)
+            try:
+                self._dataplane.remove(lb_id, moved[lb_id])
+            except StaleEpoch:
+                continue  # it has just come back
+            self._health.forget(lb_id)
+            self._addresses.prune(lb_id, ())
+            with self._lock:
+                self._mine.discard(lb_id)
+        return len(moved)
+
+    def hold(self, ids: Collection[str]) -> None:
+        """Note what this host runs already."""
+        with self._lock:
+            self._mine.update(ids)
+
+    def _again(self, connection: Connection, lb: LoadBalancer) -> None:
+        now, wall = self._clock.now(), self._clock.wall()
+        again = outcomes.lost(lb, wall)
+        if again is None:
+            return  # not made yet, or on its way out: due anyway
+        operation = operations.new(lb.project, RECOVER, lb.name, lb.id, lb.generation, now)
+        rows.save(connection, msgspec.structs.replace(again, operation=operation.id), now)
+        operations.start(connection, operation)
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
-            due = rows.next_due(connection)
+            due = rows.next_due(connection, self._host)
         if due is None or due > self._clock.wall():
             return None  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
             wall = self._clock.wall()
-            claimed = rows.claim(connection, self._owner, wall, self._lease_s)
+            claimed = rows.claim(connection, self._host, self._owner, wall, self._lease_s)
             if claimed is None:
                 return None
             lb = claimed
@@ -150,11 +225,15 @@ class Provisioner:
                 state = lifecycle.next_state(State.ERROR, Event.RETRIED, was_active=lb.was_active)
                 lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=wall)
             lb = msgspec.structs.replace(lb, state=lifecycle.next_state(lb.state, Event.CLAIMED))
-            return lb if lb == claimed else rows.save(connection, lb, self._clock.now())
+            now = self._clock.now()
+            operations.enter(connection, lb.id, "apply", now, up_to_generation=lb.generation)
+            return lb if lb == claimed else rows.save(connection, lb, now)
 
     def _apply(self, lb: LoadBalancer) -> None:
         self._addresses.ensure(lb.id, lb.addresses)
         down = self._health.settle(lb)
+        self.hold([lb.id])
+        self._hook.at(Point.PRE_APPLY, lb)
         self._dataplane.apply(
             Desired(
                 lb_id=lb.id,
@@ -170,8 +249,11 @@ class Provisioner:
 
     def _remove(self, lb: LoadBalancer) -> None:
         self._health.forget(lb.id)
+        self._hook.at(Point.PRE_APPLY, lb)
         self._dataplane.remove(lb.id, lb.lease_epoch)
         self._addresses.prune(lb.id, ())
+        with self._lock:
+            self._mine.discard(lb.id)
 
     def _finish(self, claimed: LoadBalancer, error: DataPlaneError | None) -> None:
         """Write the result, unless the lease went to another worker meanwhile."""
@@ -180,27 +262,38 @@ class Provisioner:
             if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
                 log.warning("lease_lost", lb_id=claimed.id, epoch=claimed.lease_epoch)
                 return
-            now, wall = self._clock.now(), self._clock.wall()
-            if error is not None:
-                result = outcomes.failed(claimed, lb, error, now, wall, self._rng.random())
-            elif claimed.state is State.DELETING:
-                result = outcomes.removed(lb, now)
-                usage_rows.close(connection, lb.id, now)
-                address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
-            else:
-                result = outcomes.applied(claimed, lb, now, wall, self._seen(lb))
-                if not lb.was_active and result.lb.was_active:
-                    usage_rows.open(connection, result.lb, now)
-            if result.ends is not None:
-                operations.end(
-                    connection,
-                    lb.id,
-                    up_to_generation=claimed.generation,
-                    status=result.ends,
-                    error=result.lb.last_error,
-                    now=now,
-                )
-            rows.save(connection, result.lb, now)
+            self._write(connection, claimed, lb, error)
+            self._hook.at(Point.PRE_COMMIT, claimed)
+        self._hook.at(Point.POST_COMMIT, claimed)
+
+    def _write(
+        self,
+        connection: Connection,
+        claimed: LoadBalancer,
+        lb: LoadBalancer,
+        error: DataPlaneError | None,
+    ) -> None:
+        now, wall = self._clock.now(), self._clock.wall()
+        done = claimed.generation
+        if error is not None:
+            result = outcomes.failed(claimed, lb, error, now, wall, self._rng.random())
+        elif outcomes.is_early(claimed, lb, wall):
+            result = outcomes.waiting(lb)
+            operations.enter(connection, lb.id, "wait", now, up_to_generation=done)
+        elif claimed.state is State.DELETING:
+            result = outcomes.removed(lb, now)
+            usage_rows.close(connection, lb.id, now)
+            address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
+        else:
+            result = outcomes.applied(claimed, lb, now, wall, self._seen(lb))
+            if not lb.was_active and result.lb.was_active:
+                usage_rows.open(connection, result.lb, now)
+        if result.ends is not None:
+            note = result.lb.last_error
+            operations.end(
+                connection, lb.id, up_to_generation=done, status=result.ends, error=note, now=now
+            )
+        rows.save(connection, result.lb, now)
 
     def _seen(self, lb: LoadBalancer) -> outcomes.Seen:
         down, unknown = self._health.summary(lb.spec)

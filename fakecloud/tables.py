@@ -132,6 +132,11 @@ operation = Table(
     Column("status", Text, nullable=False),
     Column("resource_version", BigInteger, nullable=False),
     Column("error", JSON(none_as_null=True)),
+    Column("phase", Text),
+    Column("phases", JSON, nullable=False, server_default="[]"),
+    Column("progress", Integer, nullable=False, server_default="0"),
+    Column("eta", UtcDateTime),  # business time
+    Column("ready_at", UtcDateTime),  # the same in wall time
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Index("ix_operation_target_id_status", "target_id", "status"),
@@ -172,6 +177,7 @@ token = Table(
     Column("expires_at", UtcDateTime),
     Column("revoked_at", UtcDateTime),
     Column("last_used_at", UtcDateTime),
+    Index("ix_token_prefix", "prefix"),
     Index("ix_token_project", "project"),
 )
 
@@ -216,6 +222,7 @@ audit = Table(
     Column("at", UtcDateTime, nullable=False),
     Column("project", Text, nullable=False),
     Column("token_id", Text, nullable=False),
+    Column("client", Text, nullable=False),  # where the request came from
     Column("method", Text, nullable=False),
     Column("path", Text, nullable=False),
     Column("status", Integer, nullable=False),
@@ -238,6 +245,8 @@ clock = Table(
     Column("anchor_wall", UtcDateTime, nullable=False),
     Column("status", Text, nullable=False),  # READY, ADVANCING
     Column("target", UtcDateTime),
+    Column("origin", UtcDateTime),  # where the advance began
+    Column("operation", Text),  # the latest advance
 )
 
 fault = Table(
@@ -279,6 +288,7 @@ host = Table(
     "host",
     metadata,
     Column("name", Text, primary_key=True),
+    Column("identity", Text, nullable=False),  # of its state directory: a name alone can repeat
     Column("pools", JSON, nullable=False),
     Column("version", Text, nullable=False),
     Column("started_at", UtcDateTime, nullable=False),

@@ -39,6 +39,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-
 Ip = Annotated[str, AfterValidator(_ip), Field(examples=["127.0.3.1"])]
 Cidr = Annotated[str, AfterValidator(_network), Field(examples=["10.0.0.0/8"])]
 Port = Annotated[int, Field(ge=1, le=65535)]
+Words = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 LabelKey = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 LabelValue = Annotated[str, StringConstraints(max_length=1024)]
 

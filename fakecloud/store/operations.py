@@ -69,9 +69,12 @@ def start(connection: Connection, operation: Operation) -> Operation:
 def enter(
     connection: Connection, target_id: str, phase: str, now: datetime, *, up_to_generation: int
 ) -> None:
-    """Begin a phase of every running operation of a load balancer up to a generation."""
+    """Begin a phase of every running operation of a load balancer up to a generation.
+
+    One that has passed the phase, and only does the work again, keeps its own.
+    """
     for operation in _running(connection, target_id, up_to_generation):
-        if operation.phase != phase:
+        if _PROGRESS[phase] > _PROGRESS.get(operation.phase or "", 0):
             progress = max(operation.progress, _PROGRESS[phase])
             begun = (*_closed(operation, now), Phase(name=phase, started_at=now))[-MAX_PHASES:]
             save(connection, operation, now, phase=phase, phases=begun, progress=progress)
@@ -87,6 +90,18 @@ def save(connection: Connection, operation: Operation, now: datetime, **changes:
     connection.execute(update(table).where(table.c.id == operation.id).values(changes))
     _record(connection, operation, "MODIFIED")
     return operation
+
+
+def is_running(connection: Connection, target_id: str, type: str) -> bool:
+    """Say whether an operation of that type is under way on a resource."""
+    row = connection.execute(
+        select(table.c.id).where(
+            table.c.target_id == target_id,
+            table.c.status == OperationStatus.RUNNING,
+            table.c.type == type,
+        )
+    ).first()
+    return row is not None
 
 
 def _closed(operation: Operation, now: datetime) -> tuple[Phase, ...]:

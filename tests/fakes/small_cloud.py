@@ -87,7 +87,7 @@ class SmallCloud:
         here = adoption.adopted | adoption.restarted
         self.provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
-    def worker(self, owner: str) -> Provisioner:
+    def worker(self, owner: str, host: str = "host-1") -> Provisioner:
         """Return a provisioner that shares this cloud's database and data plane."""
         return Provisioner(
             self.database,
@@ -95,6 +95,7 @@ class SmallCloud:
             PooledAddresses([self.pool], {}),
             self.health,
             self.clock,
+            host=host,
             owner=owner,
             lease_s=LEASE_S,
             rng=random.Random(1),

@@ -26,6 +26,7 @@ def upgrade() -> None:
         sa.Column("at", tables.UtcDateTime(), nullable=False),
         sa.Column("project", sa.Text(), nullable=False),
         sa.Column("token_id", sa.Text(), nullable=False),
+        sa.Column("client", sa.Text(), nullable=False),
         sa.Column("method", sa.Text(), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
         sa.Column("status", sa.Integer(), nullable=False),
@@ -46,6 +47,8 @@ def upgrade() -> None:
         sa.Column("anchor_wall", tables.UtcDateTime(), nullable=False),
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("target", tables.UtcDateTime(), nullable=True),
+        sa.Column("origin", tables.UtcDateTime(), nullable=True),
+        sa.Column("operation", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_clock")),
     )
     op.create_table(
@@ -88,6 +91,7 @@ def upgrade() -> None:
     op.create_table(
         "host",
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("identity", sa.Text(), nullable=False),
         sa.Column("pools", sa.JSON(), nullable=False),
         sa.Column("version", sa.Text(), nullable=False),
         sa.Column("started_at", tables.UtcDateTime(), nullable=False),
@@ -161,14 +165,60 @@ def upgrade() -> None:
     )
     op.add_column("load_balancer", sa.Column("host", sa.Text(), nullable=True))
     op.add_column("load_balancer", sa.Column("ready_at", tables.UtcDateTime(), nullable=True))
+    op.add_column("operation", sa.Column("phase", sa.Text(), nullable=True))
+    op.add_column(
+        "operation", sa.Column("phases", sa.JSON(), server_default="[]", nullable=False)
+    )
+    op.add_column(
+        "operation", sa.Column("progress", sa.Integer(), server_default="0", nullable=False)
+    )
+    op.add_column("operation", sa.Column("eta", tables.UtcDateTime(), nullable=True))
+    op.add_column("operation", sa.Column("ready_at", tables.UtcDateTime(), nullable=True))
     op.add_column(
         "token", sa.Column("scopes", sa.JSON(), server_default='["admin"]', nullable=False)
     )
     op.add_column("token", sa.Column("expires_at", tables.UtcDateTime(), nullable=True))
     op.add_column("token", sa.Column("revoked_at", tables.UtcDateTime(), nullable=True))
     op.add_column("token", sa.Column("last_used_at", tables.UtcDateTime(), nullable=True))
+    op.create_index("ix_token_prefix", "token", ["prefix"], unique=False)
     op.create_index("ix_token_project", "token", ["project"], unique=False)
     op.execute(
         "INSERT INTO project (id, description, suspended, created_at) "
         "VALUES ('default', 'made at the first start', false, 0)"
+    )
+    _count_what_is_there()
+    _make_audit_append_only()
+
+
+def _count_what_is_there() -> None:
+    op.execute(
+        "INSERT INTO project (id, description, suspended, created_at) "
+        "SELECT DISTINCT project, '', false, 0 FROM token WHERE project <> 'default'"
+    )
+    op.execute(
+        "INSERT INTO quota (project, metric, used) "
+        "SELECT project, 'tokens', count(*) FROM token GROUP BY project"
+    )
+    op.execute(
+        "INSERT INTO quota (project, metric, used) "
+        "SELECT project, 'load_balancers', count(*) FROM load_balancer "
+        "WHERE deleted_at IS NULL GROUP BY project"
+    )
+
+
+def _make_audit_append_only() -> None:
+    if op.get_bind().dialect.name == "sqlite":
+        for change in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER audit_no_{change.lower()} BEFORE {change} ON audit "
+                "BEGIN SELECT RAISE(ABORT, 'audit is append-only'); END"
+            )
+        return
+    op.execute(
+        "CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'audit is append-only'; END $$"
+    )
+    op.execute(
+        "CREATE TRIGGER audit_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+        "FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only()"
     )
