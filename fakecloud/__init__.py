@@ -14,9 +14,12 @@
     allocation.py      which addresses somebody gets
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
+    quotas.py          how many of each kind a project may have
     prober.py          asks every distinct target once, whoever shares the answer
     watch.py           the hub that feeds every watcher from one reader of the event history
     tokens.py          who may call
+    projects.py        tenants: nothing in one is seen from another
+    rate_limits.py     how fast a token may ask
     billing/           everything money
     haproxy/           everything HAProxy: one process per load balancer
     pools.py           addresses of interface pools on this host, put there and taken off
@@ -36,6 +39,7 @@
     chaos_labels.py    faults asked for by labels and annotations
     scenarios.py       named sets of faults
     filters.py         filters, label selectors, orders and field masks of lists
+    scopes.py          what a token may be allowed to do
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
     metrics.py         Prometheus objects, named once
@@ -43,6 +47,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops
-→ health | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios → faults → filters → model | clock | settings | metrics | logs → errors
+__main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | projects | rate_limits
+→ health | quotas | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes → faults → filters → model | clock | settings | metrics | logs → errors
 """

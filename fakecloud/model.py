@@ -207,6 +207,20 @@ def operating_state(
     return OperatingState.OFFLINE if failing == len(keys) else OperatingState.DEGRADED
 
 
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What the data plane has counted of a `listener`, `target_group` or `target`.
+
+    connections: now; the others since the process started.
+    """
+
+    kind: str
+    name: str
+    connections: int
+    connections_total: int
+    bytes_in: int
+    bytes_out: int
+
+
 class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
     """One load balancer as the cloud knows it: the wish, the promise and how far it is.
 

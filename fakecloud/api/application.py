@@ -9,8 +9,20 @@ from importlib.metadata import version
 from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
-from fakecloud.api import costs, load_balancers, operations, problems, service, watch
+from fakecloud.api import (
+    audit,
+    costs,
+    load_balancers,
+    operations,
+    problems,
+    projects,
+    quotas,
+    service,
+    tokens,
+    watch,
+)
 from fakecloud.api.context import Cloud
+from fakecloud.api.envelope import Envelope
 from fakecloud.api.guard import Guard
 
 _DESCRIPTION = """
@@ -33,10 +45,11 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     )
     app.state.cloud = cloud
     v1 = APIRouter(prefix="/v1")
-    for part in (load_balancers, operations, watch, costs):
+    for part in (load_balancers, operations, watch, costs, projects, tokens, quotas, audit):
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)
     app.add_middleware(Guard)
+    app.add_middleware(Envelope, cloud=cloud)  # the outermost: the last one added
     problems.install(app)
     return app

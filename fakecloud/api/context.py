@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated, Final
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Annotated, Any, Final
 
+import msgspec
 from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from fakecloud import scopes
 from fakecloud.billing.prices import PriceBook
 from fakecloud.clock import Clock
-from fakecloud.errors import Unauthenticated, UnknownParameter
+from fakecloud.errors import NotFound, ScopeMissing, Unauthenticated, UnknownParameter
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
 from fakecloud.model import Token
+from fakecloud.quotas import Quotas
+from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.store.database import Database
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub
@@ -36,6 +42,8 @@ class Cloud:
     metrics: Metrics
     clock: Clock
     loopback_only: bool
+    quotas: Quotas = field(default_factory=Quotas)
+    rate_limiter: RateLimiter | None = None
 
 
 def cloud(request: Request) -> Cloud:
@@ -45,7 +53,22 @@ def cloud(request: Request) -> Cloud:
 
 
 async def caller(request: Request, _doc: Annotated[object, Depends(BEARER)]) -> Token:
-    """Return whose token the request carries. Raises: Unauthenticated."""
+    """Return whose token the request carries, in the project of `X-Project` if it may say that.
+
+    Raises: Unauthenticated, TokenExpired, TokenRevoked, NotFound (project), RateLimited.
+    """
+    parts = cloud(request)
+    token = await _identified(request, parts.authority)
+    project = request.headers.get("x-project", token.project)
+    if project != token.project:
+        token = await _elsewhere(token, project, parts.authority)
+    request.state.caller = token
+    if parts.rate_limiter is not None:
+        request.state.allowance = parts.rate_limiter.spend(token.id, _cost(request))
+    return token
+
+
+async def _identified(request: Request, authority: Authority) -> Token:
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
@@ -53,13 +76,57 @@ async def caller(request: Request, _doc: Annotated[object, Depends(BEARER)]) -> 
             "send the header 'Authorization: Bearer TOKEN'; the first token is in the file "
             "admin.token of the state directory"
         )
-    authority = cloud(request).authority
     token = authority.remembered(secret)
     if token is None:
         token = await asyncio.to_thread(authority.find, secret)
     if token is None:
         raise Unauthenticated("this token is not known here; was it made by another server?")
     return token
+
+
+async def _elsewhere(token: Token, project: str, authority: Authority) -> Token:
+    """Return the token as one of another project. A project that it may not see isn't there."""
+    known = token.may(scopes.ADMIN) and (
+        authority.knows_project(project) or await asyncio.to_thread(authority.has_project, project)
+    )
+    if not known:
+        raise NotFound(f"X-Project: there is no project {project[:100]!r}")
+    return msgspec.structs.replace(token, project=project)
+
+
+def _cost(request: Request) -> int:
+    if request.method not in ("GET", "HEAD"):
+        return MUTATE
+    return _read_cost(request.scope["route"])
+
+
+@lru_cache(maxsize=1000)
+def _read_cost(route: APIRoute) -> int:
+    if route.path.endswith("/watch"):
+        return WATCH
+    return LIST if "page_size" in _names(route.dependant) else GET
+
+
+class Needs:
+    """A dependency that refuses tokens without `scope`. Raises: ScopeMissing."""
+
+    def __init__(self, scope: str) -> None:
+        """Refuse all but tokens with `scope`, one of `scopes.ALL`."""
+        assert scope in scopes.ALL, scope
+        self.scope = scope
+
+    async def __call__(self, caller: Caller) -> None:
+        """Check whose token the request carries."""
+        if not caller.may(self.scope):
+            raise ScopeMissing(
+                f"this needs the scope {self.scope!r}; the token has "
+                f"{', '.join(sorted(caller.scopes))}"
+            )
+
+
+def needs(scope: str) -> Any:
+    """Return what stands among a route's `dependencies`: only tokens with `scope` may call it."""
+    return Depends(Needs(scope))
 
 
 async def known_parameters(request: Request) -> None:

@@ -45,8 +45,7 @@ class Guard:
                 await self._app(scope, body, send_unless_too_large)
             problem = _too_large() if body.too_large else None
         if problem is not None:
-            answer = problems.response(problem, problems.request_id(request))
-            await answer(scope, receive, send)
+            await problems.answer(request, problem)(scope, receive, send)
 
 
 def _refusal(request: Request) -> errors.Problem | None:

@@ -68,8 +68,17 @@ def _sendable(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
+def answer(request: Request, problem: Problem) -> Response:
+    """Return the answer to a refused request; the audit record reads its code from the state."""
+    request.state.problem = problem.code
+    return response(problem, request_id(request))
+
+
 def request_id(request: Request) -> str:
     """Return the id of this request: the caller's, if it is a sane one, else a new one."""
+    known: str | None = getattr(request.state, "request_id", None)
+    if known is not None:
+        return known
     given = request.headers.get("x-request-id", "")
     if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
         return given
@@ -81,15 +90,15 @@ def install(app: FastAPI) -> None:
 
     def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, Problem)
-        return response(error, request_id(request))
+        return answer(request, error)
 
     def invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return response(_validation(error), request_id(request))
+        return answer(request, _validation(error))
 
     def framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        return response(_framework(request, error), request_id(request))
+        return answer(request, _framework(request, error))
 
     def unexpected(request: Request, error: Exception) -> Response:
         id = request_id(request)

@@ -17,7 +17,7 @@ from fakecloud.model import LoadBalancer, Operation
 T = TypeVar("T", int, str)
 _KEYS: dict[type, Any] = {
     int: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)],
-    str: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_]{1,63}$")],
+    str: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,63}$")],
 }
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="items in one page")]

@@ -177,7 +177,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
             "pool_pre_ping": True,
             "connect_args": {
                 "connect_timeout": 5,
-                "options": "-c statement_timeout=5000 -c lock_timeout=5000 "
+                "options": "-c statement_timeout=5000 -c lock_timeout=4000 "
                 "-c idle_in_transaction_session_timeout=5000",
             },
         }
@@ -216,3 +216,9 @@ def _reason(error: Exception) -> str:
 
 def _unavailable(error: SQLAlchemyError) -> Unavailable:
     return Unavailable(f"the database can't be used now: {_reason(error)}")
+
+
+def is_lock_timeout(error: Unavailable) -> bool:
+    """Say whether a writer had to wait too long for the one before it."""
+    original = getattr(error.__cause__, "orig", None)
+    return getattr(original, "sqlstate", None) == "55P03" or "database is locked" in str(original)

@@ -1,0 +1,201 @@
+"""The one way to change something: idempotency key, change and audit record in one transaction.
+
+A handler takes a `Change` and passes what it does to `run`:
+
+    def delete(name: Name, cloud: CloudParts, caller: Caller, change: Change) -> Response:
+        return change.run(lambda: replies.operation(cloud.desk.delete(caller.project, name), 202))
+
+An `async def` handler calls it in a thread: `await run_in_threadpool(change.run, act)`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Final
+
+import msgspec
+import structlog
+from fastapi import Depends, Header, Request
+from starlette.responses import Response
+
+from fakecloud import errors
+from fakecloud.api.context import Caller, Cloud, CloudParts
+from fakecloud.model import Token
+from fakecloud.store import audit, database, idempotency
+from fakecloud.store.database import Connection
+
+log = structlog.get_logger()
+
+KEEP_KEYS: Final = timedelta(hours=48)
+_METHODS: Final = frozenset({"PUT", "POST", "PATCH", "DELETE"})
+_NOT_KEPT: Final = frozenset({"content-length"})
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
+
+
+class Mutation:
+    """One request that changes something."""
+
+    def __init__(
+        self, cloud: Cloud, caller: Token, request: Request, body: bytes, key: str | None
+    ) -> None:
+        """Run it for `caller`, once per `key`."""
+        self._cloud = cloud
+        self._caller = caller
+        self._request = request
+        self._body = body
+        self._key = key
+        self._changed = True
+
+    def unchanged(self) -> None:
+        """Say, while it runs, that there was nothing to do: no audit record is written."""
+        self._changed = False
+
+    def run(
+        self, act: Callable[[], Response], *, kept: Callable[[Response], bytes] | None = None
+    ) -> Response:
+        """Return what `act` answers, or what it answered to the same request before.
+
+        `act` runs in the transaction; whatever it writes through `Database.write` commits with
+        the key and the audit record, or not at all. Its answer is 2xx, or it raises a Problem.
+        `kept` makes the body that a repetition gets, if that differs: secrets are seen once.
+        Raises: what `act` raises, IdempotencyKeyReused, IdempotencyInProgress.
+        """
+        try:
+            with self._cloud.database.write() as connection:
+                answered = self._answered(connection)
+                if answered is not None:
+                    return answered
+                response = act()
+                assert 200 <= response.status_code < 300, response.status_code
+                if self._key is not None:
+                    self._keep(connection, response, kept)
+                if self._changed:
+                    entry = _entry(self._cloud, self._caller, self._request, response.status_code)
+                    audit.append(connection, entry)
+        except errors.Unavailable as error:
+            if self._key is not None and database.is_lock_timeout(error):
+                raise errors.IdempotencyInProgress(
+                    "an earlier request, perhaps with this key, is still under way"
+                ) from error
+            raise
+        return response
+
+    def _answered(self, connection: Connection) -> Response | None:
+        if self._key is None:
+            return None
+        since = self._cloud.clock.wall() - KEEP_KEYS
+        answer = idempotency.find(connection, self._caller.project, self._key, since)
+        if answer is None:
+            return None
+        if answer.fingerprint != self._fingerprint():
+            raise errors.IdempotencyKeyReused(
+                "Idempotency-Key: another request was sent with this key; make a new one"
+            )
+        headers = answer.headers | {"idempotency-replayed": "true"}
+        return Response(answer.body.encode(), answer.status, headers)
+
+    def _keep(
+        self,
+        connection: Connection,
+        response: Response,
+        kept: Callable[[Response], bytes] | None,
+    ) -> None:
+        assert self._key is not None
+        body = bytes(response.body) if kept is None else kept(response)
+        answer = idempotency.Answer(
+            fingerprint=self._fingerprint(),
+            status=response.status_code,
+            headers={k: v for k, v in response.headers.items() if k not in _NOT_KEPT},
+            body=body.decode(),
+        )
+        wall = self._cloud.clock.wall()
+        idempotency.keep(connection, self._caller.project, self._key, answer, wall)
+
+    def _fingerprint(self) -> str:
+        """Return what makes this request itself: equal for two of the same meaning."""
+        try:
+            body = msgspec.json.encode(msgspec.json.decode(self._body), order="sorted")
+        except msgspec.MsgspecError:
+            body = self._body
+        request = self._request
+        parts = (request.method, request.url.path, request.headers.get("if-match", ""))
+        return hashlib.sha256(msgspec.json.encode(parts) + body).hexdigest()
+
+
+async def _mutation(
+    request: Request,
+    cloud: CloudParts,
+    caller: Caller,
+    idempotency_key: Annotated[
+        str | None,
+        Header(description='at most 255 printable characters, "quoted" or bare; kept for 48 h'),
+    ] = None,
+) -> Mutation:
+    key = None if idempotency_key is None else _parse_key(idempotency_key)
+    return Mutation(cloud, caller, request, await request.body(), key)
+
+
+Change = Annotated[Mutation, Depends(_mutation)]
+
+
+def is_one(request: Request) -> bool:
+    """Say whether a request means to change something in the API."""
+    return request.method in _METHODS and request.url.path.startswith("/v1/")
+
+
+def is_refusal(status: int) -> bool:
+    """Say whether a status is the caller's doing. 429 isn't recorded: it would be no limit."""
+    return (400 <= status < 500 and status != 429) or status == 507
+
+
+def record_refusal(cloud: Cloud, request: Request, status: int) -> None:
+    """Write the audit record of a refused change, if it is known whose it was."""
+    try:
+        caller = getattr(request.state, "caller", None) or _owner(cloud, request)
+        if caller is not None:
+            with cloud.database.write() as connection:
+                audit.append(connection, _entry(cloud, caller, request, status))
+    except errors.Unavailable as error:
+        log.warning("refusal_not_recorded", request_id=request.state.request_id, reason=str(error))
+
+
+def _owner(cloud: Cloud, request: Request) -> Token | None:
+    """Return whose token it is, of a request refused before anybody asked."""
+    secret = request.headers.get("authorization", "").partition(" ")[2].strip()
+    try:
+        return cloud.authority.find(secret) if secret else None
+    except (errors.TokenExpired, errors.TokenRevoked):
+        return None
+
+
+def _entry(cloud: Cloud, caller: Token, request: Request, status: int) -> audit.Entry:
+    state = request.state
+    return audit.Entry(
+        at=cloud.clock.now(),
+        project=caller.project,
+        token_id=caller.id,
+        client=request.client.host if request.client else "",
+        method=request.method,
+        path=request.url.path[:1000],
+        status=status,
+        code=getattr(state, "problem", None) if status >= 400 else None,
+        request_id=state.request_id,
+        body_sha256=state.body_digest.hexdigest(),
+    )
+
+
+def _parse_key(text: str) -> str:
+    """Return the key of a structured-field string, or of one without quotes."""
+    text = text.strip()
+    key = text
+    if text.startswith('"'):
+        quoted = _QUOTED.fullmatch(text)
+        key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else ""
+    if not 0 < len(key) <= 255 or not (key.isascii() and key.isprintable()):
+        raise errors.IdempotencyKeyInvalid(
+            "Idempotency-Key is not 1 to 255 printable characters, bare or as a quoted string"
+        )
+    return key
