@@ -203,6 +203,26 @@ def _backend(backend: Backend) -> Iterator[tuple[words.Word, ...]]:
         yield line("server", server.name, *server_options(backend, server), *state)
 
 
+def names(spec: model.Spec) -> dict[tuple[str, str], tuple[str, str]]:
+    """Return what HAProxy's names mean: (proxy, server) to (kind, name), as in its statistics."""
+    listeners = sorted(spec.listeners, key=lambda listener: listener.port)
+    meaning = {
+        (f"f{index}", "FRONTEND"): ("listener", one.name) for index, one in enumerate(listeners)
+    }
+    groups = {group.name: group for group in spec.target_groups}
+    used = sorted({(listener.target_group, listener.idle_timeout_s) for listener in listeners})
+    for index, (name, _) in enumerate(used):
+        meaning[f"b{index}", "BACKEND"] = ("target_group", name)
+        for target in groups[name].targets:
+            server = _server_name(_address(target.ip, "targets.ip"), target.port)
+            meaning[f"b{index}", server] = ("target", f"{target.ip} port {target.port}")
+    return meaning
+
+
+def _server_name(ip: str, port: int) -> words.Word:
+    return words.Word(f"t{ip.replace('.', '_').replace(':', '_')}_{port}")
+
+
 def endpoint(ip: str, port: int) -> words.Word:
     """Return `ip` and `port` in HAProxy's notation; `ip` is a canonical address."""
     return words.Word(f"ipv6@{ip}:{port}" if ":" in ip else f"{ip}:{port}")
@@ -266,7 +286,7 @@ def _servers(
     for target in group.targets:
         ip = _address(target.ip, f"{where}.targets.ip")
         port = _number(target.port, 1, 65535, f"{where}.targets.port")
-        name = words.Word(f"t{ip.replace('.', '_').replace(':', '_')}_{port}")
+        name = _server_name(ip, port)
         if name in servers:
             raise errors.Permanent("config_invalid", f"{where}.targets has {ip}:{port} twice")
         servers[name] = Server(

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from fakecloud import clock, errors, model
-from fakecloud.haproxy import generation, instance, process, runtime, watch, words
+from fakecloud.haproxy import config, generation, instance, process, runtime, watch, words
 
 ADOPTERS: Final = 4
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -133,6 +133,48 @@ class HaproxyDataPlane:
         with self._lock:
             found = self._instances.get(lb_id)
         return found is not None and found.serving()
+
+    def configuration(self, lb_id: str) -> str | None:
+        """Return what HAProxy was given, without secrets; None if nothing runs here."""
+        found = self._current(lb_id)
+        return None if found is None else found[0].configuration()
+
+    def log_tail(self, lb_id: str, most: int) -> list[str]:
+        """Return the last lines that HAProxy wrote, at most `most`."""
+        found = self._current(lb_id)
+        return [] if found is None else found[0].log_tail(most)
+
+    def counters(self, lb_id: str) -> list[model.Counters] | None:
+        """Return what HAProxy has counted since it started; None if nothing runs here.
+
+        Raises: Transient when it doesn't answer.
+        """
+        found = self._current(lb_id)
+        if found is None:
+            return None
+        running, desired = found
+        meaning = config.names(desired.spec)
+        rows = [
+            (meaning[key], row)
+            for row in running.runtime.statistics()
+            if (key := (row["pxname"], row["svname"])) in meaning
+        ]
+        return [
+            model.Counters(
+                kind=kind,
+                name=name,
+                connections=int(row["scur"] or 0),
+                connections_total=int(row["stot"] or 0),
+                bytes_in=int(row["bin"] or 0),
+                bytes_out=int(row["bout"] or 0),
+            )
+            for (kind, name), row in rows
+        ]
+
+    def _current(self, lb_id: str) -> tuple[generation.Generation, model.Desired] | None:
+        with self._lock:
+            found = self._instances.get(lb_id)
+        return None if found is None else found.current()
 
     def close(self) -> None:
         """Stop watching. The load balancers go on; another data plane can adopt them."""

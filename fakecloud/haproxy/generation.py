@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
@@ -21,6 +22,7 @@ from fakecloud.haproxy import changes, config, process, runtime, state, words
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001
 MAX_LOG_BYTES: Final = 256 * 1024
+_SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
 MAX_MESSAGE: Final = 500
 
 
@@ -78,6 +80,21 @@ class Generation:
         log = self._path("log")
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.write_bytes(b"")
+
+    def configuration(self) -> str:
+        """Return the configuration file without what is secret; empty if it is gone."""
+        try:
+            return _SECRET.sub(r"\1 <redacted>", self._path("cfg").read_text("ascii"))
+        except OSError:
+            return ""
+
+    def log_tail(self, most: int) -> list[str]:
+        """Return the last lines that the process wrote, at most `most`."""
+        try:
+            text = self._path("log").read_text("utf-8", "replace")
+        except OSError:
+            return []
+        return text.splitlines()[-most:]
 
     def runs(self, wanted: config.Config | None) -> bool:
         """Return whether the files say `wanted`."""

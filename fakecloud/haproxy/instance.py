@@ -113,6 +113,13 @@ class Instance:
         with self._turn():
             return self._active is not None and self._active.process.alive()
 
+    def current(self) -> tuple[generation.Generation, model.Desired] | None:
+        """Return what serves now and what it was told, None if nothing does."""
+        with self._turn():
+            if self._active is None or self._desired is None:
+                return None
+            return self._active, self._desired
+
     def processes(self) -> list[generation.Generation]:
         """Return the generations to watch."""
         with self._turn():

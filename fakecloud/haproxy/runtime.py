@@ -63,6 +63,10 @@ class Runtime:
         rows = _table(self._tell("show stat -1 3 -1\n"), 0, ",")
         return sum(int(row["scur"] or 0) for row in rows)
 
+    def statistics(self) -> list[Mapping[str, str]]:
+        """Return `show stat`: one mapping by column name per frontend, backend and server."""
+        return list(_table(self._tell("show stat -1 7 -1\n"), 0, ","))
+
     def frontends(self) -> list[str]:
         """Return the names of the frontends."""
         return [row["pxname"] for row in _table(self._tell("show stat -1 1 -1\n"), 0, ",")]
