@@ -27,10 +27,12 @@ from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.billing import books
+from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.errors import StartError
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
+from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metrics import Metrics
@@ -49,6 +51,7 @@ log = structlog.get_logger()
 POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
 HOUSEKEEPING_S: Final = 60.0
+FAULTS_S: Final = 0.5
 KEEP_OPERATIONS: Final = timedelta(days=30)
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
@@ -107,6 +110,9 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         authority = tokens.Authority(database, clock)
         tokens.ensure_admin(authority, database, settings.admin_token_file)
         nudge = Nudge()
+        metrics = Metrics()
+        chaos = Chaos(database, clock, metrics)
+        chaos.refresh()
         dataplane = HaproxyDataPlane(
             settings.state_dir,
             runtime_dir(settings),
@@ -136,9 +142,9 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             owner=socket.gethostname(),
             lease_s=settings.lease_s,
             rng=random.Random(),
+            hook=Interference(database, chaos, clock),
         )
         hub = Hub(database, max_watches=settings.max_watches)
-        metrics = Metrics()
 
         with database.read() as connection:
             living = load_balancers.living(connection)
@@ -161,6 +167,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         for number in range(settings.workers):
             loops.start(f"provisioner-{number}", _provision(provisioner, nudge, metrics))
         loops.start("health-dataplane", lambda: _ignore(health.tell_dataplane(POLL_S)))
+        loops.start("faults", lambda: _renew_faults(chaos, clock, loops.stop))
         loops.start("health-store", lambda: _save_health(health, clock, loops.stop))
         loops.start(
             "housekeeping", lambda: _keep_house(database, settings, clock, metrics, loops.stop)
@@ -174,6 +181,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             price_book=book,
             metrics=metrics,
             clock=clock,
+            chaos=chaos,
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
         )
 
@@ -302,6 +310,12 @@ def _ignore(_result: object) -> None:
 def _save_health(health: Health, clock: Clock, stop: Event) -> None:
     health.save()
     clock.wait(stop, HEALTH_SAVE_S)
+
+
+def _renew_faults(chaos: Chaos, clock: Clock, stop: Event) -> None:
+    """Hear of faults that other replicas were told of; remove expired ones."""
+    chaos.refresh()
+    clock.wait(stop, FAULTS_S)
 
 
 def _keep_house(

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 import msgspec
 
-from fakecloud import allocation, catalogue, lifecycle, profiles
+from fakecloud import allocation, catalogue, chaos_labels, lifecycle, outcomes, profiles
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
@@ -98,6 +98,7 @@ class LoadBalancers:
         Raises: BeingDeleted, PreconditionFailed, ValidationFailed, AddressInUse, NoCapacity.
         """
         expected = expected or Expectation()
+        _refuse_unknown_faults(wish)
         with self._database.write() as connection:
             now = self._clock.now()
             current = rows.find(connection, project, name, for_update=True)
@@ -228,6 +229,7 @@ class LoadBalancers:
                 return current, Outcome.UNCHANGED
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             _split_usage(connection, current, lb, now)
+            lb = self._with_other_faults(connection, current, lb)
             return rows.save(connection, lb, now), Outcome.RELABELED
         generation = current.generation + 1
         kind: profiles.Kind = "update" if current.was_active else "create"
@@ -258,6 +260,26 @@ class LoadBalancers:
         _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
+
+    def _with_other_faults(
+        self, connection: Connection, before: LoadBalancer, after: LoadBalancer
+    ) -> LoadBalancer:
+        """Let the cloud act at once when labels ask for another state, or for fewer faults."""
+        was = chaos_labels.parse(before.labels, before.annotations)
+        asked = chaos_labels.parse(after.labels, after.annotations)
+        if asked == was or after.state not in (State.ACTIVE, State.ERROR):
+            return after
+        now, wall = self._clock.now(), self._clock.wall()
+        if after.state is State.ERROR:
+            return msgspec.structs.replace(after, due_at=wall)
+        again = outcomes.lost(after, wall)
+        if again is None or was.error == asked.error:
+            return after
+        operation = operations.new(
+            after.project, "system.fault", after.name, after.id, after.generation, now
+        )
+        operations.start(connection, operation)
+        return msgspec.structs.replace(again, operation=operation.id)
 
     def _begin_delete(
         self, connection: Connection, current: LoadBalancer, now: datetime
@@ -306,6 +328,12 @@ class LoadBalancers:
         eta = now + timedelta(seconds=delay_s)
         ready_at = self._clock.wall() + timedelta(seconds=delay_s / self._rate())
         return operations.new(project, type, name, id, generation, now, eta=eta, ready_at=ready_at)
+
+
+def _refuse_unknown_faults(wish: Wish) -> None:
+    wrong = chaos_labels.mistakes(wish.labels, wish.annotations)
+    if wrong:
+        raise ValidationFailed("; ".join(one.message for one in wrong[:3]), errors=wrong)
 
 
 def _split_usage(

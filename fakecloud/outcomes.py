@@ -128,10 +128,12 @@ def failed(
     tried = msgspec.structs.replace(tried, conditions=conditions)
     age_s = (wall - lb.asked_at).total_seconds()
     if isinstance(error, Permanent) or lifecycle.gives_up(attempts, age_s):
+        soon = error.retry_s if isinstance(error, Permanent) else None
+        rest_s = lifecycle.ERROR_RETRY_S if soon is None else soon
         given_up = msgspec.structs.replace(
             tried,
             state=lifecycle.next_state(lb.state, Event.GAVE_UP),
-            due_at=wall + timedelta(seconds=lifecycle.ERROR_RETRY_S),
+            due_at=wall + timedelta(seconds=rest_s),
         )
         return Outcome(lb=given_up, ends=OperationStatus.FAILED)
     return Outcome(

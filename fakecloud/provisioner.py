@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection
+from datetime import timedelta
 from enum import StrEnum
 from threading import Lock
 from typing import Final, Protocol
@@ -18,7 +19,7 @@ import structlog
 
 from fakecloud import lifecycle, outcomes
 from fakecloud.clock import Clock
-from fakecloud.errors import DataPlaneError, StaleEpoch, Transient, Unavailable
+from fakecloud.errors import DataPlaneError, Postponed, StaleEpoch, Transient, Unavailable
 from fakecloud.health import Health
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
@@ -83,7 +84,8 @@ class Hook(Protocol):
     """Told by a worker where it is, to disturb it: faults on demand, and tests."""
 
     def at(self, point: Point, lb: LoadBalancer) -> None:
-        """May end the process or block; before and after applying also raise a DataPlaneError.
+        """May end the process or block; before and after applying also raise a DataPlaneError,
+        or Postponed.
 
         `lb` is what the worker works on, as it was claimed. At PRE_COMMIT, inside the
         transaction, any exception rolls back and leaves the lease to end by itself.
@@ -135,14 +137,11 @@ class Provisioner:
             return False
         bound = log.bind(lb=claimed.name, lb_id=claimed.id, generation=claimed.generation)
         try:
-            self._hook.at(Point.CLAIM, claimed)
-            if claimed.state is State.DELETING:
-                self._remove(claimed)
-            else:
-                self._apply(claimed)
-            self._hook.at(Point.POST_APPLY, claimed)
+            self._work(claimed)
         except StaleEpoch:
             bound.warning("lease_lost", epoch=claimed.lease_epoch)
+        except Postponed as early:
+            self._put_off(claimed, early.seconds)
         except DataPlaneError as error:
             bound.warning("provisioning_failed", code=error.code, reason=error.message)
             self._finish(claimed, error)
@@ -157,6 +156,14 @@ class Provisioner:
             bound.info("load_balancer_converged", removed=claimed.state is State.DELETING)
             self._finish(claimed, None)
         return True
+
+    def _work(self, claimed: LoadBalancer) -> None:
+        self._hook.at(Point.CLAIM, claimed)
+        if claimed.state is State.DELETING:
+            self._remove(claimed)
+        else:
+            self._apply(claimed)
+        self._hook.at(Point.POST_APPLY, claimed)
 
     def recover(self, lost: Collection[LoadBalancer]) -> None:
         """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
@@ -254,6 +261,19 @@ class Provisioner:
         self._addresses.prune(lb.id, ())
         with self._lock:
             self._mine.discard(lb.id)
+
+    def _put_off(self, claimed: LoadBalancer, seconds: float) -> None:
+        """Give the lease back; the row is due again in `seconds`, or now if it has changed."""
+        with self._database.write() as connection:
+            lb = rows.get(connection, claimed.pk)
+            if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
+                return
+            operations.enter(
+                connection, lb.id, "wait", self._clock.now(), up_to_generation=claimed.generation
+            )
+            if (lb.generation, lb.state) == (claimed.generation, claimed.state):
+                again = self._clock.wall() + timedelta(seconds=seconds)
+                rows.put_off(connection, lb.pk, again)
 
     def _finish(self, claimed: LoadBalancer, error: DataPlaneError | None) -> None:
         """Write the result, unless the lease went to another worker meanwhile."""

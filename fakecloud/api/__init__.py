@@ -6,6 +6,8 @@ load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronou
 watch           the stream of changes        costs       the cost report
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
+chaos           faults on demand: make, list, log    fault_schemas  their wire models
+disturbance     faults that happen to requests       tampering      to answers and streams
 replies         successful answers, pages and tokens
 problems        errors to problem+json       guard       limits on requests before any handler
 """

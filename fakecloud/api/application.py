@@ -11,10 +11,13 @@ from fastapi_offline import FastAPIOffline
 
 from fakecloud.api import (
     audit,
+    chaos,
+    clock,
     costs,
     load_balancers,
     operations,
     problems,
+    profiles,
     projects,
     quotas,
     service,
@@ -22,6 +25,7 @@ from fakecloud.api import (
     watch,
 )
 from fakecloud.api.context import Cloud
+from fakecloud.api.disturbance import Disturbance
 from fakecloud.api.envelope import Envelope
 from fakecloud.api.guard import Guard
 
@@ -45,11 +49,12 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     )
     app.state.cloud = cloud
     v1 = APIRouter(prefix="/v1")
-    for part in (load_balancers, operations, watch, costs, projects, tokens, quotas, audit):
+    for part in (load_balancers, operations, watch, costs, projects, tokens, quotas, audit, chaos, clock, profiles):
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)
     app.add_middleware(Guard)
-    app.add_middleware(Envelope, cloud=cloud)  # the outermost: the last one added
+    app.add_middleware(Envelope, cloud=cloud)
+    app.add_middleware(Disturbance)  # the outermost: the last one added
     problems.install(app)
     return app

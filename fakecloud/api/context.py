@@ -16,7 +16,8 @@ from fastapi.security import HTTPBearer
 
 from fakecloud import scopes
 from fakecloud.billing.prices import PriceBook
-from fakecloud.clock import Clock
+from fakecloud.business_time import BusinessClock
+from fakecloud.chaos import Chaos
 from fakecloud.errors import NotFound, ScopeMissing, Unauthenticated, UnknownParameter
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
@@ -24,6 +25,7 @@ from fakecloud.model import Token
 from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.store.database import Database
+from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub
 
@@ -40,8 +42,11 @@ class Cloud:
     authority: Authority
     price_book: PriceBook
     metrics: Metrics
-    clock: Clock
+    clock: BusinessClock
+    timekeeper: Timekeeper
+    profile: str
     loopback_only: bool
+    chaos: Chaos
     quotas: Quotas = field(default_factory=Quotas)
     rate_limiter: RateLimiter | None = None
 

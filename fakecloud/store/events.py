@@ -91,3 +91,23 @@ def trim(connection: Connection, keep: int) -> int:
     """Forget all but the newest `keep` versions of history; return how many events went."""
     floor = current_version(connection) - keep
     return connection.execute(delete(event).where(event.c.resource_version <= floor)).rowcount
+
+
+def earlier(
+    connection: Connection, project: str, object_id: str, version: int, back: int
+) -> str | None:
+    """Return an object's document so many changes before `version`; None if it wasn't there yet.
+
+    When the history doesn't go back so far, the oldest that it has.
+    """
+    rows = connection.execute(
+        select(event.c.object)
+        .where(
+            event.c.project == project,
+            event.c.object_id == object_id,
+            event.c.resource_version < version,
+        )
+        .order_by(event.c.resource_version.desc())
+        .limit(back)
+    ).all()
+    return rows[-1].object if rows else None
