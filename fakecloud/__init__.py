@@ -39,6 +39,7 @@
     chaos_labels.py    faults asked for by labels and annotations
     scenarios.py       named sets of faults
     filters.py         filters, label selectors, orders and field masks of lists
+    merge_patch.py     a document as a patch changes it
     scopes.py          what a token may be allowed to do
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
@@ -48,5 +49,5 @@
     errors.py          the error tree
 
 __main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | projects | rate_limits
-→ health | quotas | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes → faults → filters → model | clock | settings | metrics | logs → errors
+→ health | quotas | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | clock | settings | metrics | logs → errors
 """

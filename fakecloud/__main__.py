@@ -46,6 +46,9 @@ def serve(
     insecure_listen: Annotated[
         bool | None, typer.Option("--insecure-listen", help="allow HTTP beyond loopback")
     ] = None,
+    rate_limit: Annotated[
+        int | None, typer.Option(help="requests per token and minute; default: no limit")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
 ) -> None:
     """Run the cloud until Ctrl-C; load balancers go on running.

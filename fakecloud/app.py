@@ -7,7 +7,6 @@ import hashlib
 import os
 import pwd
 import random
-import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -15,11 +14,9 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
-from types import FrameType
 from typing import Final
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
 from fakecloud import tokens
@@ -41,8 +38,10 @@ from fakecloud.netlink import InterfaceAddresses
 from fakecloud.pools import PooledAddresses
 from fakecloud.prober import Prober
 from fakecloud.provisioner import Provisioner
+from fakecloud.quotas import STANDARD, Quotas
+from fakecloud.rate_limits import RateLimiter
 from fakecloud.settings import Settings
-from fakecloud.store import events, load_balancers, operations
+from fakecloud.store import events, idempotency, load_balancers, operations
 from fakecloud.store.database import Database
 from fakecloud.watch import Hub
 
@@ -107,7 +106,8 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
-        authority = tokens.Authority(database, clock)
+        quotas = Quotas({} if settings.profile == "dev" else STANDARD)
+        authority = tokens.Authority(database, clock, quotas)
         tokens.ensure_admin(authority, database, settings.admin_token_file)
         nudge = Nudge()
         metrics = Metrics()
@@ -170,12 +170,13 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         loops.start("faults", lambda: _renew_faults(chaos, clock, loops.stop))
         loops.start("health-store", lambda: _save_health(health, clock, loops.stop))
         loops.start(
-            "housekeeping", lambda: _keep_house(database, settings, clock, metrics, loops.stop)
+            "housekeeping",
+            lambda: _keep_house(database, settings, authority, clock, metrics, loops.stop),
         )
 
         cloud = Cloud(
             database=database,
-            load_balancers=LoadBalancers(database, pools, clock),
+            load_balancers=LoadBalancers(database, pools, clock, quotas=quotas),
             hub=hub,
             authority=authority,
             price_book=book,
@@ -183,6 +184,8 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             clock=clock,
             chaos=chaos,
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
+            quotas=quotas,
+            rate_limiter=RateLimiter(settings.rate_limit, clock) if settings.rate_limit else None,
         )
 
         @asynccontextmanager
@@ -214,82 +217,6 @@ async def _kept_up(
             await asyncio.sleep(POLL_S)
 
 
-def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
-    host, port = settings.address()
-    listener = _listen(host, port)
-    with listener, running(settings) as app:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=75,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
-        server = _Server(config, app.state.cloud.hub)
-        scheme = "https" if settings.tls_cert else "http"
-        bound_host, bound_port = listener.getsockname()[:2]
-        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        _Announcing(server, f"{scheme}://{shown}:{bound_port}").run(listener)
-
-
-class _Server(uvicorn.Server):
-    """Ends the watches when it stops; it would otherwise wait for them until it gives up."""
-
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
-        super().__init__(config)
-        self._hub = hub
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting requests and wait for those under way."""
-        self._hub.close()
-        await super().shutdown(sockets)
-
-
-class _Announcing:
-    """Runs uvicorn and prints the URL when it answers, so that scripts can wait for the line."""
-
-    def __init__(self, server: uvicorn.Server, url: str) -> None:
-        self._server = server
-        self._url = url
-
-    def run(self, listener: socket.socket) -> None:
-        # uvicorn raises the signal that ended it once more; without a handler of our own that
-        # would make a clean stop look like a death by signal.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._end)
-        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            runner.run(self._run(listener))
-
-    def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self._server.should_exit = True
-
-    async def _run(self, listener: socket.socket) -> None:
-        serving = asyncio.create_task(self._server.serve([listener]))
-        while not self._server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        if self._server.started:
-            print(f"fakecloud is ready at {self._url}", flush=True)  # noqa: T201 - the one line
-        await serving
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"can't listen on {host}:{port}: {error.strerror}; give another --listen"
-        ) from None
-    return listener
-
-
 def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Callable[[], None]:
     def turn() -> None:
         seen = nudge.count
@@ -319,10 +246,17 @@ def _renew_faults(chaos: Chaos, clock: Clock, stop: Event) -> None:
 
 
 def _keep_house(
-    database: Database, settings: Settings, clock: Clock, metrics: Metrics, stop: Event
+    database: Database,
+    settings: Settings,
+    authority: tokens.Authority,
+    clock: Clock,
+    metrics: Metrics,
+    stop: Event,
 ) -> None:
-    """Forget old history; count what lives."""
+    """Forget old history; count what lives; say when tokens were used."""
+    authority.save_use()
     with database.write() as connection:
+        idempotency.forget(connection, clock.wall() - idempotency.KEEP)
         events.trim(connection, settings.event_history)
         operations.forget(connection, clock.now() - KEEP_OPERATIONS)
     with database.read() as connection:

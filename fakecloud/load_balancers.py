@@ -36,6 +36,7 @@ from fakecloud.model import (
     Spec,
     State,
 )
+from fakecloud.quotas import Quotas
 from fakecloud.store import events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import usage as usage_rows
@@ -78,13 +79,15 @@ class LoadBalancers:
         *,
         profile: str = "dev",
         rate: Callable[[], int] = lambda: 1,
+        quotas: Quotas | None = None,
     ) -> None:
         """Give addresses from `pools`; write to `database`.
 
         profile: how long the simulated cloud takes; rate: how fast business time runs, which
-        shortens that. Raises: UnknownProfile.
+        shortens that; quotas: where load balancers are counted. Raises: UnknownProfile.
         """
         self._profile = profiles.find(profile)
+        self._quotas = quotas or Quotas()
         self._rate = rate
         self._database = database
         self._allocator = Allocator(pools)
@@ -95,7 +98,8 @@ class LoadBalancers:
     ) -> tuple[LoadBalancer, Outcome]:
         """Create or replace the load balancer `name`; nothing is written when it equals the wish.
 
-        Raises: BeingDeleted, PreconditionFailed, ValidationFailed, AddressInUse, NoCapacity.
+        Raises: BeingDeleted, PreconditionFailed, ValidationFailed, AddressInUse, NoCapacity,
+        QuotaExceeded.
         """
         expected = expected or Expectation()
         _refuse_unknown_faults(wish)
@@ -185,6 +189,7 @@ class LoadBalancers:
     def _create(
         self, connection: Connection, project: str, name: str, wish: Wish, now: datetime
     ) -> LoadBalancer:
+        self._quotas.take(connection, project, "load_balancers")
         id = new_id("lb", now)
         delay = self._delay("create", wish, id, 1)
         operation = self._operation(project, "create", name, id, 1, delay)

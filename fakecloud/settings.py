@@ -37,7 +37,12 @@ class Settings(BaseSettings):
     haproxy: str = "haproxy"
     haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
     workers: int = Field(default=4, ge=1, le=64)
+    profile: str = "dev"
+    host_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
+    heartbeat_s: float = Field(default=10.0, ge=0.1)
+    host_dead_s: float = Field(default=30.0, ge=0.5)
     lease_s: float = Field(default=30.0, ge=1)
+    rate_limit: int | None = Field(default=None, ge=1)  # cost per token and minute; None: none
     max_watches: int = Field(default=2000, ge=1)
     event_history: int = Field(default=100_000, ge=1000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"

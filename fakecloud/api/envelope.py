@@ -33,7 +33,7 @@ class Envelope:
             return
         state = scope.setdefault("state", {})
         request = Request(scope)
-        state["request_id"] = problems.request_id(request)
+        problems.request_id(request)
         mutating = mutations.is_one(request)
         if mutating:
             receive = _hashed(receive, state)

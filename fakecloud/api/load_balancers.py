@@ -6,16 +6,19 @@ import re
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import APIRouter, Depends, Header, Path, Query
+from fastapi import APIRouter, Body, Depends, Header, Path, Query
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.responses import Response
 
-from fakecloud import documents, errors, filters, tables
+from fakecloud import documents, errors, filters, merge_patch, tables
 from fakecloud.api import lists, replies, schemas, waiting
-from fakecloud.api.context import CHECKED, Caller, CloudParts
+from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
+from fakecloud.api.mutations import Change, Mutation
 from fakecloud.load_balancers import Expectation, Outcome, Wish
 from fakecloud.model import LoadBalancer, Protocol, Spec, State
 from fakecloud.store import events, listings
@@ -28,6 +31,7 @@ router = APIRouter(
     responses=replies.ANY_PROBLEM,
 )
 
+MERGE_PATCH: Final = "application/merge-patch+json"
 MAX_WAIT_S: Final = 60.0
 DEFAULT_WAIT_S: Final = 25.0
 _SETTLED: Final = frozenset({State.ACTIVE, State.ERROR, State.DELETING, State.DELETED})
@@ -50,6 +54,8 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(lists.LOAD_BALANCERS))]
 
 @router.put(
     "/{name}",
+    summary="Create or replace a load balancer",
+    dependencies=[needs("lb:write")],
     response_model=schemas.LoadBalancer,
     responses={
         201: {"description": "created", "model": schemas.LoadBalancer},
@@ -61,6 +67,7 @@ async def put(
     body: schemas.PutLoadBalancer,
     cloud: CloudParts,
     caller: Caller,
+    change: Change,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
     wait: Wait = None,
@@ -71,25 +78,50 @@ async def put(
     202 accepted, the cloud works on it.
     """
     wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
-    wish = Wish(labels=body.labels, annotations=body.annotations, spec=_offered(body))
-    expected = _expectation(if_match, if_none_match)
-    lb, outcome = await run_in_threadpool(
-        cloud.load_balancers.put, caller.project, name, wish, expected
+    wish = Wish(labels=body.labels, annotations=body.annotations, spec=offered(body))
+    expected = expectation(if_match, if_none_match)
+    act = partial(cloud.load_balancers.put, caller.project, name, wish, expected)
+    return await changed(cloud, change, act, wait_s)
+
+
+@router.patch(
+    "/{name}",
+    summary="Change parts of a load balancer",
+    dependencies=[needs("lb:write")],
+    response_model=schemas.LoadBalancer,
+    responses={202: {"description": "accepted", "model": schemas.LoadBalancer}},
+)
+async def patch(
+    name: Name,
+    body: Annotated[dict[str, Any], Body(media_type=MERGE_PATCH)],
+    cloud: CloudParts,
+    caller: Caller,
+    change: Change,
+    content_type: Annotated[str, Header(include_in_schema=False)] = MERGE_PATCH,
+    if_match: IfMatch = None,
+    wait: Wait = None,
+) -> Response:
+    """Merge a patch (RFC 7396) into labels, annotations and spec: null removes, lists are replaced.
+
+    200 nothing or only labels changed, or ACTIVE was reached within `wait`; 202 accepted.
+    """
+    if content_type.partition(";")[0].strip().lower() != MERGE_PATCH:
+        raise errors.UnsupportedMediaType(f"PATCH takes {MERGE_PATCH}, not {content_type!r}")
+    wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
+    act = partial(
+        cloud.load_balancers.change,
+        caller.project,
+        name,
+        partial(_patched, patch=body),
+        expectation(if_match, None),
     )
-    if wait_s and outcome in (Outcome.CREATED, Outcome.ACCEPTED):
-        with suppress(errors.NotFound):
-            find = partial(cloud.load_balancers.find, caller.project, lb.id)
-            lb = await waiting.until(cloud, lb.id, find, _is_settled, wait_s)
-    if lb.state is State.ACTIVE and lb.observed_generation == lb.generation:
-        return replies.load_balancer(lb, 200)
-    if outcome is Outcome.CREATED:
-        return replies.load_balancer(lb, 201)
-    return replies.load_balancer(lb, 202 if outcome is Outcome.ACCEPTED else 200)
+    return await changed(cloud, change, act, wait_s)
 
 
 @router.get(
     "",
     summary="List load balancers",
+    dependencies=[needs("lb:read")],
     response_model=schemas.LoadBalancerList | schemas.PartialList,
 )
 def list_all(
@@ -119,6 +151,7 @@ def list_all(
 @router.get(
     "/{name}",
     summary="Read a load balancer, or wait for a change of it",
+    dependencies=[needs("lb:read")],
     response_model=schemas.LoadBalancer | schemas.Partial,
     responses={304: {"description": "still the one of `If-None-Match`"}},
 )
@@ -160,14 +193,70 @@ async def get(
 
 @router.delete(
     "/{name}",
+    summary="Delete a load balancer",
+    dependencies=[needs("lb:write")],
     status_code=202,
     response_model=schemas.Operation,
 )
-def delete(name: Name, cloud: CloudParts, caller: Caller, if_match: IfMatch = None) -> Response:
+def delete(
+    name: Name, cloud: CloudParts, caller: Caller, change: Change, if_match: IfMatch = None
+) -> Response:
     """Begin to delete; again while it lasts answers with the same operation, then 404."""
-    expected = _expectation(if_match, None)
-    _, operation = cloud.load_balancers.delete(caller.project, name, expected)
-    return replies.operation(operation, 202)
+    expected = expectation(if_match, None)
+
+    def act() -> Response:
+        _, operation = cloud.load_balancers.delete(caller.project, name, expected)
+        return replies.operation(operation, 202)
+
+    return change.run(act)
+
+
+async def changed(
+    cloud: Cloud,
+    change: Mutation,
+    act: Callable[[], tuple[LoadBalancer, Outcome]],
+    wait_s: float = 0.0,
+) -> Response:
+    """Return the answer to a change of a load balancer: once it is settled, or after `wait_s`."""
+    done: list[tuple[LoadBalancer, Outcome]] = []
+
+    def acting() -> Response:
+        lb, outcome = act()
+        done.append((lb, outcome))
+        if outcome is Outcome.UNCHANGED:
+            change.unchanged()
+        return _answer(lb, outcome)
+
+    answer = await run_in_threadpool(change.run, acting)
+    if not (wait_s and done and done[0][1] in (Outcome.CREATED, Outcome.ACCEPTED)):
+        return answer
+    lb, outcome = done[0]
+    with suppress(errors.NotFound):
+        find = partial(cloud.load_balancers.find, lb.project, lb.id)
+        lb = await waiting.until(cloud, lb.id, find, _is_settled, wait_s)
+    return _answer(lb, outcome)
+
+
+def _answer(lb: LoadBalancer, outcome: Outcome) -> Response:
+    if lb.state is State.ACTIVE and lb.observed_generation == lb.generation:
+        return replies.load_balancer(lb, 200)
+    if outcome is Outcome.CREATED:
+        return replies.load_balancer(lb, 201)
+    return replies.load_balancer(lb, 202 if outcome is Outcome.ACCEPTED else 200)
+
+
+def _patched(lb: LoadBalancer, *, patch: dict[str, Any]) -> Wish:
+    """Return the wish that a patch makes of what is there. Raises: as a PUT of it would."""
+    before = {"labels": lb.labels, "annotations": lb.annotations}
+    whole = before | {"spec": msgspec.to_builtins(lb.spec)}
+    try:
+        body = schemas.PutLoadBalancer.model_validate(merge_patch.merge(whole, patch))
+    except ValidationError as error:
+        found = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(found) from None
+    except ValueError as error:
+        raise errors.ValidationFailed(str(error)) from None
+    return Wish(labels=body.labels, annotations=body.annotations, spec=offered(body))
 
 
 def _is_settled(lb: LoadBalancer) -> bool:
@@ -195,7 +284,7 @@ def _awaited(wait_for: str | None, rv_gt: int | None) -> Callable[[LoadBalancer]
     return done
 
 
-def _expectation(if_match: str | None, if_none_match: str | None) -> Expectation:
+def expectation(if_match: str | None, if_none_match: str | None) -> Expectation:
     absent = if_none_match is not None and if_none_match.strip() == "*"
     if if_match is None:
         return Expectation(absent=absent)
@@ -205,7 +294,7 @@ def _expectation(if_match: str | None, if_none_match: str | None) -> Expectation
     return Expectation(generations=frozenset(map(int, generations)), absent=absent)
 
 
-def _offered(body: schemas.PutLoadBalancer) -> Spec:
+def offered(body: schemas.PutLoadBalancer) -> Spec:
     """Return the spec if this cloud can run all of it. Raises: NotYetOffered."""
     spec = schemas.to_model(body)
     wishes = [

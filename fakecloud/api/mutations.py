@@ -86,7 +86,7 @@ class Mutation:
     def _answered(self, connection: Connection) -> Response | None:
         if self._key is None:
             return None
-        since = self._cloud.clock.wall() - KEEP_KEYS
+        since = self._cloud.clock.wall() - idempotency.KEEP
         answer = idempotency.find(connection, self._caller.project, self._key, since)
         if answer is None:
             return None

@@ -81,8 +81,11 @@ def request_id(request: Request) -> str:
         return known
     given = request.headers.get("x-request-id", "")
     if 0 < len(given) <= 64 and given.isascii() and given.replace("-", "").isalnum():
+        request.state.request_id = given
         return given
-    return "req_" + secrets.token_hex(8)
+    made: str = "req_" + secrets.token_hex(8)
+    request.state.request_id = made
+    return made
 
 
 def install(app: FastAPI) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
 from fakecloud.tables import idempotency_key as table
+
+KEEP: Final = timedelta(hours=48)
+"""How long an answer counts, in wall time."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, 
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
-from fakecloud.store import events, listings
+from fakecloud.store import events, listings, quotas
 from fakecloud.tables import load_balancer as table
 
 _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
@@ -46,13 +46,15 @@ def create(connection: Connection, lb: LoadBalancer) -> LoadBalancer:
 def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
     """Write `lb` with its event; return it with the new `resource_version` and `updated_at`.
 
-    The event is DELETED when the state is, else MODIFIED. The caller read `lb` in the same
+    The event is DELETED when the state is, else MODIFIED; the quota then gets it back. The caller read `lb` in the same
     transaction (`for_update`), so nothing is overwritten.
     """
     version = events.next_version(connection)
     lb = msgspec.structs.replace(lb, resource_version=version, updated_at=now)
     values = _values(lb)
     connection.execute(update(table).where(table.c.pk == lb.pk).values(values))
+    if lb.state is State.DELETED:
+        quotas.give_back(connection, lb.project, "load_balancers")
     _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
     return lb
 
