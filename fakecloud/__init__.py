@@ -8,6 +8,7 @@
     load_balancers.py  what a customer may ask: one request, one transaction
     actions.py         again, elsewhere, or no more: repair, failover, cancel
     reservations.py    addresses that a customer keeps, and how full the pools are
+    snapshots.py       copies of the whole database
     instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     interference.py    faults that disturb the workers
@@ -27,6 +28,7 @@
     loops.py           threads that turn the steps, and what wakes them
     store/             every query
     migrations/        the schema's history
+    invariants.py      the promises of the cloud, checked over its rows
     tables.py          every table on one page
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next

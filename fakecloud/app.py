@@ -7,28 +7,31 @@ import hashlib
 import os
 import pwd
 import random
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Final
 
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import tokens
+from fakecloud import hosts, profiles, tokens
+from fakecloud.actions import Actions
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.billing import books
+from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
-from fakecloud.errors import StartError
+from fakecloud.errors import StartError, Unavailable
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
+from fakecloud.instances import Instances
 from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
@@ -40,15 +43,20 @@ from fakecloud.prober import Prober
 from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.rate_limits import RateLimiter
+from fakecloud.reservations import Reservations
 from fakecloud.settings import Settings
+from fakecloud.snapshots import Snapshots
 from fakecloud.store import events, idempotency, load_balancers, operations
 from fakecloud.store.database import Database
+from fakecloud.store.notifications import Notifications
+from fakecloud.timekeeper import Timekeeper
 from fakecloud.watch import Hub
 
 log = structlog.get_logger()
 
 POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
+CLOCK_S: Final = 0.5
 HOUSEKEEPING_S: Final = 60.0
 FAULTS_S: Final = 0.5
 KEEP_OPERATIONS: Final = timedelta(days=30)
@@ -92,24 +100,37 @@ def parse_pools(settings: Settings) -> list[Pool]:
     return pools
 
 
+def check_profile(settings: Settings) -> None:
+    """Raises: StartError when there is no such latency profile."""
+    try:
+        profiles.find(settings.profile)
+    except profiles.UnknownProfile as error:
+        raise StartError(f"--profile: {error}") from None
+
+
 @contextmanager
-def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]:
+def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI]:
     """Run the whole cloud but the HTTP server; give the application to serve.
 
     Load balancers go on running afterwards. Raises: StartError.
     """
-    clock = clock or SystemClock()
     with ExitStack() as stack:
         settings.address()
         book = books.load(settings.price_book)
         pools = parse_pools(settings)
+        check_profile(settings)
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
+        clock = BusinessClock(system or SystemClock())
+        timekeeper = Timekeeper(database, clock)
+        timekeeper.refresh()
+        me = _this_host(settings, database, clock)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
         tokens.ensure_admin(authority, database, settings.admin_token_file)
         nudge = Nudge()
+        crashes: SimpleQueue[str] = SimpleQueue()
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics)
         chaos.refresh()
@@ -119,6 +140,7 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             clock,
             haproxy=settings.haproxy,
             run_as=haproxy_user(settings),
+            on_crash=crashes.put,
         )
         stack.callback(dataplane.close)
         health = Health(database, dataplane, clock)
@@ -138,27 +160,15 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             addresses,
             health,
             clock,
-            host=socket.gethostname(),
-            owner=socket.gethostname(),
+            host=me.name,
+            owner=me.name,
             lease_s=settings.lease_s,
             rng=random.Random(),
             hook=Interference(database, chaos, clock),
         )
         hub = Hub(database, max_watches=settings.max_watches)
 
-        with database.read() as connection:
-            living = load_balancers.living(connection)
-        unreachable = addresses.restore(living)
-        health.register(lb for lb in living if lb.was_active)
-        adoption = dataplane.adopt({lb.id for lb in living})
-        log.info(
-            "data_plane_adopted",
-            adopted=len(adoption.adopted),
-            restarted=len(adoption.restarted),
-            orphans_removed=len(adoption.orphans_removed),
-        )
-        here = (adoption.adopted | adoption.restarted) - unreachable
-        provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
+        _take_back(database, me, addresses, health, dataplane, provisioner)
 
         database.on_commit(nudge.give)
         database.on_commit(hub.notify)
@@ -167,6 +177,11 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         for number in range(settings.workers):
             loops.start(f"provisioner-{number}", _provision(provisioner, nudge, metrics))
         loops.start("health-dataplane", lambda: _ignore(health.tell_dataplane(POLL_S)))
+        loops.start("recovery", lambda: _see_crash(provisioner, crashes))
+        loops.start("clock", lambda: _keep_time(timekeeper, loops.stop, clock))
+        loops.start("heartbeat", lambda: _beat(me, provisioner, settings, clock, loops.stop))
+        if not database.is_sqlite:
+            _tell_others(database, me.name, clock, loops, stack, heard=(nudge.give, hub.notify))
         loops.start("faults", lambda: _renew_faults(chaos, clock, loops.stop))
         loops.start("health-store", lambda: _save_health(health, clock, loops.stop))
         loops.start(
@@ -176,13 +191,23 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
 
         cloud = Cloud(
             database=database,
-            load_balancers=LoadBalancers(database, pools, clock, quotas=quotas),
+            load_balancers=LoadBalancers(
+                database, pools, clock, quotas=quotas, profile=settings.profile, rate=clock.rate
+            ),
             hub=hub,
             authority=authority,
             price_book=book,
             metrics=metrics,
             clock=clock,
+            timekeeper=timekeeper,
+            profile=settings.profile,
+            host=me.name,
             chaos=chaos,
+            actions=Actions(database, clock),
+            reservations=Reservations(database, pools, clock),
+            instances=Instances(database, clock, quotas),
+            snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
+            inspector=dataplane,
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
             quotas=quotas,
             rate_limiter=RateLimiter(settings.rate_limit, clock) if settings.rate_limit else None,
@@ -202,6 +227,32 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
                 await asyncio.gather(*tasks, return_exceptions=True)
 
         yield application.create(cloud, beside)
+
+
+def _take_back(
+    database: Database,
+    me: hosts.Hosts,
+    addresses: PooledAddresses,
+    health: Health,
+    dataplane: HaproxyDataPlane,
+    provisioner: Provisioner,
+) -> None:
+    """Go on with the load balancers that this host ran in its last life. Raises: StartError."""
+    me.register()
+    with database.read() as connection:
+        living = [lb for lb in load_balancers.living(connection) if lb.host == me.name]
+    unreachable = addresses.restore(living)
+    health.register(lb for lb in living if lb.was_active)
+    adoption = dataplane.adopt({lb.id for lb in living})
+    log.info(
+        "data_plane_adopted",
+        adopted=len(adoption.adopted),
+        restarted=len(adoption.restarted),
+        orphans_removed=len(adoption.orphans_removed),
+    )
+    here = (adoption.adopted | adoption.restarted) - unreachable
+    provisioner.hold(adoption.adopted | adoption.restarted)
+    provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
 
 async def _kept_up(
@@ -228,6 +279,69 @@ def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Call
             nudge.wait(seen, POLL_S)
 
     return turn
+
+
+def _this_host(settings: Settings, database: Database, clock: Clock) -> hosts.Hosts:
+    return hosts.Hosts(
+        database,
+        clock,
+        settings.host_name or os.uname().nodename,
+        hosts.identity(settings.state_dir),
+        settings.pool,
+        dead_after_s=settings.host_dead_s,
+    )
+
+
+def _see_crash(provisioner: Provisioner, crashes: SimpleQueue[str]) -> None:
+    try:
+        lb_id = crashes.get(timeout=POLL_S)
+    except Empty:
+        return
+    try:
+        provisioner.crashed(lb_id)
+    except Unavailable:
+        crashes.put(lb_id)
+        raise
+
+
+def _keep_time(timekeeper: Timekeeper, stop: Event, clock: Clock) -> None:
+    timekeeper.refresh()
+    while timekeeper.step():
+        if stop.is_set():
+            return
+    clock.wait(stop, CLOCK_S)
+
+
+def _beat(
+    me: hosts.Hosts, provisioner: Provisioner, settings: Settings, clock: Clock, stop: Event
+) -> None:
+    """Be alive, let go of what is run elsewhere, and look whether all others are alive."""
+    me.beat()
+    provisioner.drop_moved()
+    me.sweep()
+    clock.wait(stop, settings.heartbeat_s)
+
+
+def _tell_others(
+    database: Database,
+    me: str,
+    clock: Clock,
+    loops: Loops,
+    stack: ExitStack,
+    *,
+    heard: tuple[Callable[[], None], ...],
+) -> None:
+    """Tell the other servers of our commits, and hear of theirs."""
+    notifications = Notifications(database.url, me, clock, loops.stop)
+    stack.callback(notifications.close)
+    database.on_commit(notifications.committed)
+
+    def wake() -> None:
+        for one in heard:
+            one()
+
+    loops.start("notify", notifications.speak)
+    loops.start("listen", lambda: notifications.listen(wake))
 
 
 def _ignore(_result: object) -> None:

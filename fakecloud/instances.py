@@ -8,6 +8,7 @@ from fakecloud.clock import Clock
 from fakecloud.errors import NameInUse, NotFound
 from fakecloud.ids import new_id
 from fakecloud.model import Instance, InstanceWish
+from fakecloud.quotas import Quotas
 from fakecloud.store import events, listings
 from fakecloud.store import instances as rows
 from fakecloud.store.database import Connection, Database
@@ -16,8 +17,9 @@ from fakecloud.store.database import Connection, Database
 class Instances:
     """The customer's desk for instances. Every method may raise Unavailable."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        """Write to `database`."""
+    def __init__(self, database: Database, clock: Clock, quotas: Quotas) -> None:
+        """Write to `database`; count instances by `quotas`."""
+        self._quotas = quotas
         self._database = database
         self._clock = clock
 
@@ -60,9 +62,11 @@ class Instances:
         """Delete an instance. Raises: NotFound."""
         with self._database.write() as connection:
             found = _found(rows.find(connection, project, name), name)
+            self._quotas.give_back(connection, project, "instances")
             rows.remove(connection, msgspec.structs.replace(found, updated_at=self._clock.now()))
 
     def _add(self, connection: Connection, project: str, name: str, wish: InstanceWish) -> Instance:
+        self._quotas.take(connection, project, "instances")
         now = self._clock.now()
         made = Instance(
             id=new_id("i", now),

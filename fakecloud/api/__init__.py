@@ -3,6 +3,11 @@
 application     the FastAPI application from its parts
 context         what handlers may use, and who is calling
 load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronous work
+actions         POST, batchGet, targets, drain, repair, failover
+insight         status, config, logs, stats  admin       check, reset, export, snapshots
+addresses       reserved ones, and pools     instances   the machines
+catalogues      types and regions            resource_schemas  wire models of all these
+lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        costs       the cost report
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document

@@ -10,10 +10,16 @@ from fastapi import APIRouter, FastAPI
 from fastapi_offline import FastAPIOffline
 
 from fakecloud.api import (
+    actions,
+    addresses,
+    admin,
     audit,
+    catalogues,
     chaos,
     clock,
     costs,
+    insight,
+    instances,
     load_balancers,
     operations,
     problems,
@@ -49,7 +55,25 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     )
     app.state.cloud = cloud
     v1 = APIRouter(prefix="/v1")
-    for part in (load_balancers, operations, watch, costs, projects, tokens, quotas, audit, chaos, clock, profiles):
+    for part in (
+        load_balancers,
+        actions,
+        insight,
+        operations,
+        watch,
+        costs,
+        projects,
+        tokens,
+        quotas,
+        audit,
+        chaos,
+        clock,
+        profiles,
+        addresses,
+        instances,
+        catalogues,
+        admin,
+    ):
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)

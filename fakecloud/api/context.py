@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 import msgspec
 from fastapi import Depends, Request
@@ -15,21 +15,41 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
 from fakecloud import scopes
+from fakecloud.actions import Actions
 from fakecloud.billing.prices import PriceBook
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.errors import NotFound, ScopeMissing, Unauthenticated, UnknownParameter
+from fakecloud.instances import Instances
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
-from fakecloud.model import Token
+from fakecloud.model import Counters, Token
 from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
+from fakecloud.reservations import Reservations
+from fakecloud.snapshots import Snapshots
 from fakecloud.store.database import Database
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub
 
 BEARER: Final = HTTPBearer(auto_error=False, description="A token of 64 letters and digits")
+
+
+class Inspector(Protocol):
+    """A look at the data plane of this host. Raises: Transient when it doesn't answer."""
+
+    def running(self) -> frozenset[str]:
+        """Return the ids of the load balancers that this host runs now."""
+
+    def configuration(self, lb_id: str) -> str | None:
+        """Return the configuration without secrets; None if nothing runs here."""
+
+    def log_tail(self, lb_id: str, most: int) -> list[str]:
+        """Return the last lines of the log, at most `most`."""
+
+    def counters(self, lb_id: str) -> list[Counters] | None:
+        """Return what was counted since the start; None if nothing runs here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +65,14 @@ class Cloud:
     clock: BusinessClock
     timekeeper: Timekeeper
     profile: str
+    host: str
     loopback_only: bool
     chaos: Chaos
+    actions: Actions
+    reservations: Reservations
+    instances: Instances
+    snapshots: Snapshots
+    inspector: Inspector
     quotas: Quotas = field(default_factory=Quotas)
     rate_limiter: RateLimiter | None = None
 

@@ -141,7 +141,7 @@ class TargetGroup(_Wire):
 
     @model_validator(mode="after")
     def _distinct_targets(self) -> Self:
-        _distinct("targets", (f"{t.ip} port {t.port}" for t in self.targets))
+        distinct("targets", (f"{t.ip} port {t.port}" for t in self.targets))
         return self
 
 
@@ -159,10 +159,10 @@ class Spec(_Wire):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _distinct("listeners: names", (one.name for one in self.listeners))
-        _distinct("listeners: ports", (f"{_layer4(one)} {one.port}" for one in self.listeners))
-        _distinct("target_groups: names", (group.name for group in self.target_groups))
-        _distinct("addresses: ips", (a.ip for a in self.addresses if a.ip is not None))
+        distinct("listeners: names", (one.name for one in self.listeners))
+        distinct("listeners: ports", (f"{_layer4(one)} {one.port}" for one in self.listeners))
+        distinct("target_groups: names", (group.name for group in self.target_groups))
+        distinct("addresses: ips", (a.ip for a in self.addresses if a.ip is not None))
         groups = {group.name for group in self.target_groups}
         for listener in self.listeners:
             if listener.target_group not in groups:
@@ -192,7 +192,8 @@ def _layer4(listener: Listener) -> str:
     return "udp" if listener.protocol == "udp" else "tcp"
 
 
-def _distinct(what: str, values: Iterable[str]) -> None:
+def distinct(what: str, values: Iterable[str]) -> None:
+    """Let values pass that are all different. Raises: ValueError that names one that is not."""
     twice = [value for value, count in Counter(values).items() if count > 1]
     if twice:
         raise ValueError(f"{what} must be distinct; {twice[0]!r} is there twice")

@@ -134,6 +134,12 @@ class HaproxyDataPlane:
             found = self._instances.get(lb_id)
         return found is not None and found.serving()
 
+    def running(self) -> frozenset[str]:
+        """Return the ids of the load balancers that this host runs now."""
+        with self._lock:
+            known = list(self._instances.values())
+        return frozenset(found.lb_id for found in known if found.serving())
+
     def configuration(self, lb_id: str) -> str | None:
         """Return what HAProxy was given, without secrets; None if nothing runs here."""
         found = self._current(lb_id)

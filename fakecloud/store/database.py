@@ -102,6 +102,21 @@ class Database:
         except (DBAPIError, PoolTimeout) as error:
             raise _unavailable(error) from error
 
+    def copy_to(self, file: Path) -> None:
+        """Write a consistent copy of an SQLite database to a new file, while it is in use.
+
+        Raises: Unavailable.
+        """
+        assert self.is_sqlite
+        raw = self.engine.raw_connection()
+        try:
+            raw.cursor().execute("VACUUM INTO ?", (str(file),))
+            file.chmod(0o600)
+        except sqlite3.Error as error:
+            raise Unavailable(f"the copy can't be written: {_reason(error)}") from error
+        finally:
+            raw.close()
+
     def migrate(self) -> None:
         """Bring the schema to the newest version, one process at a time. Raises: StartError."""
         try:

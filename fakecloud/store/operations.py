@@ -80,6 +80,13 @@ def enter(
             save(connection, operation, now, phase=phase, phases=begun, progress=progress)
 
 
+def progress(connection: Connection, target_id: str, percent: int, now: datetime) -> None:
+    """Say how far the running operations of something are."""
+    for operation in _running(connection, target_id, 0):
+        if percent > operation.progress:
+            save(connection, operation, now, progress=percent)
+
+
 def save(connection: Connection, operation: Operation, now: datetime, **changes: Any) -> Operation:
     """Write changed fields of an operation, with its event; return it as it is now."""
     version = events.next_version(connection)
@@ -181,6 +188,14 @@ def running(connection: Connection, project: str) -> list[Operation]:
         select(*_COLUMNS)
         .where(table.c.project == project, table.c.status == OperationStatus.RUNNING)
         .order_by(table.c.id)
+    )
+    return [_value(row) for row in rows]
+
+
+def all_running(connection: Connection) -> list[Operation]:
+    """Return the operations of every project that haven't ended."""
+    rows = connection.execute(
+        select(*_COLUMNS).where(table.c.status == OperationStatus.RUNNING).order_by(table.c.id)
     )
     return [_value(row) for row in rows]
 

@@ -1,0 +1,255 @@
+"""The cloud's promises, checked over its rows at one moment. Pure: rows in, violations out.
+
+    I1   generations: observed ≤ wanted       I2   ACTIVE: newest generation, with addresses
+    I3   a lease has an owner and an end      I4   one living name, one owner per ip, per ip and port
+    I5   one open usage interval for each living load balancer that was active; none overlap
+    I6   what the newest event of a load balancer says is what the row says
+    I7   what is in transition is due         I8   no operation runs for a load balancer at rest
+    I9   what is deleted has no address       I10  quotas count what lives
+    I11  an idempotency key has one answer    I13  events have distinct, known versions
+    I15  the data plane runs what it should, and nothing else (asked only where there is one)
+
+I12 (money) comes with billing; I14 (time is monotone) is a promise about two moments, which one
+look can't see: the clock's own tests hold it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import msgspec
+
+from fakecloud.lifecycle import DEADLINE_S, TRANSITIONAL
+from fakecloud.model import LoadBalancer, Operation, State
+
+OVERDUE: Final = timedelta(seconds=60)
+"""An operation may run that long past its deadline: a lease, and a worker to take it over."""
+
+
+class Violation(msgspec.Struct, frozen=True, kw_only=True):
+    """A promise that doesn't hold: which, for what, and what is wrong."""
+
+    invariant: str
+    object: str
+    message: str
+
+
+class Lease(msgspec.Struct, frozen=True, kw_only=True):
+    """Who works on a load balancer, until when."""
+
+    load_balancer_id: str
+    owner: str | None
+    until: datetime | None
+
+
+class OwnedAddress(msgspec.Struct, frozen=True, kw_only=True):
+    """An address and the id of the load balancer that has it."""
+
+    ip: str
+    load_balancer_id: str
+
+
+class Interval(msgspec.Struct, frozen=True, kw_only=True):
+    """When a load balancer was counted; `ended_at` None: still."""
+
+    load_balancer_id: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest event of a load balancer in the history."""
+
+    load_balancer_id: str
+    resource_version: int
+    type: str
+    state: str
+
+
+class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a metric a project is counted to use, and how much there is."""
+
+    project: str
+    metric: str
+    used: int
+    living: int
+
+
+class Rows(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is looked at, of one snapshot of the database.
+
+    load_balancers: the living. deleted: ids of the others. serving: ids that the data plane of
+    this host runs, None where there is none. wall: the moment.
+    """
+
+    load_balancers: tuple[LoadBalancer, ...]
+    deleted: frozenset[str]
+    leases: tuple[Lease, ...]
+    addresses: tuple[OwnedAddress, ...]
+    intervals: tuple[Interval, ...]
+    running: tuple[Operation, ...]
+    last_events: tuple[LastEvent, ...]
+    version: int
+    newest_event: int
+    quotas: tuple[QuotaUse, ...]
+    wall: datetime
+    serving: frozenset[str] | None = None
+
+
+def check(rows: Rows) -> list[Violation]:
+    """Return every promise that doesn't hold, in the order of `CHECKS`."""
+    return [
+        Violation(invariant=name, object=what, message=message)
+        for name, find in CHECKS.items()
+        for what, message in find(rows)
+    ]
+
+
+Found = Iterator[tuple[str, str]]
+
+
+def _generations(rows: Rows) -> Found:
+    for lb in rows.load_balancers:
+        if not 0 <= lb.observed_generation <= lb.generation:
+            yield lb.id, f"observed generation {lb.observed_generation} of {lb.generation}"
+        if not 0 < lb.resource_version <= rows.version:
+            yield lb.id, f"resource version {lb.resource_version}, the newest is {rows.version}"
+
+
+def _active(rows: Rows) -> Found:
+    for lb in rows.load_balancers:
+        if lb.state is State.ACTIVE and lb.observed_generation != lb.generation:
+            yield lb.id, f"ACTIVE with generation {lb.observed_generation} of {lb.generation}"
+        if len(lb.addresses) != len(lb.spec.addresses):
+            yield lb.id, f"{len(lb.addresses)} addresses of {len(lb.spec.addresses)} asked for"
+
+
+def _leases(rows: Rows) -> Found:
+    for lease in rows.leases:
+        if (lease.owner is None) is not (lease.until is None):
+            yield lease.load_balancer_id, f"lease of {lease.owner} until {lease.until}"
+
+
+def _single_owners(rows: Rows) -> Found:
+    yield from _twice((f"{lb.project}/{lb.name}" for lb in rows.load_balancers), "living")
+    yield from _twice((a.ip for lb in rows.load_balancers for a in lb.addresses), "owners")
+    ports = (
+        f"{a.ip} {'udp' if one.protocol == 'udp' else 'tcp'}/{one.port}"
+        for lb in rows.load_balancers
+        for a in lb.addresses
+        for one in lb.spec.listeners
+    )
+    yield from _twice(ports, "listeners")
+    said = {(a.ip, lb.id) for lb in rows.load_balancers for a in lb.addresses}
+    held = {(a.ip, a.load_balancer_id) for a in rows.addresses}
+    for ip, id in sorted(said ^ held):
+        where = "the load balancer" if (ip, id) in said else "the address book"
+        yield ip, f"only {where} says that {id} has it"
+
+
+def _usage(rows: Rows) -> Found:
+    living = {lb.id: lb for lb in rows.load_balancers}
+    by_id: dict[str, list[Interval]] = defaultdict(list)
+    for interval in rows.intervals:
+        by_id[interval.load_balancer_id].append(interval)
+    for id in sorted(by_id.keys() | living.keys()):
+        intervals = sorted(by_id[id], key=lambda i: i.started_at)
+        number = sum(interval.ended_at is None for interval in intervals)
+        lb = living.get(id)
+        expected = int(lb is not None and lb.was_active)
+        if number != expected:
+            yield id, f"{number} open usage intervals; should be {expected}"
+        for one, following in pairwise(intervals):
+            if one.ended_at is None or one.ended_at > following.started_at:
+                yield id, f"usage intervals overlap at {following.started_at.isoformat()}"
+
+
+def _history(rows: Rows) -> Found:
+    last = {event.load_balancer_id: event for event in rows.last_events}
+    for lb in rows.load_balancers:
+        event = last.pop(lb.id, None)
+        if event is None:
+            continue  # older than the history that is kept
+        if (event.resource_version, event.state) != (lb.resource_version, lb.state.value):
+            yield (
+                lb.id,
+                f"the row has {lb.state.value} at {lb.resource_version}, its newest event "
+                f"{event.state} at {event.resource_version}",
+            )
+    for event in last.values():
+        if event.type != "DELETED":
+            yield event.load_balancer_id, "gone without a DELETED event"
+
+
+def _due(rows: Rows) -> Found:
+    leased = {lease.load_balancer_id for lease in rows.leases if lease.owner is not None}
+    for lb in rows.load_balancers:
+        if lb.state in TRANSITIONAL and lb.due_at is None and lb.id not in leased:
+            yield lb.id, f"{lb.state.value} and neither due nor leased: it is stuck"
+
+
+def _operations(rows: Rows) -> Found:
+    living = {lb.id: lb for lb in rows.load_balancers}
+    for operation in rows.running:
+        lb = living.get(operation.target_id)
+        if lb is None:
+            if operation.target_id in rows.deleted:
+                yield operation.id, f"still RUNNING, but {operation.target} is deleted"
+            continue
+        if lb.state not in TRANSITIONAL:
+            yield operation.id, f"still RUNNING, but {lb.name} is {lb.state.value}"
+        ready = max(lb.asked_at, lb.ready_at or lb.asked_at)
+        deadline = ready + timedelta(seconds=DEADLINE_S) + OVERDUE
+        if operation.type != "delete" and rows.wall > deadline:
+            yield operation.id, f"RUNNING past its deadline, {deadline.isoformat()}"
+
+
+def _deleted(rows: Rows) -> Found:
+    for address in rows.addresses:
+        if address.load_balancer_id in rows.deleted:
+            yield address.load_balancer_id, f"deleted and still has {address.ip}"
+
+
+def _quotas(rows: Rows) -> Found:
+    for quota in rows.quotas:
+        if quota.used != quota.living:
+            yield f"{quota.project}/{quota.metric}", f"{quota.used} counted, {quota.living} living"
+
+
+def _versions(rows: Rows) -> Found:
+    if rows.newest_event > rows.version:
+        yield "events", f"an event at {rows.newest_event}, the newest version is {rows.version}"
+
+
+def _data_plane(rows: Rows) -> Found:
+    if rows.serving is None:
+        return
+    living = {lb.id for lb in rows.load_balancers}
+    for id in sorted(rows.serving - living):
+        yield id, "the data plane runs it, but it isn't there"
+
+
+CHECKS: Final[dict[str, Callable[[Rows], Found]]] = {
+    "I1": _generations,
+    "I2": _active,
+    "I3": _leases,
+    "I4": _single_owners,
+    "I5": _usage,
+    "I6": _history,
+    "I7": _due,
+    "I8": _operations,
+    "I9": _deleted,
+    "I10": _quotas,
+    "I13": _versions,
+    "I15": _data_plane,
+}
+
+
+def _twice(values: Iterable[str], what: str) -> Found:
+    for value, number in sorted(Counter(values).items()):
+        if number > 1:
+            yield value, f"{number} {what}; should be one"
