@@ -49,6 +49,12 @@ def serve(
     rate_limit: Annotated[
         int | None, typer.Option(help="requests per token and minute; default: no limit")
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="how long the cloud takes: dev, aws-nlb, gcp, …")
+    ] = None,
+    host_name: Annotated[
+        str | None, typer.Option(help="among servers of one PostgreSQL; default: this machine's")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
 ) -> None:
     """Run the cloud until Ctrl-C; load balancers go on running.
@@ -57,11 +63,38 @@ def serve(
 
     Every option is also an environment variable: --state-dir is FAKECLOUD_STATE_DIR.
     """
-    from fakecloud import app  # not for the client commands: it costs half a second
+    from fakecloud import serving  # not for the client commands: it costs half a second
 
-    options = settings.load(**locals_without(locals(), "app"))
+    options = settings.load(**locals_without(locals(), "serving"))
     logs.configure(options.log_level)
-    app.serve(options)
+    serving.serve(options)
+
+
+@cli.command()
+def work(
+    database: Annotated[str, typer.Option(help="URL of the PostgreSQL that servers share")],
+    state_dir: Annotated[Path | None, typer.Option(help="default ~/.local/state/fakecloud")] = None,
+    pool: Annotated[
+        list[str] | None, typer.Option(help="NAME=KIND:CIDR[@INTERFACE], as the servers'")
+    ] = None,
+    runtime_dir: Annotated[Path | None, typer.Option(help="short directory for sockets")] = None,
+    haproxy: Annotated[str | None, typer.Option(help="the HAProxy program")] = None,
+    haproxy_user: Annotated[str | None, typer.Option(help="UID:GID of HAProxy when root")] = None,
+    workers: Annotated[int | None, typer.Option(help="load balancers worked on at a time")] = None,
+    host_name: Annotated[
+        str | None, typer.Option(help="among servers of the database; default: this machine's")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error")] = None,
+) -> None:
+    """Run load balancers of a cloud whose API is served elsewhere; until Ctrl-C.
+
+    Example: fakecloud work --database postgresql://cloud@db/cloud --host-name lb-2
+    """
+    from fakecloud import serving  # not for the client commands: it costs half a second
+
+    options = settings.load(**locals_without(locals(), "serving"))
+    logs.configure(options.log_level)
+    serving.work(options)
 
 
 def locals_without(values: dict[str, object], *names: str) -> dict[str, object]:

@@ -176,18 +176,21 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         stack.callback(loops.join, 5.0)
         for number in range(settings.workers):
             loops.start(f"provisioner-{number}", _provision(provisioner, nudge, metrics))
-        loops.start("health-dataplane", lambda: _ignore(health.tell_dataplane(POLL_S)))
-        loops.start("recovery", lambda: _see_crash(provisioner, crashes))
-        loops.start("clock", lambda: _keep_time(timekeeper, loops.stop, clock))
-        loops.start("heartbeat", lambda: _beat(me, provisioner, settings, clock, loops.stop))
+        turns: dict[str, Callable[[], None]] = {
+            "health-dataplane": lambda: _ignore(health.tell_dataplane(POLL_S)),
+            "health-store": lambda: _save_health(health, clock, loops.stop),
+            "recovery": lambda: _see_crash(provisioner, crashes),
+            "clock": lambda: _keep_time(timekeeper, loops.stop, clock),
+            "heartbeat": lambda: _beat(me, provisioner, settings, clock, loops.stop),
+            "faults": lambda: _renew_faults(chaos, clock, loops.stop),
+            "housekeeping": lambda: _keep_house(
+                database, settings, authority, clock, metrics, loops.stop
+            ),
+        }
+        for name, turn in turns.items():
+            loops.start(name, turn)
         if not database.is_sqlite:
             _tell_others(database, me.name, clock, loops, stack, heard=(nudge.give, hub.notify))
-        loops.start("faults", lambda: _renew_faults(chaos, clock, loops.stop))
-        loops.start("health-store", lambda: _save_health(health, clock, loops.stop))
-        loops.start(
-            "housekeeping",
-            lambda: _keep_house(database, settings, authority, clock, metrics, loops.stop),
-        )
 
         cloud = Cloud(
             database=database,

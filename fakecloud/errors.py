@@ -170,6 +170,13 @@ class NotCancellable(Problem):
     status, code, title = 409, "not_cancellable", "The operation can't be cancelled"
 
 
+class ClockAdvancing(Problem):
+    """The clock is being advanced; wait for that operation."""
+
+    status, code, title = 409, "clock_advancing", "The clock is being advanced"
+    retryable, retry_after_s = True, 1
+
+
 class DeletionProtected(Problem):
     """`spec.deletion_protection` is on."""
 

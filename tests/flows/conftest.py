@@ -17,7 +17,7 @@ import pytest
 import structlog
 import uvicorn
 
-from fakecloud import app, settings
+from fakecloud import app, serving, settings
 from fakecloud.clock import SystemClock
 
 CLOCK = SystemClock()
@@ -57,7 +57,7 @@ class Running:
         config = uvicorn.Config(
             self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2
         )
-        self._server = app._Server(config, self.app.state.cloud.hub)
+        self._server = serving.Server(config, self.app.state.cloud.hub)
         self._thread = Thread(target=self._server.run, args=([listener],))
         self._thread.start()
         eventually(lambda: self._server.started)
