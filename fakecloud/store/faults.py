@@ -149,11 +149,12 @@ def log(
     connection: Connection, project: str, *, before: int, limit: int, fault_id: str | None = None
 ) -> list[Record]:
     """Return up to `limit` hits in a project, newest first, with a number below `before`."""
-    statement = select(hits).where(hits.c.project == project, hits.c.seq < before)
+    columns = [getattr(hits.c, name) for name in Record.__struct_fields__]
+    statement = select(*columns).where(hits.c.project == project, hits.c.seq < before)
     if fault_id is not None:
         statement = statement.where(hits.c.fault_id == fault_id)
     rows = connection.execute(statement.order_by(hits.c.seq.desc()).limit(limit))
-    return [msgspec.convert(dict(row._mapping), Record) for row in rows]
+    return [Record(**dict(zip(Record.__struct_fields__, row, strict=True))) for row in rows]
 
 
 def clear_log(connection: Connection, project: str) -> int:

@@ -8,9 +8,12 @@ from collections.abc import Collection
 import msgspec
 
 from fakecloud import addresses, documents, model
+from fakecloud.chaos import Chaos
 from fakecloud.checks import ProbeResult
 from fakecloud.health import Health
+from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers, Outcome, Wish
+from fakecloud.metrics import Metrics
 from fakecloud.model import LoadBalancer, ProbeKey, Spec, Target, TargetGroup
 from fakecloud.pools import PooledAddresses
 from fakecloud.provisioner import Provisioner
@@ -22,6 +25,14 @@ from tests.fakes.dataplane import FakeDataPlane, FakeHost
 PROJECT = "default"
 LEASE_S = 30.0
 POOL = addresses.parse_pool("default=loopback:127.77.0.0/29")
+
+
+class Crashed(BaseException):
+    """The process has ended at this point; nothing after it was done."""
+
+
+def _crash(code: int) -> None:
+    raise Crashed(code)
 
 
 class FakeProbes:
@@ -74,6 +85,8 @@ class SmallCloud:
         self.dataplane = FakeDataPlane(self.host)
         self.health = Health(self.database, self.dataplane, self.clock)
         self.probes = FakeProbes(self.clock)
+        self.chaos = Chaos(self.database, self.clock, Metrics())
+        self.chaos.refresh()
         self.health.connect(self.probes)
         self.provisioner = self.worker("host-1")
 
@@ -99,6 +112,7 @@ class SmallCloud:
             owner=owner,
             lease_s=LEASE_S,
             rng=random.Random(1),
+            hook=Interference(self.database, self.chaos, self.clock, end=_crash),
         )
 
     def put(self, name: str, of: Spec | None = None, **labels: str) -> Outcome:
