@@ -17,7 +17,7 @@ import structlog
 
 from fakecloud import documents
 from fakecloud.errors import TooManyWatches, Unavailable, WatchExpired
-from fakecloud.store import events, load_balancers, operations
+from fakecloud.store import events, instances, load_balancers, operations
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
 
@@ -289,6 +289,10 @@ def _present(connection: Connection, watcher: Watcher) -> Iterator[Frame]:
         for op in operations.running(connection, watcher.project):
             document = documents.operation(op)
             yield _added(watcher, "operation", op.resource_version, op.id, document)
+    if "instance" in watcher.kinds:
+        for one in instances.living(connection, watcher.project):
+            document = documents.instance(one)
+            yield _added(watcher, "instance", one.resource_version, one.id, document)
 
 
 def _added(watcher: Watcher, kind: str, version: int, id: str, document: object) -> Frame:

@@ -8,7 +8,8 @@ insight         status, config, logs, stats  admin       check, reset, export, s
 addresses       reserved ones, and pools     instances   the machines
 catalogues      types and regions            resource_schemas  wire models of all these
 lists           filter, selector, order, fields, pages    waiting  long polls
-watch           the stream of changes        costs       the cost report
+watch           the stream of changes        watch_views  who sees what of it
+costs           the cost report
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
 chaos           faults on demand: make, list, log    fault_schemas  their wire models

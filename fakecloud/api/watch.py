@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import ExitStack
 from typing import Annotated, Final
@@ -10,14 +11,18 @@ from fastapi import APIRouter, Header, Query
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from fakecloud import errors
-from fakecloud.api import replies
+from fakecloud import errors, filters
+from fakecloud.api import instances, lists, operations, replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts
-from fakecloud.watch import Frame, Hub, Watcher
+from fakecloud.api.watch_views import View
+from fakecloud.watch import Frame, Hub, Watcher, bookmark
 
 router = APIRouter(tags=["watch"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
 
-KINDS: Final = frozenset({"load_balancer", "operation"})
+KINDS: Final = frozenset({"load_balancer", "operation", "instance"})
+_ROOTS: Final = tuple(
+    dict.fromkeys((*lists.LOAD_BALANCERS.roots, *operations.KIND.roots, *instances.KIND.roots))
+)
 JSON_LINES: Final = "application/x-ndjson"
 EVENT_STREAM: Final = "text/event-stream"
 
@@ -60,6 +65,8 @@ async def watch(
     kinds: Annotated[str, Query(description="comma separated")] = "load_balancer,operation",
     since: Annotated[int | None, Query(ge=0, lt=1 << 63, description="a resource_version")] = None,
     initial: Annotated[bool, Query(description="begin with everything that exists")] = False,
+    label_selector: lists.SelectorText = None,
+    fields: lists.FieldsText = None,
     heartbeat: Annotated[str | None, Query(description="bookmarks at least that often")] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = JSON_LINES,
     last_event_id: Annotated[int | None, Header(ge=0, lt=1 << 63)] = None,
@@ -68,18 +75,23 @@ async def watch(
 
     Each line is {"type": ADDED|MODIFIED|DELETED|BOOKMARK|ERROR, "resource_version", "kind",
     "object"}. 410 when `since` is too old: list again, or watch with `initial=true`.
+
+    With `label_selector` an object that begins to match comes as ADDED, and one that no longer
+    does (or of which it isn't known whether it did) as DELETED. `fields` leaves id and name in.
     """
     heartbeat_s = max(replies.seconds(heartbeat, "heartbeat", 300) or 15.0, 0.1)
     if initial and since is not None:
         raise errors.InvalidParameter("give `since` or `initial=true`, not both")
     if last_event_id is not None:  # a client that lost the connection asks for the same URL again
         since, initial = last_event_id, False
+    selector = filters.parse_selector(label_selector)
+    view = View(selector, filters.parse_fields(fields, _ROOTS))
     held = ExitStack()
     with held:
         watcher = held.enter_context(cloud.hub.subscribed(caller.project, _kinds(kinds), since))
         first = await _first(cloud.hub, watcher, initial, since)
         as_events = EVENT_STREAM in accept
-        frames = _frames(watcher, first, heartbeat_s, _sse if as_events else _line)
+        frames = _frames(watcher, first, heartbeat_s, view, _sse if as_events else _line)
         return _Stream(frames, EVENT_STREAM if as_events else JSON_LINES, held.pop_all())
 
 
@@ -90,12 +102,27 @@ async def _first(hub: Hub, watcher: Watcher, initial: bool, start: int | None) -
 
 
 async def _frames(
-    watcher: Watcher, first: Iterable[Frame], heartbeat_s: float, text: Callable[[Frame], str]
+    watcher: Watcher,
+    first: Iterable[Frame],
+    heartbeat_s: float,
+    view: View,
+    text: Callable[[Frame], str],
 ) -> AsyncIterator[str]:
+    def shown(batch: Iterable[Frame]) -> str:
+        return "".join(text(seen) for frame in batch if (seen := view.show(frame)) is not None)
+
+    loop = asyncio.get_running_loop()
     # An empty line says that the stream stands, before anything has happened.
-    yield "".join(text(frame) for frame in first) or "\n"
+    yield shown(first) or "\n"
+    said = loop.time()
     async for batch in watcher.frames(heartbeat_s):
-        yield "".join(text(frame) for frame in batch)
+        lines = shown(batch)
+        if not lines and loop.time() - said >= heartbeat_s:
+            # Much happens and nothing of it is wanted: still say how far it is.
+            lines = text(bookmark(batch[-1].resource_version))
+        if lines:
+            said = loop.time()
+            yield lines
 
 
 def _kinds(text: str) -> frozenset[str]:

@@ -168,7 +168,7 @@ def test_a_large_body_in_chunks_is_refused_while_it_comes(untouched):
     ("path", "code", "named"),
     [
         ("/v1/load-balancers?lable=x", "unknown_parameter", "'lable'"),
-        ("/v1/load-balancers/web?since=1", "unknown_parameter", "takes none"),
+        ("/v1/load-balancers/web?since=1", "unknown_parameter", "wait_for"),
         ("/v1/load-balancers?page_size=0", "invalid_parameter", "page_size"),
         ("/v1/load-balancers?page_size=many", "invalid_parameter", "page_size"),
         ("/v1/load-balancers?page_token=%00", "invalid_page_token", "page_token"),
@@ -217,10 +217,10 @@ def test_an_unknown_path_is_a_problem_too(untouched, path):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("PATCH", LB, {"GET", "PUT", "DELETE"}),
-        ("POST", "/v1/load-balancers", {"GET"}),
+        ("POST", LB, {"GET", "PUT", "PATCH", "DELETE"}),
+        ("DELETE", "/v1/load-balancers", {"GET", "POST"}),
         ("DELETE", "/v1/watch", {"GET"}),
-        ("OPTIONS", LB, {"GET", "PUT", "DELETE"}),
+        ("OPTIONS", LB, {"GET", "PUT", "PATCH", "DELETE"}),
         ("PUT", "/healthz", {"GET"}),
     ],
 )
