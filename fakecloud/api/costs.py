@@ -10,11 +10,15 @@ from starlette.responses import Response
 
 from fakecloud import errors
 from fakecloud.api import replies
-from fakecloud.api.context import CHECKED, Caller, CloudParts
+from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.billing import rating, report
 from fakecloud.store import usage
 
-router = APIRouter(tags=["costs"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
+router = APIRouter(
+    tags=["costs"],
+    dependencies=[*CHECKED, needs("billing:read")],
+    responses=replies.ANY_PROBLEM,
+)
 
 MAX_RANGE = timedelta(days=3660)
 

@@ -13,11 +13,13 @@ from starlette.types import Receive, Scope, Send
 
 from fakecloud import errors, filters
 from fakecloud.api import instances, lists, operations, replies
-from fakecloud.api.context import CHECKED, Caller, CloudParts
+from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.watch_views import View
 from fakecloud.watch import Frame, Hub, Watcher, bookmark
 
-router = APIRouter(tags=["watch"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
+router = APIRouter(
+    tags=["watch"], dependencies=[*CHECKED, needs("watch")], responses=replies.ANY_PROBLEM
+)
 
 KINDS: Final = frozenset({"load_balancer", "operation", "instance"})
 _ROOTS: Final = tuple(
