@@ -2,4 +2,5 @@
 
 client  the door: URL, token, errors as one line     output  tables, JSON, CSV
 lb      fakecloud lb list|get|watch|delete           cost    fakecloud cost report
+fault   fakecloud fault list|add|remove|reset|log|scenario
 """

@@ -51,6 +51,10 @@ class Client:
         """Return the JSON answer to DELETE."""
         return _value(self._send("DELETE", path, {}))
 
+    def post(self, path: str, body: Any = None) -> Any:
+        """Return the JSON answer to POST with a JSON body, or none."""
+        return _value(self._send("POST", path, {}, body))
+
     def items(self, path: str) -> Iterator[Any]:
         """Yield the items of a list, page by page."""
         token: str | None = None
@@ -74,10 +78,12 @@ class Client:
         except httpx2.HTTPError as error:
             raise CommandFailed(self._unreachable(error)) from None
 
-    def _send(self, method: str, path: str, params: dict[str, str | int | None]) -> httpx2.Response:
+    def _send(
+        self, method: str, path: str, params: dict[str, str | int | None], body: Any = None
+    ) -> httpx2.Response:
         wanted = {name: value for name, value in params.items() if value is not None}
         try:
-            answer = self._http.request(method, path, params=wanted)
+            answer = self._http.request(method, path, params=wanted, json=body)
         except httpx2.HTTPError as error:
             raise CommandFailed(self._unreachable(error)) from None
         if answer.is_error:
@@ -124,6 +130,8 @@ def _checked(text: str, where: str) -> str:
 
 
 def _value(answer: httpx2.Response) -> Any:
+    if answer.status_code == 204:
+        return None
     try:
         return answer.json()
     except ValueError:
