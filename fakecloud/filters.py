@@ -243,7 +243,7 @@ def _project(document: Mapping[str, Any], paths: tuple[tuple[str, ...], ...]) ->
             rest = tuple(deeper[name])
             if isinstance(value, Mapping):
                 found[name] = _project(value, rest)
-            elif isinstance(value, list):
+            elif isinstance(value, list | tuple):
                 found[name] = [_project(v, rest) for v in value if isinstance(v, Mapping)]
     return found
 
