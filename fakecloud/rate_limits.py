@@ -43,10 +43,8 @@ class RateLimiter:
 
     def spend(self, token_id: str, cost: int) -> Allowance:
         """Take `cost` from the token's bucket. Raises: RateLimited with the time to wait."""
-        now = self._clock.monotonic()
         with self._lock:
-            level, at = self._buckets.get(token_id, (float(self._limit), now))
-            level = min(self._limit, level + (now - at) * self._per_s)
+            level, now = self._level(token_id)
             if level < cost:
                 wait_s = max(1, math.ceil((cost - level) / self._per_s))
                 raise RateLimited(
@@ -57,5 +55,16 @@ class RateLimiter:
             if len(self._buckets) >= _MAX_BUCKETS:
                 self._buckets.clear()
             self._buckets[token_id] = (level - cost, now)
-        left = level - cost
+        return self._allowance(level - cost)
+
+    def left(self, token_id: str) -> Allowance:
+        """Return what the token may still spend."""
+        return self._allowance(self._level(token_id)[0])
+
+    def _level(self, token_id: str) -> tuple[float, float]:
+        now = self._clock.monotonic()
+        level, at = self._buckets.get(token_id, (float(self._limit), now))
+        return min(self._limit, level + (now - at) * self._per_s), now
+
+    def _allowance(self, left: float) -> Allowance:
         return Allowance(self._limit, int(left), math.ceil((self._limit - left) / self._per_s))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Annotated, Any, Final, Protocol
 
 import msgspec
@@ -19,7 +18,7 @@ from fakecloud.actions import Actions
 from fakecloud.billing.prices import PriceBook
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
-from fakecloud.errors import NotFound, ScopeMissing, Unauthenticated, UnknownParameter
+from fakecloud.errors import NotFound, RateLimited, ScopeMissing, Unauthenticated, UnknownParameter
 from fakecloud.instances import Instances
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
@@ -95,7 +94,11 @@ async def caller(request: Request, _doc: Annotated[object, Depends(BEARER)]) -> 
         token = await _elsewhere(token, project, parts.authority)
     request.state.caller = token
     if parts.rate_limiter is not None:
-        request.state.allowance = parts.rate_limiter.spend(token.id, _cost(request))
+        try:
+            request.state.allowance = parts.rate_limiter.spend(token.id, _cost(request))
+        except RateLimited:
+            request.state.allowance = parts.rate_limiter.left(token.id)
+            raise
     return token
 
 
@@ -128,11 +131,7 @@ async def _elsewhere(token: Token, project: str, authority: Authority) -> Token:
 def _cost(request: Request) -> int:
     if request.method not in ("GET", "HEAD"):
         return MUTATE
-    return _read_cost(request.scope["route"])
-
-
-@lru_cache(maxsize=1000)
-def _read_cost(route: APIRoute) -> int:
+    route: APIRoute = request.scope["route"]
     if route.path.endswith("/watch"):
         return WATCH
     return LIST if "page_size" in _names(route.dependant) else GET

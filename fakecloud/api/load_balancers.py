@@ -248,7 +248,7 @@ def _answer(lb: LoadBalancer, outcome: Outcome) -> Response:
 def _patched(lb: LoadBalancer, *, patch: dict[str, Any]) -> Wish:
     """Return the wish that a patch makes of what is there. Raises: as a PUT of it would."""
     before = {"labels": lb.labels, "annotations": lb.annotations}
-    whole = before | {"spec": msgspec.to_builtins(lb.spec)}
+    whole = before | {"spec": msgspec.json.decode(msgspec.json.encode(lb.spec))}
     try:
         body = schemas.PutLoadBalancer.model_validate(merge_patch.merge(whole, patch))
     except ValidationError as error:

@@ -1,0 +1,536 @@
+"""Who may do what, once, and what is written down about it: on both databases."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+from fastapi.routing import RouteContext, iter_route_contexts
+
+from fakecloud.api import context, mutations
+from fakecloud.store import audit
+from fakecloud.store import tokens as token_rows
+from tests.fakes import postgresql
+from tests.flows.conftest import CLOCK, Running, document, eventually
+from tests.flows.test_refusals import refused
+
+pytestmark = pytest.mark.haproxy
+
+GOOD = document([{"ip": "127.0.9.1", "port": 9000}])
+LB = "/v1/load-balancers/web"
+PATCH = {"content-type": "application/merge-patch+json"}
+OPEN = {"/v1/types", "/v1/regions", "/v1/profiles", "/v1/profiles/{name}", "/v1/clock"}
+"""What every token may read: it is the same for all."""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"], scope="module")
+def life(request, tmp_path_factory, network) -> Iterator[Running]:
+    """One cloud for the module on each database."""
+    if request.param == "postgresql" and postgresql.binaries() is None:
+        pytest.skip(postgresql.MISSING)
+    with ExitStack() as stack:
+        options: dict[str, object] = {}
+        if request.param == "postgresql":
+            options["database"] = stack.enter_context(postgresql.running()).database()
+        runtime = stack.enter_context(tempfile.TemporaryDirectory(prefix="fc-"))
+        made = Running(tmp_path_factory.mktemp("requests"), Path(runtime), network, **options)
+        made.start()
+        stack.callback(made.stop)
+        stack.callback(made.clear)
+        yield made
+
+
+@pytest.fixture
+def cloud(life) -> Iterator[Running]:
+    yield life
+    life.clear()
+
+
+@pytest.fixture
+def token(cloud) -> Iterator[Callable[..., httpx2.Client]]:
+    """Return a function that makes a token and gives a client with it."""
+    clients: list[httpx2.Client] = []
+
+    def make(*scopes: str, **more: Any) -> httpx2.Client:
+        headers = more.pop("headers", {})
+        made = cloud.http.post("/v1/tokens", json={"scopes": scopes, **more}, headers=headers)
+        assert made.status_code == 201, made.text
+        bearer = {"authorization": f"Bearer {made.json()['secret']}"}
+        clients.append(httpx2.Client(base_url=cloud.url, headers=bearer, timeout=10))
+        clients[-1].id = made.json()["id"]
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        client.close()
+
+
+def records(cloud: Running, **headers: str) -> list[dict[str, Any]]:
+    """Return the whole audit record."""
+    found: list[dict[str, Any]] = []
+    page: str | None = None
+    while True:
+        asked = {"page_size": 100} | ({"page_token": page} if page else {})
+        answer = cloud.http.get("/v1/audit", params=asked, headers=headers).json()
+        found += answer["items"]
+        page = answer["next_page_token"]
+        if page is None:
+            return found
+
+
+def in_use(cloud: Running, metric: str) -> int:
+    items = cloud.http.get("/v1/quotas").json()["items"]
+    return next(one["in_use"] for one in items if one["metric"] == metric)
+
+
+# Tokens and projects
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "path", "scope"),
+    [
+        ("viewer", "PUT", LB, "lb:write"),
+        ("viewer", "PATCH", LB, "lb:write"),
+        ("viewer", "DELETE", LB, "lb:write"),
+        ("ccm", "GET", "/v1/cost-report", "billing:read"),
+        ("ccm", "GET", "/v1/tokens", "token:admin"),
+        ("ccm", "POST", "/v1/chaos/faults", "chaos"),
+        ("tester", "GET", "/v1/audit", "audit:read"),
+        ("tester", "POST", "/v1/projects", "project:admin"),
+        ("chaos", "GET", LB, "lb:read"),
+        ("chaos", "GET", "/v1/operations", "op:read"),
+        ("chaos", "GET", "/v1/watch", "watch"),
+    ],
+)
+def test_a_token_may_do_what_its_scopes_say(cloud, token, preset, method, path, scope):
+    body = {} if method in ("GET", "DELETE") else {"json": GOOD}
+    found = refused(token(preset).request(method, path, **body), 403, "scope_missing")
+    assert repr(scope) in found["detail"]
+
+
+def test_the_presets_are_enough_for_their_work(cloud, token):
+    ccm, viewer = token("ccm"), token("viewer")
+    assert ccm.put(LB, json=GOOD).status_code == 201
+    assert viewer.get(LB).status_code == viewer.get("/v1/cost-report").status_code == 200
+    assert token("tester").get("/v1/chaos/faults").status_code == 200
+    assert ccm.delete(LB).status_code == 202
+
+
+def test_nobody_gives_what_he_has_not(cloud, token):
+    maker = token("token:admin", "lb:read")
+    assert maker.post("/v1/tokens", json={"scopes": ["lb:read"]}).status_code == 201
+    for more in (["lb:write"], ["admin"], ["viewer"]):
+        refused(maker.post("/v1/tokens", json={"scopes": more}), 403, "scope_missing")
+
+
+def test_a_revoked_token_is_of_no_use_at_once(cloud, token):
+    one = token("viewer")
+    assert one.get("/v1/load-balancers").status_code == 200
+    assert cloud.http.delete(f"/v1/tokens/{one.id}").status_code == 204
+    refused(one.get("/v1/load-balancers"), 401, "token_revoked")
+    refused(cloud.http.delete(f"/v1/tokens/{one.id}"), 404, "not_found")
+    assert cloud.http.get(f"/v1/tokens/{one.id}").json()["revoked_at"]
+    assert one.id not in {t["id"] for t in cloud.http.get("/v1/tokens").json()["items"]}
+
+
+def test_an_expired_token_is_of_no_use(cloud, token):
+    soon = (CLOCK.now() + timedelta(seconds=0.5)).isoformat()
+    one = token("viewer", expires_at=soon)
+    assert one.get("/v1/load-balancers").status_code == 200
+    eventually(lambda: one.get("/v1/load-balancers").status_code == 401, 3)
+    refused(one.get("/v1/load-balancers"), 401, "token_expired")
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"scopes": []}, "/scopes"),
+        ({"scopes": ["lb:fly"]}, "/scopes"),
+        ({"scopes": ["viewer"], "expires_at": "2020-01-01T00:00:00Z"}, "/expires_at"),
+        ({"scopes": ["viewer"], "expires_at": "2030-01-01T00:00:00"}, "/expires_at"),
+        ({"scopes": ["viewer"], "expires_at": "9999-12-31T23:59:59-10:00"}, "/expires_at"),
+        ({"scopes": ["viewer"], "description": "a\u0000b"}, "/description"),
+        ({"scopes": ["viewer"], "project": "x"}, "/project"),
+    ],
+)
+def test_a_wrong_token_is_named(cloud, body, pointer):
+    found = refused(cloud.http.post("/v1/tokens", json=body), 422, "validation_failed")
+    assert [one["pointer"] for one in found["errors"]] == [pointer]
+
+
+def test_a_secret_is_seen_once_and_stored_nowhere(cloud):
+    key = {"idempotency-key": "make-one"}
+    made = cloud.http.post("/v1/tokens", json={"scopes": ["viewer"]}, headers=key)
+    again = cloud.http.post("/v1/tokens", json={"scopes": ["viewer"]}, headers=key)
+    secret = made.json()["secret"]
+    assert made.headers["cache-control"] == "no-store"
+    assert again.headers["idempotency-replayed"] == "true"
+    assert again.json() == made.json() | {"secret": None}
+    shown = cloud.http.get(f"/v1/tokens/{made.json()['id']}").text
+    assert secret not in shown + cloud.http.get("/v1/tokens").text
+    assert secret[:8] in shown
+
+
+def test_projects_do_not_see_each_other(cloud, token):
+    """What another project has looks exactly like what isn't there."""
+    assert cloud.http.post("/v1/projects", json={"id": "shop"}).status_code == 201
+    there = {"x-project": "shop"}
+    shop = token("ccm", "token:admin", "audit:read", headers=there)
+    try:
+        cloud.put("web", GOOD)
+        operation = cloud.get("web")["status"]["operation"]
+        for path in (LB, f"/v1/operations/{operation}", f"/v1/tokens/{shop.id}x"):
+            refused(shop.get(path), 404, "not_found")
+        refused(shop.delete(LB), 404, "not_found")
+        assert shop.get("/v1/load-balancers").json()["items"] == []
+        assert shop.put(LB, json=GOOD).status_code == 201, "names are each project's own"
+        assert shop.get(LB).json()["status"]["id"] != cloud.get("web")["status"]["id"]
+        assert cloud.http.get(LB, headers=there).json() == shop.get(LB).json()
+        mine = {one["path"] for one in shop.get("/v1/audit").json()["items"]}
+        assert mine == {"/v1/tokens", LB}
+        # Only an administrator is told of other projects, and of their absence.
+        other = refused(shop.get(LB, headers={"x-project": "default"}), 404, "not_found")
+        absent = refused(shop.get(LB, headers={"x-project": "absent"}), 404, "not_found")
+        assert other["detail"].replace("default", "absent") == absent["detail"]
+        refused(cloud.http.get(LB, headers={"x-project": "absent"}), 404, "not_found")
+        refused(cloud.http.delete("/v1/projects/shop"), 409, "in_use")
+    finally:
+        shop.delete(LB)
+        eventually(lambda: shop.get(LB).status_code == 404)
+        cloud.http.delete(f"/v1/tokens/{shop.id}", headers=there)
+    assert cloud.http.delete("/v1/projects/shop").status_code == 204
+    refused(cloud.http.get(LB, headers=there), 404, "not_found")
+
+
+def test_a_project_is_made_once(cloud):
+    assert cloud.http.post("/v1/projects", json={"id": "once"}).status_code == 201
+    refused(cloud.http.post("/v1/projects", json={"id": "once"}), 409, "name_in_use")
+    found = [one["id"] for one in cloud.http.get("/v1/projects").json()["items"]]
+    assert found == ["default", "once"]
+    pages = cloud.http.get("/v1/projects", params={"page_size": 1}).json()
+    rest = {"page_size": 1, "page_token": pages["next_page_token"]}
+    assert cloud.http.get("/v1/projects", params=rest).json()["items"][0]["id"] == "once"
+    assert cloud.http.delete("/v1/projects/once").status_code == 204
+    refused(cloud.http.get("/v1/projects/once"), 404, "not_found")
+
+
+def test_authorisation_is_from_memory_once_it_is_warm(cloud, token, monkeypatch):
+    """A read asks the database for the resource, never again for who asks."""
+    one = token("viewer")
+    looks: list[str] = []
+    find = token_rows.find
+    monkeypatch.setattr(token_rows, "find", lambda *a: looks.append("") or find(*a))
+    for _ in range(20):
+        assert one.get("/v1/load-balancers").status_code == 200
+    assert 1 <= len(looks) <= 2, "PostgreSQL: once a second"
+
+
+# Every route declares what it needs
+
+
+def routes(app: FastAPI) -> list[RouteContext]:
+    """Return every route of the API, with what the routers around it add."""
+    found = list(iter_route_contexts(app.routes))
+    return [route for route in found if route.path.startswith("/v1/")]
+
+
+def depends(dependant: Any) -> Iterator[Any]:
+    """Yield everything that a route depends on."""
+    for inner in dependant.dependencies:
+        yield inner.call
+        yield from depends(inner)
+
+
+def test_every_route_says_which_scope_it_needs(cloud):
+    found = routes(cloud.app)
+    assert len(found) > 20
+    for route in found:
+        needed = set(depends(route.dependant))
+        assert context.caller in needed, f"{route.path} asks nobody who is calling"
+        if route.path not in OPEN or route.methods != {"GET"}:
+            assert any(isinstance(one, context.Needs) for one in needed), route.path
+
+
+def test_every_change_is_a_mutation(cloud):
+    """Whoever changes something without the wrapper has no key, no record, no transaction."""
+    changes = [one for one in routes(cloud.app) if one.methods & {"PUT", "POST", "PATCH", "DELETE"}]
+    assert len(changes) >= 9
+    reading = {"/v1/load-balancers:batchGet", "/v1/operations:batchGet", "/v1/admin:check"}
+    for route in changes:
+        if route.path not in reading:
+            assert mutations._mutation in set(depends(route.dependant)), route.path
+
+
+# Idempotency keys
+
+
+def test_a_repetition_gets_the_first_answer_and_does_nothing(cloud):
+    key = {"idempotency-key": '"first"'}
+    made = cloud.put("web", GOOD, headers=key)
+    before = in_use(cloud, "load_balancers"), len(records(cloud))
+    again = cloud.put("web", GOOD, headers={"idempotency-key": "first"})
+    assert made.status_code == again.status_code == 201
+    assert made.json() == again.json()
+    assert again.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in made.headers
+    for name in ("etag", "location", "operation-location"):
+        assert made.headers[name] == again.headers[name]
+    assert again.headers["x-request-id"] != made.headers["x-request-id"]
+    assert (in_use(cloud, "load_balancers"), len(records(cloud))) == before
+
+
+def test_a_repetition_after_the_end_still_gets_its_answer(cloud):
+    """The natural retry of DELETE is 404 by then; with the key it is what was lost."""
+    cloud.put("web", GOOD)
+    key = {"idempotency-key": "gone"}
+    gone = cloud.http.delete(LB, headers=key)
+    eventually(lambda: cloud.http.get(LB).status_code == 404)
+    again = cloud.http.delete(LB, headers=key)
+    assert (again.status_code, again.json()) == (202, gone.json())
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda http, key: http.put(LB, json=document([], port=81), headers=key),
+        lambda http, key: http.put("/v1/load-balancers/other", json=GOOD, headers=key),
+        lambda http, key: http.delete(LB, headers=key),
+        lambda http, key: http.put(LB, json=GOOD, headers={**key, "if-match": '"1"'}),
+    ],
+    ids=["body", "path", "method", "if-match"],
+)
+def test_a_key_is_for_one_request(cloud, change, request):
+    key = {"idempotency-key": f"one-{request.node.name}"}
+    cloud.put("web", GOOD, headers=key)
+    before = cloud.get("web")["status"]["generation"]
+    refused(change(cloud.http, key), 422, "idempotency_key_reused")
+    assert cloud.get("web")["status"]["generation"] == before
+
+
+def test_the_same_meaning_is_the_same_request(cloud):
+    """Order of keys and white space are no difference."""
+    key = {"idempotency-key": "order", "content-type": "application/json"}
+    made = cloud.http.put(
+        LB, content=b'{"labels": {}, "spec": {"listeners": [], "target_groups": []}}', headers=key
+    )
+    again = cloud.http.put(
+        LB, content=b'{"spec":{"target_groups":[],"listeners":[]},"labels":{}}', headers=key
+    )
+    assert made.status_code == again.status_code == 201, again.text
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_a_refusal_is_not_kept(cloud):
+    """What was wrong may be right by the next time."""
+    key = {"idempotency-key": "later"}
+    refused(cloud.http.delete(LB, headers=key), 404, "not_found")
+    cloud.put("web", GOOD)
+    assert cloud.http.delete(LB, headers=key).status_code == 202
+
+
+@pytest.mark.parametrize("key", ["", '"', '""', '"a"b"', "x" * 256, "a\tb", "é".encode("latin-1")])
+def test_an_unusable_key_is_refused(cloud, key):
+    answer = cloud.put("web", GOOD, headers={"idempotency-key": key})
+    refused(answer, 400, "idempotency_key_invalid")
+    refused(cloud.http.get(LB), 404, "not_found")
+
+
+def test_an_escaped_key_is_the_plain_one(cloud):
+    cloud.put("web", GOOD, headers={"idempotency-key": r'"a\"b\\c"'})
+    again = cloud.put("web", GOOD, headers={"idempotency-key": r'a"b\c'})
+    assert again.headers["idempotency-replayed"] == "true"
+
+
+def test_of_many_at_once_one_is_done(cloud):
+    """Nobody sees another answer, and there is one load balancer, one address, one record."""
+    before = len(records(cloud))
+    key = {"idempotency-key": "rush"}
+
+    def put(_number: int) -> httpx2.Response:
+        return cloud.put("web", GOOD, headers=key)
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(put, range(8)))
+    done = [one for one in answers if one.status_code == 201]
+    waiting = [one for one in answers if one.status_code == 409]
+    assert len(done) + len(waiting) == 8
+    assert {one.json()["code"] for one in waiting} <= {"idempotency_in_progress"}
+    assert len({one.text for one in done}) == 1
+    assert sum("idempotency-replayed" not in one.headers for one in done) == 1
+    assert len(records(cloud)) == before + 1
+
+
+# Audit
+
+
+def test_every_change_is_on_record_done_or_refused(cloud, token):
+    viewer = token("viewer")
+    start = len(records(cloud))
+    body = httpx2.Request("PUT", "http://x", json=GOOD).content
+    answers = [
+        cloud.put("web", GOOD),
+        cloud.put("web", GOOD),  # nothing changes: no record
+        cloud.put("web", document([], port=81), headers={"if-match": '"9"'}),
+        viewer.delete(LB),
+        cloud.put("web", {"spec": 1}),
+        cloud.http.put(LB, content=b"{", headers={"content-type": "application/json"}),
+        cloud.http.put(LB, content=b"x", headers={"content-type": "text/plain"}),
+        cloud.http.get(LB),  # no change: no record
+        cloud.http.delete(LB),
+    ]
+    found = records(cloud)[start:]
+    assert [(one["method"], one["status"], one["code"]) for one in found] == [
+        ("PUT", 201, None),
+        ("PUT", 412, "precondition_failed"),
+        ("DELETE", 403, "scope_missing"),
+        ("PUT", 422, "validation_failed"),
+        ("PUT", 400, "malformed_json"),
+        ("PUT", 415, "unsupported_media_type"),
+        ("DELETE", 202, None),
+    ]
+    assert [one["request_id"] for one in found] == [
+        answers[i].headers["x-request-id"] for i in (0, 2, 3, 4, 5, 6, 8)
+    ]
+    assert {one["path"] for one in found} == {LB}
+    assert found[0]["body_sha256"] == hashlib.sha256(body).hexdigest()
+    assert found[2]["token_id"] == viewer.id != found[0]["token_id"]
+    with cloud.app.state.cloud.database.read() as connection:
+        assert audit.broken(connection) is None
+
+
+def test_a_change_that_fails_late_leaves_only_the_refusal(cloud):
+    """Row, event, counter, key and record go together."""
+    start, counted = len(records(cloud)), in_use(cloud, "load_balancers")
+    version = cloud.http.get("/v1/load-balancers").json()["resource_version"]
+    twice = [{"ip": f"{cloud.network}.9.1", "pool": "tiny"}]
+    cloud.put("web", document([], addresses=twice))
+    key = {"idempotency-key": "late"}
+    refused(cloud.put("b", document([], addresses=twice), headers=key), 409, "address_in_use")
+    assert [one["status"] for one in records(cloud)[start:]] == [201, 409]
+    assert in_use(cloud, "load_balancers") == counted + 1
+    assert int(version) < int(cloud.get("web")["status"]["resource_version"])
+
+
+# Quotas
+
+
+def test_a_limit_holds_until_it_is_raised(cloud):
+    limit = "/v1/quotas/default/load_balancers"
+    try:
+        assert cloud.http.put(limit, json={"limit": 1}).json()["limit"] == 1
+        assert cloud.put("web", GOOD).status_code == 201
+        found = refused(cloud.put("b", GOOD), 403, "quota_exceeded")
+        assert (found["metric"], found["limit"], found["in_use"]) == ("load_balancers", 1, 1)
+        cloud.http.put(limit, json={"limit": 2})
+        assert cloud.put("b", GOOD).status_code == 201
+    finally:
+        assert cloud.http.put(limit, json={"limit": None}).json()["limit"] is None
+    cloud.clear()
+    assert in_use(cloud, "load_balancers") == 0
+
+
+def test_quotas_are_for_administrators_and_things_that_exist(cloud, token):
+    asked = {"json": {"limit": 1}}
+    refused(token("ccm").put("/v1/quotas/default/tokens", **asked), 403, "scope_missing")
+    refused(cloud.http.put("/v1/quotas/absent/tokens", **asked), 404, "not_found")
+    refused(cloud.http.put("/v1/quotas/default/cars", **asked), 404, "not_found")
+    refused(
+        cloud.http.put("/v1/quotas/default/tokens", json={"limit": -1}), 422, "validation_failed"
+    )
+
+
+# PATCH
+
+
+def test_a_patch_changes_only_what_it_names(cloud):
+    before = cloud.active("web", GOOD)
+    labels = cloud.http.patch(LB, json={"labels": {"team": None, "tier": "1"}}, headers=PATCH)
+    assert (labels.status_code, labels.json()["labels"]) == (200, {"tier": "1"})
+    assert labels.json()["spec"] == before["spec"]
+    assert labels.json()["status"]["generation"] == before["status"]["generation"]
+    spec = {"spec": {"deletion_protection": True}}
+    changed = cloud.http.patch(LB, json=spec, headers=PATCH)
+    assert changed.status_code == 202
+    assert changed.json()["spec"] == before["spec"] | {"deletion_protection": True}
+    assert changed.json()["status"]["generation"] == before["status"]["generation"] + 1
+    assert changed.headers["operation-location"]
+    same = cloud.http.patch(LB, json=spec, headers=PATCH, params={"wait": "10s"})
+    assert same.json()["status"]["generation"] == changed.json()["status"]["generation"]
+    by_id = f"/v1/load-balancers/{before['status']['id']}"
+    off = {"spec": {"deletion_protection": None}}
+    last = cloud.http.patch(by_id, json=off, headers=PATCH, params={"wait": "10s"})
+    assert (last.status_code, last.json()["status"]["state"]) == (200, "ACTIVE")
+    assert last.json()["spec"] == before["spec"], "null is back to the default"
+
+
+def test_a_wrong_patch_is_refused_like_a_wrong_put(cloud):
+    cloud.put("web", GOOD)
+    ok = {"spec": {"admin_up": False}}
+    refused(cloud.http.patch("/v1/load-balancers/none", json=ok, headers=PATCH), 404, "not_found")
+    refused(cloud.http.patch(LB, json=ok), 415, "unsupported_media_type")
+    tagged = PATCH | {"if-match": '"7"'}
+    refused(cloud.http.patch(LB, json=ok, headers=tagged), 412, "precondition_failed")
+    refused(cloud.http.patch(LB, json=[], headers=PATCH), 422, "validation_failed")
+    for patch, pointer in (
+        ({"spec": {"listeners": [{"name": "a"}]}}, "/spec/listeners/0/protocol"),
+        ({"spec": {"colour": "red"}}, "/spec/colour"),
+        ({"spec": None}, "/spec"),
+        ({"labels": "x"}, "/labels"),
+    ):
+        found = refused(cloud.http.patch(LB, json=patch, headers=PATCH), 422, "validation_failed")
+        assert pointer in [one["pointer"] for one in found["errors"]]
+    deep: dict[str, Any] = {}
+    for _ in range(300):
+        deep = {"a": deep}
+    refused(cloud.http.patch(LB, json=deep, headers=PATCH), 422, "validation_failed")
+    assert cloud.get("web")["status"]["generation"] == 1
+
+
+def test_patches_at_the_same_time_all_count(cloud):
+    cloud.put("web", GOOD)
+
+    def label(number: int) -> int:
+        patch = {"labels": {f"l{number}": "x"}}
+        return cloud.http.patch(LB, json=patch, headers=PATCH).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(label, range(8))) <= {200, 201}
+    assert set(cloud.get("web")["labels"]) == {"team", *(f"l{n}" for n in range(8))}
+
+
+# What every answer carries
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/load-balancers", LB, "/v1/x", "/v1/watch?a=1"])
+def test_every_answer_has_an_id_and_the_time(cloud, path):
+    answer = cloud.http.get(path, headers={"x-request-id": "mine-1"})
+    assert answer.headers.get_list("x-request-id") == ["mine-1"]
+    sent = datetime.fromisoformat(answer.headers["fakecloud-time"])
+    assert abs((CLOCK.now() - sent).total_seconds()) < 60
+    assert answer.headers["fakecloud-version"]
+    assert "ratelimit" not in answer.headers
+
+
+def test_a_token_that_asks_too_fast_is_told_when_to_go_on(new_cloud):
+    cloud = new_cloud("limited", rate_limit=60)
+    first = cloud.http.get(LB)
+    assert first.headers["ratelimit-policy"] == '"default";q=60;w=60;qu="requests"'
+    assert first.headers["ratelimit"] == '"default";r=59;t=1'
+    answers = [cloud.http.get("/v1/load-balancers") for _ in range(14)]
+    last = answers[-1]
+    refused(last, 429, "rate_limited")
+    assert 1 <= int(last.headers["retry-after"]) <= 5
+    assert last.json()["retryable"]
+    assert last.json()["retry_after_ms"] == int(last.headers["retry-after"]) * 1000
+    assert last.headers["ratelimit"].startswith('"default";r=')
+    assert cloud.http.get("/healthz").status_code == 200
+    cloud.app.state.cloud.rate_limiter._buckets.clear()  # so that the cloud can be cleared
