@@ -184,8 +184,10 @@ class _Struck:
     async def marked(self, message: Message) -> None:
         """Send a message; an answer's start says which fault hit it."""
         if message["type"] == "http.response.start":
-            name = (b"x-fault-injected", self.hit.rule_id.encode())
-            message = {**message, "headers": [*message["headers"], name]}
+            headers = [*message["headers"], (b"x-fault-injected", self.hit.rule_id.encode())]
+            if not any(name == b"x-request-id" for name, _ in headers):
+                headers.append((b"x-request-id", problems.request_id(self.request).encode()))
+            message = {**message, "headers": headers}
         await self.send(message)
 
     async def answer(self, response: Response) -> None:
