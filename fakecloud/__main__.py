@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fakecloud import logs, settings
-from fakecloud.cli import cost, fault, lb
+from fakecloud.cli import clock, cost, fault, lb
 from fakecloud.errors import StartError
 
 cli = typer.Typer(
@@ -21,6 +21,7 @@ cli = typer.Typer(
 )
 cli.add_typer(lb.app, name="lb")
 cli.add_typer(cost.app, name="cost")
+cli.add_typer(clock.app, name="clock")
 cli.add_typer(fault.app, name="fault")
 
 

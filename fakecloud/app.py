@@ -125,6 +125,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         clock = BusinessClock(system or SystemClock())
         timekeeper = Timekeeper(database, clock)
         timekeeper.refresh()
+        timekeeper.synchronize()
         me = _this_host(settings, database, clock)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
@@ -132,7 +133,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         nudge = Nudge()
         crashes: SimpleQueue[str] = SimpleQueue()
         metrics = Metrics()
-        chaos = Chaos(database, clock, metrics)
+        chaos = Chaos(database, clock, metrics, quotas)
         chaos.refresh()
         dataplane = HaproxyDataPlane(
             settings.state_dir,
@@ -207,7 +208,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             host=me.name,
             chaos=chaos,
             actions=Actions(database, clock),
-            reservations=Reservations(database, pools, clock),
+            reservations=Reservations(database, pools, clock, quotas),
             instances=Instances(database, clock, quotas),
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
             inspector=dataplane,
@@ -309,6 +310,7 @@ def _see_crash(provisioner: Provisioner, crashes: SimpleQueue[str]) -> None:
 
 def _keep_time(timekeeper: Timekeeper, stop: Event, clock: Clock) -> None:
     timekeeper.refresh()
+    timekeeper.synchronize()
     while timekeeper.step():
         if stop.is_set():
             return

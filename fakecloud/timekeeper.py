@@ -39,14 +39,18 @@ class Timekeeper:
         self._clock = clock
 
     def refresh(self) -> None:
-        """Take up what other servers changed, and the database's wall time on PostgreSQL."""
+        """Take up what other servers changed."""
         with self._database.read() as connection:
             timeline = clocks.load(connection)
-            wall = None if self._database.is_sqlite else clocks.database_wall(connection)
         if timeline != self._clock.timeline:
             self._clock.follow(timeline)
-        if wall is not None:
-            self._clock.correct(wall)
+
+    def synchronize(self) -> None:
+        """Take over PostgreSQL's wall time, which all of its servers then share."""
+        if self._database.is_sqlite:
+            return
+        with self._database.read() as connection:
+            self._clock.correct(clocks.database_wall(connection))
 
     def set(self, mode: Mode, rate: int) -> Timeline:
         """Go on from the present moment in another way. Raises: ClockAdvancing."""

@@ -51,6 +51,10 @@ class Client:
         """Return the JSON answer to DELETE."""
         return _value(self._send("DELETE", path, {}))
 
+    def put(self, path: str, body: Any) -> Any:
+        """Return the JSON answer to PUT with a JSON body."""
+        return _value(self._send("PUT", path, {}, body))
+
     def post(self, path: str, body: Any = None) -> Any:
         """Return the JSON answer to POST with a JSON body, or none."""
         return _value(self._send("POST", path, {}, body))
