@@ -51,5 +51,5 @@
     errors.py          the error tree
 
 __main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | projects | rate_limits
-→ health | quotas | chaos → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | clock | settings | metrics | logs → errors
+→ health | chaos → quotas → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | clock | settings | metrics | logs → errors
 """

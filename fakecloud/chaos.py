@@ -20,6 +20,7 @@ from fakecloud.clock import Clock
 from fakecloud.errors import LimitExceeded, NameInUse, NotFound, ValidationFailed
 from fakecloud.faults import Action, Facts, Hit, Layer, Match, Rule, Trigger
 from fakecloud.metrics import Metrics
+from fakecloud.quotas import Quotas
 from fakecloud.store import faults as rows
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Connection, Database
@@ -46,8 +47,11 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 class Chaos:
     """The rules and their hits. Methods that touch the database may raise Unavailable."""
 
-    def __init__(self, database: Database, clock: Clock, metrics: Metrics) -> None:
-        """Take the rules from `database`; count hits in `metrics`."""
+    def __init__(
+        self, database: Database, clock: Clock, metrics: Metrics, quotas: Quotas | None = None
+    ) -> None:
+        """Take the rules from `database`; count hits in `metrics` and rules in `quotas`."""
+        self._quotas = quotas or Quotas()
         self._database = database
         self._clock = clock
         self._metrics = metrics
@@ -129,13 +133,13 @@ class Chaos:
             self._record(connection, fault_id, project, layer, action, subject)
 
     def create(self, project: str, draft: Draft) -> Rule:
-        """Make a rule. Raises: ValidationFailed, NameInUse, LimitExceeded."""
+        """Make a rule. Raises: ValidationFailed, NameInUse, LimitExceeded, QuotaExceeded."""
         return self._create(project, [draft])[0]
 
     def start(
         self, project: str, name: str, *, seed: int = 0, expires_in_s: float | None = None
     ) -> list[Rule]:
-        """Make the rules of a named scenario. Raises: NotFound, LimitExceeded."""
+        """Make the rules of a named scenario. Raises: NotFound, LimitExceeded, QuotaExceeded."""
         scenario = scenarios.SCENARIOS.get(name)
         if scenario is None:
             known = ", ".join(scenarios.SCENARIOS)
@@ -203,6 +207,7 @@ class Chaos:
         with self._database.write() as connection:
             if rows.count(connection, project) + len(made) > MOST_RULES:
                 raise LimitExceeded(f"a project has at most {MOST_RULES} faults; remove some")
+            self._quotas.take(connection, project, "faults", len(made))
             for rule in made:
                 if rows.exists(connection, rule.id):
                     raise NameInUse(f"there is a fault {rule.id!r}; remove it or leave out `id`")

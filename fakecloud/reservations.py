@@ -22,6 +22,7 @@ from fakecloud.errors import (
 )
 from fakecloud.ids import new_id
 from fakecloud.model import Family, ReservedAddress
+from fakecloud.quotas import Quotas
 from fakecloud.store import addresses as address_rows
 from fakecloud.store import events, listings
 from fakecloud.store import reservations as rows
@@ -51,8 +52,11 @@ class PoolUse(msgspec.Struct, frozen=True, kw_only=True):
 class Reservations:
     """The customer's desk for addresses. Every method may raise Unavailable."""
 
-    def __init__(self, database: Database, pools: list[Pool], clock: Clock) -> None:
-        """Reserve addresses of `pools`."""
+    def __init__(
+        self, database: Database, pools: list[Pool], clock: Clock, quotas: Quotas | None = None
+    ) -> None:
+        """Reserve addresses of `pools`; count them in `quotas`."""
+        self._quotas = quotas or Quotas()
         self._database = database
         self._allocator = Allocator(pools)
         self._clock = clock
@@ -60,13 +64,14 @@ class Reservations:
     def reserve(self, project: str, wanted: Wanted) -> ReservedAddress:
         """Reserve an address; again with the same wish gives the same one.
 
-        Raises: NameInUse, AddressInUse, ValidationFailed, NoCapacity.
+        Raises: NameInUse, AddressInUse, ValidationFailed, NoCapacity, QuotaExceeded.
         """
         with self._database.write() as connection:
             now = self._clock.now()
             current = rows.find(connection, project, wanted.name)
             if current is not None:
                 return _same(current, wanted)
+            self._quotas.take(connection, project, "addresses")
             reserved = ReservedAddress(
                 id=new_id("addr", now),
                 project=project,
@@ -106,6 +111,7 @@ class Reservations:
                     f"{found.ip} is used by load balancer {found.load_balancer}; release it first"
                 )
             rows.remove(connection, found, self._clock.now())
+            self._quotas.give_back(connection, project, "addresses")
             return found
 
     def pools(self) -> list[PoolUse]:

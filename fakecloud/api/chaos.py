@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Path, Query
@@ -10,6 +11,7 @@ from starlette.responses import Response
 from fakecloud import errors, scenarios
 from fakecloud.api import fault_schemas, replies
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
+from fakecloud.api.mutations import Change, Mutation
 from fakecloud.model import Token
 from fakecloud.store import events
 
@@ -39,12 +41,18 @@ def list_all(
 @router.post(
     "/chaos/faults", status_code=201, response_model=fault_schemas.Fault, summary="Inject a fault"
 )
-def create(body: fault_schemas.CreateFault, cloud: CloudParts, caller: Caller) -> Response:
+def create(
+    body: fault_schemas.CreateFault, cloud: CloudParts, caller: Caller, change: Change
+) -> Response:
     """Make a fault. It removes itself after `expires_in_s`, 600 s unless said otherwise."""
     _may_disturb(caller, body.match.project)
-    rule = cloud.chaos.create(caller.project, fault_schemas.draft(body))
-    where = {"location": f"/v1/chaos/faults/{rule.id}"}
-    return replies.json(fault_schemas.fault(rule), 201, where)
+
+    def act() -> Response:
+        rule = cloud.chaos.create(caller.project, fault_schemas.draft(body))
+        where = {"location": f"/v1/chaos/faults/{rule.id}"}
+        return replies.json(fault_schemas.fault(rule), 201, where)
+
+    return _done(cloud, change, act)
 
 
 @router.get("/chaos/faults/{id}", response_model=fault_schemas.Fault, summary="Read a fault")
@@ -56,16 +64,31 @@ def get(id: Id, cloud: CloudParts, caller: Caller) -> Response:
 @router.patch(
     "/chaos/faults/{id}", response_model=fault_schemas.Fault, summary="Switch a fault on or off"
 )
-def switch(id: Id, body: fault_schemas.PatchFault, cloud: CloudParts, caller: Caller) -> Response:
+def switch(
+    id: Id,
+    body: fault_schemas.PatchFault,
+    cloud: CloudParts,
+    caller: Caller,
+    change: Change,
+) -> Response:
     """Switch a fault on or off; its counts go on."""
-    return replies.json(fault_schemas.fault(cloud.chaos.enable(caller.project, id, body.enabled)))
+
+    def act() -> Response:
+        rule = cloud.chaos.enable(caller.project, id, body.enabled)
+        return replies.json(fault_schemas.fault(rule))
+
+    return _done(cloud, change, act)
 
 
 @router.delete("/chaos/faults/{id}", status_code=204, summary="Remove a fault")
-def remove(id: Id, cloud: CloudParts, caller: Caller) -> Response:
+def remove(id: Id, cloud: CloudParts, caller: Caller, change: Change) -> Response:
     """Remove a fault; what it held up goes on within a second. The log keeps its hits."""
-    cloud.chaos.remove(caller.project, id)
-    return Response(status_code=204)
+
+    def act() -> Response:
+        cloud.chaos.remove(caller.project, id)
+        return Response(status_code=204)
+
+    return _done(cloud, change, act)
 
 
 @router.get("/chaos/log", response_model=fault_schemas.HitList, summary="List hits")
@@ -85,10 +108,14 @@ def log(
 
 
 @router.post("/chaos:reset", response_model=fault_schemas.Reset, summary="Remove all faults")
-def reset(cloud: CloudParts, caller: Caller) -> Response:
+def reset(cloud: CloudParts, caller: Caller, change: Change) -> Response:
     """Remove every fault of the project, and the log."""
-    removed, forgotten = cloud.chaos.reset(caller.project)
-    return replies.json({"faults": removed, "hits": forgotten})
+
+    def act() -> Response:
+        removed, forgotten = cloud.chaos.reset(caller.project)
+        return replies.json({"faults": removed, "hits": forgotten})
+
+    return _done(cloud, change, act)
 
 
 @router.get("/chaos/scenarios", response_model=fault_schemas.ScenarioList, summary="List scenarios")
@@ -116,15 +143,28 @@ def start(
     name: Annotated[str, Path(pattern=r"^[a-z0-9-]{1,63}$")],
     cloud: CloudParts,
     caller: Caller,
+    change: Change,
     body: fault_schemas.StartScenario | None = None,
 ) -> Response:
     """Make the faults of a scenario; they carry its name and remove themselves."""
     how = body or fault_schemas.StartScenario()
-    made = cloud.chaos.start(caller.project, name, seed=how.seed, expires_in_s=how.expires_in_s)
-    items = [fault_schemas.fault(rule) for rule in made]
-    return replies.json(
-        {"items": items, "next_page_token": None, "resource_version": str(_version(cloud))}, 201
-    )
+
+    def act() -> Response:
+        made = cloud.chaos.start(caller.project, name, seed=how.seed, expires_in_s=how.expires_in_s)
+        items = [fault_schemas.fault(rule) for rule in made]
+        version = str(_version(cloud))
+        return replies.json(
+            {"items": items, "next_page_token": None, "resource_version": version}, 201
+        )
+
+    return _done(cloud, change, act)
+
+
+def _done(cloud: Cloud, change: Mutation, act: Callable[[], Response]) -> Response:
+    """Return the answer; the copy of the rules in memory is renewed once they are committed."""
+    answer = change.run(act)
+    cloud.chaos.refresh()
+    return answer
 
 
 def _version(cloud: Cloud) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any
@@ -11,6 +12,7 @@ from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fakecloud.faults import Rule
 from fakecloud.model import State
+from fakecloud.store import quotas
 from fakecloud.tables import fault as table
 from fakecloud.tables import fault_hit as hits
 from fakecloud.tables import load_balancer
@@ -87,8 +89,12 @@ def enable(connection: Connection, id: str, enabled: bool) -> None:
 
 
 def remove(connection: Connection, ids: Collection[str]) -> None:
-    """Delete rules; what they did stays in the log."""
-    connection.execute(delete(table).where(table.c.id.in_(ids)))
+    """Delete rules, and count them off; what they did stays in the log."""
+    gone = connection.execute(
+        delete(table).where(table.c.id.in_(ids)).returning(table.c.project)
+    ).scalars()
+    for project, count in Counter(gone).items():
+        quotas.give_back(connection, project, "faults", count)
 
 
 def look(connection: Connection, id: str, wall: datetime) -> Rule | None:
