@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fakecloud import logs, settings
-from fakecloud.cli import clock, cost, fault, lb
+from fakecloud.cli import admin, clock, cost, fault, lb, op, watch
 from fakecloud.errors import StartError
 
 cli = typer.Typer(
@@ -20,7 +20,10 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 cli.add_typer(lb.app, name="lb")
+cli.add_typer(op.app, name="op")
 cli.add_typer(cost.app, name="cost")
+cli.add_typer(admin.app, name="admin")
+cli.command("watch")(watch.watch)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(fault.app, name="fault")
 

@@ -1,6 +1,8 @@
 """The command line client: talks to a running cloud by its REST API.
 
 client  the door: URL, token, errors as one line     output  tables, JSON, CSV
-lb      fakecloud lb list|get|watch|delete           cost    fakecloud cost report
+lb      fakecloud lb list|get|watch|apply|delete     cost    fakecloud cost report
+op      fakecloud op list|get|wait|cancel            watch   fakecloud watch
+admin   fakecloud admin check|export                 progress  waiting for an operation
 fault   fakecloud fault list|add|remove|reset|log|scenario
 """

@@ -59,22 +59,22 @@ class Client:
         """Return the JSON answer to POST with a JSON body, or none."""
         return _value(self._send("POST", path, {}, body))
 
-    def items(self, path: str) -> Iterator[Any]:
+    def items(self, path: str, **params: str | None) -> Iterator[Any]:
         """Yield the items of a list, page by page."""
         token: str | None = None
         while True:
-            page = self.get(path, page_size=500, page_token=token)
+            page = self.get(path, page_size=500, page_token=token, **params)
             yield from page["items"]
             token = page["next_page_token"]
             if token is None:
                 return
 
-    def lines(self, path: str, **params: str | int | None) -> Iterator[str]:
-        """Yield the lines of an endless answer."""
+    def lines(self, path: str, *, method: str = "GET", **params: str | int | None) -> Iterator[str]:
+        """Yield the lines of a long or endless answer."""
         wanted = {name: value for name, value in params.items() if value is not None}
         timeout = httpx2.Timeout(TIMEOUT_S, read=60.0)
         try:
-            with self._http.stream("GET", path, params=wanted, timeout=timeout) as answer:
+            with self._http.stream(method, path, params=wanted, timeout=timeout) as answer:
                 if answer.is_error:
                     answer.read()
                     raise CommandFailed(_problem(answer))

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from threading import Event
-from typing import Annotated, Any, Final
+from pathlib import Path
+from typing import Annotated, Any
 from urllib.parse import quote
 
 import msgspec
 import typer
+import yaml
 
-from fakecloud.cli import client, output
-from fakecloud.clock import SystemClock
-
-POLL_S: Final = 0.05
+from fakecloud.cli import client, op, output, progress
 
 app = typer.Typer(help="Load balancers.", no_args_is_help=True)
 
@@ -100,12 +99,57 @@ def delete(
     """
     with client.connect(url, token_file) as cloud:
         operation = cloud.delete(_path(name))
-        clock, never = SystemClock(), Event()
-        deadline = clock.monotonic() + wait_s
-        while not operation["done"] and clock.monotonic() < deadline:
-            clock.wait(never, POLL_S)
-            operation = cloud.get(f"/v1/operations/{operation['id']}")
+        operation = progress.follow(cloud, operation, wait_s)
     typer.echo(f"{name}: {'deleted' if operation['done'] else 'is being deleted'}")
+
+
+@app.command()
+def apply(
+    file: Annotated[
+        str, typer.Option("-f", "--file", help="YAML or JSON documents with a name; -: stdin")
+    ],
+    wait_s: Annotated[float, typer.Option("--wait", help="seconds to wait for each")] = 60.0,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Create or replace load balancers by their documents, and wait until they serve.
+
+    Example: fakecloud lb apply -f web.yaml
+
+    Exit codes: 0 all are ACTIVE (or --wait 0), 1 one is not, 2 the file can't be used.
+    """
+    wanted = [(_name(one), one) for one in _documents(file)]
+    with client.connect(url, token_file) as cloud:
+        for name, document in wanted:
+            found = cloud.put(_path(name), document)
+            operation = cloud.get(f"/v1/operations/{found['status']['operation']}")
+            if wait_s:
+                operation = progress.follow(cloud, operation, wait_s)
+                found = cloud.get(_path(name))
+            status = found["status"]
+            addresses = ",".join(address["ip"] for address in status["addresses"])
+            typer.echo(f"{name}: {status['state']} {addresses}")
+            if wait_s and status["state"] != "ACTIVE":
+                op.refuse_unless_done(operation)
+
+
+def _documents(file: str) -> list[Any]:
+    """Return the documents of a file. Raises: BadParameter."""
+    try:
+        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        return [one for one in yaml.safe_load_all(text) if one is not None]
+    except OSError as error:
+        raise typer.BadParameter(f"{file}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise typer.BadParameter(f"{file} is neither YAML nor JSON: {reason}") from None
+
+
+def _name(document: Any) -> str:
+    name = document.get("name") if isinstance(document, dict) else None
+    if not isinstance(name, str):
+        raise typer.BadParameter("each document needs a name, beside labels and spec")
+    return name
 
 
 def _path(name: str) -> str:

@@ -47,7 +47,7 @@ def rows(
     total: Sequence[str] | None = None,
 ) -> None:
     """Print rows as a table or as CSV; `total` is the last line of a table only."""
-    made = [[_clean(cell) for cell in line] for line in lines]
+    made = [[clean(cell) for cell in line] for line in lines]
     if format is Format.CSV:
         csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *made])
         return
@@ -78,6 +78,6 @@ def _coloured(
     console.print(table)
 
 
-def _clean(cell: str) -> str:
+def clean(cell: str) -> str:
     """Return a cell without control characters: names are other people's text."""
     return "".join(char if char.isprintable() else "?" for char in cell)
