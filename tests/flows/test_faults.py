@@ -411,7 +411,7 @@ def test_a_worker_that_dies_leaves_one_load_balancer(tmp_path, network, point):
         body = {"layer": "worker", "action": {"type": "crash", "point": point}, "max_hits": 1}
         assert http.post("/v1/chaos/faults", json=body).status_code == 201
         assert http.put("/v1/load-balancers/web", json=document([])).status_code == 201
-        assert process.wait(10) == 70
+        assert process.wait(30) == 70
         with served(tmp_path, runtime, network) as (_, again):
             path = "/v1/load-balancers/web"
             eventually(lambda: again.get(path).json()["status"]["state"] == "ACTIVE", 20)
@@ -445,7 +445,7 @@ def served(
             yield process, http
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(30)
         process.stdout.close()
 
 
