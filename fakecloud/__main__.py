@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fakecloud import logs, settings
-from fakecloud.cli import admin, clock, cost, fault, lb, op, watch
+from fakecloud.cli import admin, clock, cost, fault, lb, op, project, token, watch
 from fakecloud.errors import StartError
 
 cli = typer.Typer(
@@ -26,6 +26,8 @@ cli.add_typer(admin.app, name="admin")
 cli.command("watch")(watch.watch)
 cli.add_typer(clock.app, name="clock")
 cli.add_typer(fault.app, name="fault")
+cli.add_typer(token.app, name="token")
+cli.add_typer(project.app, name="project")
 
 
 @cli.command()

@@ -10,6 +10,11 @@ catalogues      types and regions            resource_schemas  wire models of al
 lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it
 costs           the cost report
+clock           business time                profiles    how long the simulated cloud takes
+projects        tenants                      tokens      who may call, for what, until when
+quotas          how many of each kind        audit       what was asked by whom
+mutations       key, change and audit record in one transaction
+envelope        what every answer carries
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
 chaos           faults on demand: make, list, log    fault_schemas  their wire models

@@ -103,9 +103,14 @@ class Client:
 
 
 @contextmanager
-def connect(url: str, token_file: Path | None) -> Iterator[Client]:
-    """Give a client for the cloud at `url`. Raises: CommandFailed without a token."""
+def connect(url: str, token_file: Path | None, project: str | None = None) -> Iterator[Client]:
+    """Give a client for the cloud at `url`, in `project` instead of the token's own if given.
+
+    Raises: CommandFailed without a token.
+    """
     headers = {"authorization": f"Bearer {_token(token_file)}"}
+    if project is not None:
+        headers["x-project"] = project.encode("ascii", "replace").decode()
     try:
         http = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)
     except httpx2.InvalidURL:

@@ -6,5 +6,11 @@ operations      progress of asynchronous work
 events          resource versions and the event history that watches read
 addresses       which address belongs to whom
 usage           recorded active intervals, the ground of every bill
-tokens          who may call
+tokens          who may call                 projects      the tenants
+quotas          counters with limits         idempotency   answers under the callers' keys
+audit           the chained record           faults        rules of disturbance, and their hits
+clocks          business time                hosts         who runs load balancers
+instances       machines                     reservations  addresses that are kept
+listings        pages of any list            census        everything, for the invariants
+notifications   news between processes
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,9 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
+from typer.testing import CliRunner, Result
 
+from fakecloud import __main__ as program
 from fakecloud.api import context, mutations
 from fakecloud.store import audit
 from fakecloud.store import tokens as token_rows
@@ -265,7 +268,8 @@ def test_every_change_is_a_mutation(cloud):
     changes = [one for one in routes(cloud.app) if one.methods & {"PUT", "POST", "PATCH", "DELETE"}]
     assert len(changes) >= 9
     reading = {"/v1/load-balancers:batchGet", "/v1/operations:batchGet"}
-    reading |= {"/v1/admin:check", "/v1/admin:export"}
+    reading |= {"/v1/admin:check", "/v1/admin:export", "/v1/snapshots/{id}:restore"}
+    reading |= {"/v1/snapshots"}  # a copy of the database can't be made in a transaction of it
     for route in changes:
         if route.path not in reading:
             assert mutations._mutation in set(depends(route.dependant)), route.path
@@ -535,3 +539,46 @@ def test_a_token_that_asks_too_fast_is_told_when_to_go_on(new_cloud):
     assert last.headers["ratelimit"].startswith('"default";r=')
     assert cloud.http.get("/healthz").status_code == 200
     cloud.app.state.cloud.rate_limiter._buckets.clear()  # so that the cloud can be cleared
+
+
+# The command line
+
+
+@pytest.fixture
+def command(cloud) -> Callable[..., Result]:
+    """Return a function that runs `fakecloud …` against the cloud."""
+    environment = {"FAKECLOUD_URL": cloud.url, "FAKECLOUD_TOKEN": cloud.token}
+
+    def run(*arguments: str, **more: str) -> Result:
+        return CliRunner().invoke(program.cli, arguments, env=environment | more)
+
+    return run
+
+
+def test_tokens_by_the_command_line(cloud, command):
+    made = command("token", "create", "viewer", "chaos", "--expires-in", "30d")
+    secret, told = made.stdout.strip(), made.stderr
+    assert len(secret) == 64, "alone on standard output, to go into a file"
+    id = told.split()[1].rstrip(":")
+    assert command("lb", "list", FAKECLOUD_TOKEN=secret).exit_code == 0
+    listed = json.loads(command("token", "list", "-o", "json").stdout)
+    mine = next(one for one in listed if one["id"] == id)
+    until = datetime.fromisoformat(mine["expires_at"]) - CLOCK.now()
+    assert timedelta(days=29) < until <= timedelta(days=30)
+    assert id in command("token", "list").stdout
+    assert "billing:read,chaos" in command("token", "list", "-o", "csv").stdout
+    assert command("token", "revoke", id).stdout == f"{id}: revoked\n"
+    assert "was revoked" in command("lb", "list", FAKECLOUD_TOKEN=secret).stderr
+    assert command("token", "create", "viewer", "--expires-in", "soon").exit_code == 2
+    failed = command("token", "create", "fly")
+    assert (failed.exit_code, "'fly' is no scope" in failed.stderr) == (1, True)
+
+
+def test_projects_by_the_command_line(cloud, command):
+    assert command("project", "create", "cli", "--description", "x").stdout == "cli: made\n"
+    assert "cli" in command("project", "list").stdout
+    made = json.loads(command("token", "create", "ccm", "--project", "cli", "-o", "json").stdout)
+    held = command("project", "delete", "cli")
+    assert (held.exit_code, "still has tokens" in held.stderr) == (1, True)
+    assert command("token", "revoke", made["id"], "--project", "cli").exit_code == 0
+    assert command("project", "delete", "cli").stdout == "cli: deleted\n"
