@@ -21,7 +21,6 @@ router = APIRouter(
 )
 
 MAX_WAIT_S: Final = 60.0
-LONGEST_RETRY_S: Final = 15
 
 _PLAIN = ("id", "type", "target", "target_id", "target_generation", "status", "phase")
 KIND: Final = lists.Kind(
@@ -130,4 +129,4 @@ def _retry_after(cloud: Cloud, operation: Operation) -> int:
     if operation.ready_at is None:
         return 1
     left: timedelta = operation.ready_at - cloud.clock.wall()
-    return max(1, min(int(left.total_seconds() / 2), LONGEST_RETRY_S))
+    return max(1, min(int(left.total_seconds() / 2), replies.LONGEST_RETRY_S))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import Query
@@ -13,6 +13,8 @@ from starlette.responses import Response
 from fakecloud import documents, errors
 from fakecloud.api import schemas
 from fakecloud.model import LoadBalancer, Operation
+
+LONGEST_RETRY_S: Final = 15
 
 T = TypeVar("T", int, str)
 _KEYS: dict[type, Any] = {
@@ -48,8 +50,15 @@ def load_balancer(lb: LoadBalancer, status_code: int = 200) -> Response:
     if status_code in (201, 202):
         headers["location"] = f"/v1/load-balancers/{lb.name}"
         headers["operation-location"] = f"/v1/operations/{lb.operation}"
-        headers["retry-after"] = "1"
+        headers["retry-after"] = str(_retry_after(lb))
     return json(documents.load_balancer(lb), status_code, headers)
+
+
+def _retry_after(lb: LoadBalancer) -> int:
+    """Return half of the time that it will take, in whole seconds from 1 to 15."""
+    if lb.ready_at is None:
+        return 1
+    return max(1, min(int((lb.ready_at - lb.asked_at).total_seconds() / 2), LONGEST_RETRY_S))
 
 
 def operation(op: Operation, status_code: int = 200) -> Response:

@@ -141,7 +141,7 @@ def test_a_clock_made_faster_or_advanced_shortens_delays_under_way(cloud):
     keeper.set(Mode.RATE, 10)
     left_s = (cloud.get("web").ready_at - cloud.clock.wall()).total_seconds()
     assert left_s == pytest.approx(wait_s / 10, abs=0.001)
-    keeper.advance(PROJECT, cloud.clock.now() + timedelta(seconds=wait_s))
+    keeper.advance(PROJECT, cloud.clock.now() + timedelta(seconds=wait_s + 1))
     while keeper.step():
         pass
     cloud.settle()
