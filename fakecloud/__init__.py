@@ -1,8 +1,9 @@
 """A small cloud: it sells load balancers, runs each as a real HAProxy, and bills for them.
 
-    __main__.py        the command line: fakecloud serve, lb, cost
+    __main__.py        the command line: fakecloud serve, work, and the client
     container.py       process 1 of the container: restarts the server, leaves HAProxy alone
-    app.py             the only wiring: start-up order, loops, HTTP server, shutdown
+    serving.py         the HTTP server around the application, and the same loops without one
+    app.py             the only wiring: start-up order, loops, shutdown
     cli/               the client of the API on the command line
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
@@ -25,6 +26,8 @@
     haproxy/           everything HAProxy: one process per load balancer
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
+    hosts.py           this host among others: heartbeats, and what becomes of the dead one's
+    timekeeper.py      who sets business time, and moves it forward
     loops.py           threads that turn the steps, and what wakes them
     store/             every query
     migrations/        the schema's history
@@ -43,6 +46,9 @@
     filters.py         filters, label selectors, orders and field masks of lists
     merge_patch.py     a document as a patch changes it
     scopes.py          what a token may be allowed to do
+    business_time.py   business time as a line over wall time
+    profiles.py        how long other clouds take
+    ids.py             ids that sort by time
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
     metrics.py         Prometheus objects, named once
@@ -50,6 +56,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | projects | rate_limits
-→ health | chaos → quotas → outcomes | store → tables → lifecycle | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | clock | settings | metrics | logs → errors
+__main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
+→ health | chaos → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
 """
