@@ -78,10 +78,14 @@ def export(cloud: CloudParts, caller: Caller) -> Response:
     status_code=201,
     response_model=resource_schemas.Snapshot,
 )
-def create_snapshot(cloud: CloudParts, caller: Caller) -> Response:
+def create_snapshot(cloud: CloudParts, caller: Caller, change: Change) -> Response:
     """Copy the embedded database while it serves; 422 unsupported on PostgreSQL."""
-    made = cloud.snapshots.create()
-    return replies.json(_snapshot(made), 201, {"location": f"/v1/snapshots/{made.id}"})
+
+    def act() -> Response:
+        made = cloud.snapshots.create()
+        return replies.json(_snapshot(made), 201, {"location": f"/v1/snapshots/{made.id}"})
+
+    return change.run_outside(act)
 
 
 @router.get("/snapshots", summary="List snapshots", response_model=resource_schemas.SnapshotList)
@@ -97,10 +101,14 @@ def get_snapshot(id: SnapshotId, cloud: CloudParts, caller: Caller) -> Response:
 
 
 @router.delete("/snapshots/{id}", summary="Delete a snapshot", status_code=204)
-def delete_snapshot(id: SnapshotId, cloud: CloudParts, caller: Caller) -> Response:
+def delete_snapshot(id: SnapshotId, cloud: CloudParts, caller: Caller, change: Change) -> Response:
     """Remove a snapshot's file."""
-    cloud.snapshots.delete(id)
-    return Response(status_code=204)
+
+    def act() -> Response:
+        cloud.snapshots.delete(id)
+        return Response(status_code=204)
+
+    return change.run_outside(act)
 
 
 @router.post(

@@ -83,6 +83,17 @@ class Mutation:
             raise
         return response
 
+    def run_outside(self, act: Callable[[], Response]) -> Response:
+        """Return what `act` answers; the audit record follows it in a transaction of its own.
+
+        For what no transaction of the database can hold, such as a copy of it. Keys aren't kept.
+        """
+        response = act()
+        with self._cloud.database.write() as connection:
+            status = response.status_code
+            audit.append(connection, _entry(self._cloud, self._caller, self._request, status))
+        return response
+
     def _answered(self, connection: Connection) -> Response | None:
         if self._key is None:
             return None
