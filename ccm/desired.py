@@ -103,7 +103,8 @@ def build(
         target_groups=groups,
         source_ranges=_source_ranges(service),
     )
-    return model.Document(labels=ownership.labels(service), spec=spec)
+    passed_on = annotations_.for_the_cloud(service.annotations)
+    return model.Document(labels=ownership.labels(service), spec=spec, annotations=passed_on)
 
 
 def ingress(service: model.Service, load_balancer: model.LoadBalancer) -> tuple[model.Ingress, ...]:

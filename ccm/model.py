@@ -290,6 +290,7 @@ class Document(msgspec.Struct, frozen=True, gc=False):
 
     labels: dict[str, str]
     spec: LoadBalancerSpec
+    annotations: dict[str, str] = {}
 
 
 class LastError(msgspec.Struct, frozen=True, gc=False):
@@ -320,6 +321,7 @@ class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
     labels: dict[str, str] = {}
     spec: LoadBalancerSpec = LoadBalancerSpec()
     status: CloudStatus = CloudStatus()
+    annotations: dict[str, str] = {}
 
     @property
     def is_applied(self) -> bool:

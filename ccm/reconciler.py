@@ -110,7 +110,11 @@ class Reconciler:
     ) -> bool:
         if observed.status.state == "DELETING" or not self._ownership.owns(observed):
             return False
-        if model.satisfies(observed.spec, document.spec) and observed.labels == document.labels:
+        same_marks = (observed.labels, observed.annotations) == (
+            document.labels,
+            document.annotations,
+        )
+        if same_marks and model.satisfies(observed.spec, document.spec):
             return True
         # The cloud may write a value in another way; then what we asked for last tells.
         is_same_generation = observed.status.generation == memory.applied_generation

@@ -155,12 +155,17 @@ class FakeCloud:
             return web.json_response(one, status=201)
         if one["status"]["state"] == "DELETING":
             return problem(409, "being_deleted", f"{name} is being deleted", retryable=True)
-        if one["spec"] == body["spec"] and one["labels"] == body["labels"]:
+        if (
+            one["spec"] == body["spec"]
+            and one["labels"] == body["labels"]
+            and (one["annotations"] == body.get("annotations", {}))
+        ):
             return web.json_response(one)
         if one["spec"] != body["spec"]:
             one["status"]["generation"] += 1
             one["status"]["state"] = "UPDATING"
         one["spec"], one["labels"] = body["spec"], body["labels"]
+        one["annotations"] = body.get("annotations", {})
         self._emit("MODIFIED", one)
         self._provision(name)
         return web.json_response(one, status=202)
@@ -215,7 +220,7 @@ class FakeCloud:
         one = {
             "name": name,
             "labels": body["labels"],
-            "annotations": {},
+            "annotations": body.get("annotations", {}),
             "spec": body["spec"],
             "status": {
                 "id": f"lb_{uuid.uuid4().hex[:8]}",

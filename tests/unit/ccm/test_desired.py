@@ -18,10 +18,17 @@ def build(service, backends=NODES):
     return desired.build(service, backends, builders.ownership())
 
 
+def test_faults_asked_for_on_the_service_are_passed_on():
+    asked = {"chaos.fakecloud.dev/provision": "delay=90s", "team": "a"}
+    found = build(builders.service(annotations=asked)).annotations
+    assert found == {"chaos.fakecloud.dev/provision": "delay=90s"}
+
+
 def test_document_on_the_wire():
     """The whole body of the PUT for a plain Service, byte for byte in meaning."""
     body = msgspec.json.decode(msgspec.json.encode(build(builders.service(), NODES[:1])))
     assert body == {
+        "annotations": {},
         "labels": {
             "cluster": "kind",
             "cluster-uid": builders.CLUSTER_UID,
