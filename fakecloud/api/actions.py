@@ -36,7 +36,10 @@ ActionName = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="na
     summary="Create a load balancer, named by you or by the cloud",
     status_code=201,
     response_model=schemas.LoadBalancer,
-    responses={200: {"description": "it was there already", "model": schemas.LoadBalancer}},
+    responses={
+        200: {"description": "it was there already", "model": schemas.LoadBalancer},
+        201: {"description": "created", "links": replies.LINKS},
+    },
     dependencies=WRITES,
 )
 def create(

@@ -25,6 +25,7 @@ MAX_RANGE = timedelta(days=3660)
 
 @router.get(
     "/cost-report",
+    summary="What load balancers cost",
     responses={200: {"content": {"application/json": {}, "text/csv": {}}}},
 )
 def cost_report(

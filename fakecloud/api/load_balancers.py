@@ -58,8 +58,16 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(lists.LOAD_BALANCERS))]
     dependencies=[needs("lb:write")],
     response_model=schemas.LoadBalancer,
     responses={
-        201: {"description": "created", "model": schemas.LoadBalancer},
-        202: {"description": "accepted", "model": schemas.LoadBalancer},
+        201: {
+            "description": "created",
+            "model": schemas.LoadBalancer,
+            "links": replies.LINKS,
+        },
+        202: {
+            "description": "accepted",
+            "model": schemas.LoadBalancer,
+            "links": replies.LINKS,
+        },
     },
 )
 async def put(
@@ -197,6 +205,7 @@ async def get(
     dependencies=[needs("lb:write")],
     status_code=202,
     response_model=schemas.Operation,
+    responses={202: {"description": "begun", "links": replies.OPERATION_LINKS}},
 )
 def delete(
     name: Name, cloud: CloudParts, caller: Caller, change: Change, if_match: IfMatch = None

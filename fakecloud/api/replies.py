@@ -35,6 +35,21 @@ ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
 }
 
 
+def _link(operation_id: str, **parameters: str) -> dict[str, Any]:
+    return {"operationId": operation_id, "parameters": parameters}
+
+
+_READ, _DELETE = "get_v1_load_balancers__name__get", "delete_v1_load_balancers__name__delete"
+_OPERATION = "get_v1_operations__id__get"
+# What to ask next, for people and for tools that follow links.
+LINKS: Final[dict[str, dict[str, Any]]] = {
+    "read": _link(_READ, name="$response.body#/name"),
+    "delete": _link(_DELETE, name="$response.body#/name"),
+    "operation": _link(_OPERATION, id="$response.body#/status/operation"),
+}
+OPERATION_LINKS: Final = {"operation": _link(_OPERATION, id="$response.body#/id")}
+
+
 def json(
     content: object, status_code: int = 200, headers: dict[str, str] | None = None
 ) -> Response:

@@ -22,13 +22,18 @@ READY_TIMEOUT_S: Final = 2.0
 _PAGES: Final = {kind.code: kind for kind in problems.catalogue()}
 
 
-@router.get("/healthz", response_class=PlainTextResponse)
+@router.get("/healthz", summary="Is the process alive", response_class=PlainTextResponse)
 async def healthz() -> Response:
     """Say that the process answers."""
     return PlainTextResponse("ok\n")
 
 
-@router.get("/readyz", response_class=PlainTextResponse, responses={503: {"description": "no"}})
+@router.get(
+    "/readyz",
+    summary="Can requests be served",
+    response_class=PlainTextResponse,
+    responses={503: {"description": "no"}},
+)
 async def readyz(cloud: CloudParts) -> Response:
     """Say whether requests can be served: the database answers."""
     try:
@@ -44,13 +49,18 @@ def _ask(cloud: Cloud) -> None:
         events.current_version(connection)
 
 
-@router.get("/version")
+@router.get("/version", summary="Version of this server")
 async def show_version() -> Response:
     """Return the version of this server."""
     return replies.json({"version": version("fakecloud"), "api": "v1"})
 
 
-@router.get("/metrics", response_class=PlainTextResponse, responses=replies.ANY_PROBLEM)
+@router.get(
+    "/metrics",
+    summary="Prometheus metrics",
+    response_class=PlainTextResponse,
+    responses=replies.ANY_PROBLEM,
+)
 async def metrics(request: Request, cloud: CloudParts) -> Response:
     """Return Prometheus metrics; without a token only where the server listens on loopback."""
     if not cloud.loopback_only:
@@ -58,7 +68,12 @@ async def metrics(request: Request, cloud: CloudParts) -> Response:
     return Response(cloud.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-@router.get("/problems/{code}", response_class=HTMLResponse, responses=replies.ANY_PROBLEM)
+@router.get(
+    "/problems/{code}",
+    summary="What a problem means",
+    response_class=HTMLResponse,
+    responses=replies.ANY_PROBLEM,
+)
 async def problem(code: str) -> Response:
     """Explain a problem's code to people."""
     kind = _PAGES.get(code)
