@@ -239,9 +239,14 @@ class Hub:
 
     @contextmanager
     def subscribed(
-        self, project: str, kinds: frozenset[str], since: int | None
+        self, project: str, kinds: frozenset[str], since: int | None, most: int | None = None
     ) -> Iterator[Watcher]:
-        """Give a Watcher that from now on misses nothing. Raises: TooManyWatches."""
+        """Give a Watcher that from now on misses nothing, if the project has less than `most`.
+
+        Raises: TooManyWatches.
+        """
+        if most is not None and self.watches(project) >= most:
+            raise TooManyWatches(f"project {project!r} holds its {most} watches; end one first")
         if len(self._watchers) >= self._max_watches:
             raise TooManyWatches(f"this server holds {self._max_watches} watches; try again later")
         watcher = Watcher(project, kinds, self.version if since is None else since)
@@ -250,6 +255,10 @@ class Hub:
             yield watcher
         finally:
             self._watchers.discard(watcher)
+
+    def watches(self, project: str) -> int:
+        """Return how many watches a project holds on this server."""
+        return sum(watcher.project == project for watcher in tuple(self._watchers))
 
     @contextmanager
     def changes_of(self, object_id: str) -> Iterator[asyncio.Event]:

@@ -8,12 +8,13 @@ from contextlib import ExitStack
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Header, Query
+from fastapi.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fakecloud import errors, filters
 from fakecloud.api import instances, lists, operations, replies
-from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
+from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.watch_views import View
 from fakecloud.watch import Frame, Hub, Watcher, bookmark
 
@@ -58,6 +59,7 @@ class _Stream(StreamingResponse):
 
 @router.get(
     "/watch",
+    summary="Stream every change",
     response_class=StreamingResponse,
     responses={200: {"content": {JSON_LINES: {}, EVENT_STREAM: {}}}},
 )
@@ -88,13 +90,21 @@ async def watch(
         since, initial = last_event_id, False
     selector = filters.parse_selector(label_selector)
     view = View(selector, filters.parse_fields(fields, _ROOTS))
+    most = await run_in_threadpool(_most, cloud, caller.project)
     held = ExitStack()
     with held:
-        watcher = held.enter_context(cloud.hub.subscribed(caller.project, _kinds(kinds), since))
+        subscribed = cloud.hub.subscribed(caller.project, _kinds(kinds), since, most)
+        watcher = held.enter_context(subscribed)
         first = await _first(cloud.hub, watcher, initial, since)
         as_events = EVENT_STREAM in accept
         frames = _frames(watcher, first, heartbeat_s, view, _sse if as_events else _line)
         return _Stream(frames, EVENT_STREAM if as_events else JSON_LINES, held.pop_all())
+
+
+def _most(cloud: Cloud, project: str) -> int | None:
+    """Return how many watches a project may hold, None: any number."""
+    with cloud.database.read() as connection:
+        return cloud.quotas.find(connection, project, "watches").limit
 
 
 async def _first(hub: Hub, watcher: Watcher, initial: bool, start: int | None) -> list[Frame]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import psycopg
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import RouteContext, iter_route_contexts
@@ -373,6 +374,21 @@ def test_of_many_at_once_one_is_done(cloud):
     assert len(records(cloud)) == before + 1
 
 
+def test_a_writer_in_the_way_is_no_second_execution(cloud):
+    """PostgreSQL: with a key the answer is that one may be under way, without it a plain 503."""
+    if cloud.app.state.cloud.database.is_sqlite:
+        pytest.skip("writers of SQLite are all in this process")
+    url = cloud.app.state.cloud.database.url.set(drivername="postgresql")
+    with ThreadPoolExecutor(2) as pool, psycopg.connect(url.render_as_string(False)) as slow:
+        slow.execute("SELECT value FROM version FOR UPDATE")
+        keyed = pool.submit(cloud.put, "web", GOOD, headers={"idempotency-key": "slow"})
+        plain = pool.submit(cloud.put, "web", GOOD)
+        found = refused(keyed.result(), 409, "idempotency_in_progress")
+        assert found["retryable"]
+        refused(plain.result(), 503, "unavailable")
+    assert cloud.put("web", GOOD, headers={"idempotency-key": "slow"}).status_code == 201
+
+
 # Audit
 
 
@@ -450,6 +466,22 @@ def test_quotas_are_for_administrators_and_things_that_exist(cloud, token):
     refused(
         cloud.http.put("/v1/quotas/default/tokens", json={"limit": -1}), 422, "validation_failed"
     )
+
+
+def test_watches_are_limited_while_they_last(cloud):
+    limit = "/v1/quotas/default/watches"
+    try:
+        cloud.http.put(limit, json={"limit": 1})
+        with cloud.http.stream("GET", "/v1/watch") as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            assert in_use(cloud, "watches") == 1
+            refused(cloud.http.get("/v1/watch"), 429, "too_many_watches")
+        eventually(lambda: in_use(cloud, "watches") == 0)
+        with cloud.http.stream("GET", "/v1/watch") as again:
+            assert again.status_code == 200
+    finally:
+        cloud.http.put(limit, json={"limit": None})
 
 
 # PATCH
