@@ -60,6 +60,7 @@ class Hosts:
         self._database = database
         self._clock = clock
         self._dead_after = timedelta(seconds=dead_after_s)
+        self._beaten = self._since = clock.monotonic()
         now = clock.wall()
         self._me = Host(
             name=name,
@@ -100,9 +101,14 @@ class Hosts:
     def beat(self) -> bool:
         """Say that this host is alive; False if the others thought otherwise meanwhile."""
         me = self._me
+        moment = self._clock.monotonic()
+        if moment - self._beaten >= self._dead_after.total_seconds():
+            self._since = moment  # whatever silenced us may have silenced everybody
         with self._database.write() as connection:
             wall = self._clock.wall()
-            if host_rows.beat(connection, me.name, me.identity, wall):
+            known = host_rows.beat(connection, me.name, me.identity, wall)
+            self._beaten = moment
+            if known:
                 return True
             log.warning("host_was_buried", host=me.name)
             host_rows.save(connection, msgspec.structs.replace(me, heartbeat_at=wall))
@@ -111,8 +117,12 @@ class Hosts:
     def sweep(self) -> int:
         """Free load balancers of hosts that are dead (T15); return how many.
 
-        Their workers' leases are void, so that one that wakes up again can't write.
+        Their workers' leases are void, so that one that wakes up again can't write. A host
+        judges others only after it has been heard itself for as long as they may be silent: when
+        the database was away, or all servers start again, nobody is dead yet.
         """
+        if self._clock.monotonic() - self._since < self._dead_after.total_seconds():
+            return 0
         with self._database.read() as connection:
             if not self._dead(connection):
                 return 0

@@ -85,6 +85,9 @@ def test_it_never_goes_back(changes):
     for mode, rate, seconds in changes:
         line = clock.timeline.anchored(clock.now(), clock.wall())
         clock.follow(msgspec.structs.replace(line, mode=mode, rate=rate))
+        system.advance(5)
+        assert clock.now() >= last
+        last = clock.now()
         system.step_wall(seconds)
         assert clock.now() >= last
         last = clock.now()

@@ -10,7 +10,7 @@ from fakecloud.model import State
 from fakecloud.provisioner import Provisioner
 from fakecloud.store import load_balancers, usage
 from tests.fakes.dataplane import FakeDataPlane
-from tests.fakes.small_cloud import SmallCloud
+from tests.fakes.small_cloud import SmallCloud, spec
 
 DEAD_S = 30.0
 
@@ -39,18 +39,23 @@ def second(cloud: SmallCloud, plane: FakeDataPlane) -> Provisioner:
 
 
 def die(cloud: SmallCloud, survivor: Hosts) -> int:
-    cloud.clock.advance(DEAD_S)
-    survivor.beat()
+    """Let every host but `survivor` be silent for too long; return what the sweep freed."""
+    for _ in range(3):
+        cloud.clock.advance(DEAD_S / 3)
+        survivor.beat()
     return survivor.sweep()
 
 
 def test_a_host_leaves_alone_what_another_runs(cloud, plane):
     cloud.active("web")
-    cloud.put("web")
-    assert cloud.get("web").host == "host-1"
+    cloud.put("web", spec(8081))
+    cloud.clock.advance(1)
+    cloud.put("new")
     from_other = second(cloud, plane)
-    cloud.put("web", None, team="b")
+    assert from_other.step() is True
     assert from_other.step() is False
+    assert (cloud.get("web").host, cloud.get("web").state) == ("host-1", State.UPDATING)
+    assert (cloud.get("new").host, cloud.get("new").state) == ("host-2", State.ACTIVE)
 
 
 def test_the_load_balancers_of_a_dead_host_are_freed(cloud, plane):
@@ -109,6 +114,23 @@ def test_what_a_dead_host_was_deleting_is_deleted(cloud, plane):
     while worker.step():
         pass
     assert cloud.living() == []
+
+
+def test_after_a_silence_of_everybody_nobody_is_dead(cloud):
+    """The database was away: the first that reaches it again must not bury the others."""
+    one, survivor = host(cloud, "host-1"), host(cloud, "host-2")
+    cloud.active("web")
+    cloud.clock.advance(DEAD_S * 10)
+    survivor.beat()
+    assert survivor.sweep() == 0
+    cloud.clock.advance(DEAD_S / 3)
+    assert one.beat() is True
+    for _ in range(2):
+        cloud.clock.advance(DEAD_S / 3)
+        survivor.beat()
+        one.beat()
+    assert survivor.sweep() == 0
+    assert cloud.get("web").state is State.ACTIVE
 
 
 def test_a_host_that_was_buried_enters_again(cloud):
