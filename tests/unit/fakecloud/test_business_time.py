@@ -74,7 +74,7 @@ def test_a_rate_is_so_many_times_as_fast(keeper, clock, system):
 
 @given(
     changes=st.lists(
-        st.tuples(st.sampled_from(Mode), st.integers(1, MAX_RATE), st.integers(-10, 10**6))
+        st.tuples(st.sampled_from(Mode), st.integers(1, MAX_RATE), st.integers(-50, 50))
     )
 )
 def test_it_never_goes_back(changes):
