@@ -166,9 +166,7 @@ def upgrade() -> None:
     op.add_column("load_balancer", sa.Column("host", sa.Text(), nullable=True))
     op.add_column("load_balancer", sa.Column("ready_at", tables.UtcDateTime(), nullable=True))
     op.add_column("operation", sa.Column("phase", sa.Text(), nullable=True))
-    op.add_column(
-        "operation", sa.Column("phases", sa.JSON(), server_default="[]", nullable=False)
-    )
+    op.add_column("operation", sa.Column("phases", sa.JSON(), server_default="[]", nullable=False))
     op.add_column(
         "operation", sa.Column("progress", sa.Integer(), server_default="0", nullable=False)
     )
