@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
+import msgspec
 import structlog
 from starlette.requests import Request
 from starlette.responses import Response
@@ -277,9 +278,13 @@ async def _token(request: Request, cloud: Cloud) -> Token | None:
         return None
     try:
         remembered = cloud.authority.remembered(secret)
-        return remembered or await asyncio.to_thread(cloud.authority.find, secret)
+        token = remembered or await asyncio.to_thread(cloud.authority.find, secret)
     except errors.Problem:
         return None
+    project = request.headers.get("x-project")
+    if token is None or project is None or not token.may("admin"):
+        return token
+    return msgspec.structs.replace(token, project=project)
 
 
 async def _look(cloud: Cloud, request: Request, project: str, request_id: str) -> Hit | None:

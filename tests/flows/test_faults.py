@@ -168,6 +168,15 @@ def test_a_fault_can_be_about_labels_and_clients(cloud):
     assert got == {("a", False): 200, ("a", True): 200, ("b", False): 200, ("b", True): 502}
 
 
+def test_a_fault_disturbs_its_own_project_only(cloud):
+    made = cloud.http.post("/v1/projects", json={"id": "other"})
+    assert made.status_code in (201, 409), made.text
+    inject(cloud, "api", "html_502")
+    assert cloud.http.get("/v1/operations").status_code == 502
+    other = {"x-project": "other"}
+    assert cloud.http.get("/v1/operations", headers=other).status_code == 200
+
+
 def test_health_and_chaos_itself_are_never_disturbed(cloud):
     inject(cloud, "api", "reset_before")
     for path in ("/healthz", "/readyz", "/metrics", "/v1/chaos/faults", "/v1/chaos/log"):
