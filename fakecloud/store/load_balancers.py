@@ -75,10 +75,13 @@ def _record(connection: Connection, lb: LoadBalancer, type: str) -> None:
 def find(
     connection: Connection, project: str, name: str, *, for_update: bool = False
 ) -> LoadBalancer | None:
-    """Return the living load balancer of that name or id, None if there is none."""
+    """Return the living load balancer of that name or id, None if there is none.
+
+    Every id has a "_" and no name has: asking for either would read all rows of the project.
+    """
     statement = select(*_COLUMNS).where(
         table.c.project == project,
-        or_(table.c.name == name, table.c.id == name),
+        (table.c.id if "_" in name else table.c.name) == name,
         table.c.deleted_at.is_(None),
     )
     row = connection.execute(statement.with_for_update() if for_update else statement).first()
