@@ -54,12 +54,12 @@ def _stay_up(
 ) -> None:
     print(f"binaries: {found.directory} ({found.origin})", file=sys.stderr)
     with embedded.EmbeddedCluster(found.directory, directory, nodes=nodes) as cluster:
-        for name, address in cluster.nodes.items():
-            print(f"node {name} {address}", file=sys.stderr)
-        print(f"logs and keys: {cluster.control_plane.directory}", file=sys.stderr)
-        print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
-        print("Ctrl-C ends it", file=sys.stderr)
-        try:
+        try:  # from the first line on: who reads it may interrupt at once
+            for name, address in cluster.nodes.items():
+                print(f"node {name} {address}", file=sys.stderr)
+            print(f"logs and keys: {cluster.control_plane.directory}", file=sys.stderr)
+            print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
+            print("Ctrl-C ends it", file=sys.stderr)
             stop.wait()
         except KeyboardInterrupt:
             print("ending", file=sys.stderr)
