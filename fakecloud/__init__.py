@@ -15,6 +15,7 @@
     haproxy/           everything HAProxy: one process per load balancer
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
+    serving.py         uvicorn with the limits that it lacks
     loops.py           threads that turn the steps, and what wakes them
     store/             every query
     migrations/        the schema's history
@@ -30,6 +31,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → app | cli → api → load_balancers | provisioner | prober | watch | tokens | billing | haproxy | netlink | pools | loops
+__main__ | container → app | cli → api → load_balancers | provisioner | prober | watch | tokens | billing | haproxy | netlink | pools | loops | serving
 → health → store → tables → lifecycle | addresses | documents | checks → model | clock | settings | metrics | logs → errors
 """

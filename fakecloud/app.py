@@ -7,22 +7,20 @@ import hashlib
 import os
 import pwd
 import random
-import signal
+import resource
 import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from threading import Event
-from types import FrameType
 from typing import Final
 
 import structlog
-import uvicorn
 from fastapi import FastAPI
 
-from fakecloud import tokens
+from fakecloud import serving, tokens
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
@@ -55,12 +53,25 @@ PROBE_WAIT_S: Final = 0.05
 
 
 def runtime_dir(settings: Settings) -> Path:
-    """Return a short directory for sockets that a later server with this state finds again."""
+    """Return a short directory for sockets; remembered, so that a later server finds them again.
+
+    It must not depend on who starts the server next: XDG_RUNTIME_DIR differs between a login
+    shell and a service manager.
+    """
     if settings.runtime_dir is not None:
         return settings.runtime_dir
+    note = settings.state_dir / "runtime_dir"
+    with suppress(OSError, ValueError):
+        remembered = Path(note.read_text().strip())
+        if remembered.is_absolute():
+            return remembered
     digest = hashlib.sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+    chosen = Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+    with suppress(OSError):  # an unwritable state directory is told of elsewhere
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note.write_text(f"{chosen}\n")
+    return chosen
 
 
 def haproxy_user(settings: Settings) -> tuple[int, int] | None:
@@ -105,7 +116,6 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
         stack.callback(database.close)
         database.migrate()
         authority = tokens.Authority(database, clock)
-        tokens.ensure_admin(authority, database, settings.admin_token_file)
         nudge = Nudge()
         dataplane = HaproxyDataPlane(
             settings.state_dir,
@@ -115,6 +125,9 @@ def running(settings: Settings, clock: Clock | None = None) -> Iterator[FastAPI]
             run_as=haproxy_user(settings),
         )
         stack.callback(dataplane.close)
+        # Not before the data plane has locked the state directory: a server that is refused
+        # there must not have touched another's token.
+        tokens.ensure_admin(authority, database, settings.admin_token_file)
         health = Health(database, dataplane, clock)
         prober = Prober(clock, health.on_change, rng=random.Random())
         health.connect(prober)
@@ -207,78 +220,24 @@ async def _kept_up(
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
+    os.umask(0o077)  # nothing that we make is for others to read
+    _raise_file_limit()
     host, port = settings.address()
-    listener = _listen(host, port)
-    with listener, running(settings) as app:
-        config = uvicorn.Config(
+    with serving.listen(host, port) as listener, running(settings) as app:
+        serving.server(
             app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=75,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
-        server = _Server(config, app.state.cloud.hub)
-        scheme = "https" if settings.tls_cert else "http"
-        bound_host, bound_port = listener.getsockname()[:2]
-        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        _Announcing(server, f"{scheme}://{shown}:{bound_port}").run(listener)
+            app.state.cloud.hub,
+            max_watches=settings.max_watches,
+            cert=settings.tls_cert,
+            key=settings.tls_key,
+        ).run_on(listener)
 
 
-class _Server(uvicorn.Server):
-    """Ends the watches when it stops; it would otherwise wait for them until it gives up."""
-
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
-        super().__init__(config)
-        self._hub = hub
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting requests and wait for those under way."""
-        self._hub.close()
-        await super().shutdown(sockets)
-
-
-class _Announcing:
-    """Runs uvicorn and prints the URL when it answers, so that scripts can wait for the line."""
-
-    def __init__(self, server: uvicorn.Server, url: str) -> None:
-        self._server = server
-        self._url = url
-
-    def run(self, listener: socket.socket) -> None:
-        # uvicorn raises the signal that ended it once more; without a handler of our own that
-        # would make a clean stop look like a death by signal.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._end)
-        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            runner.run(self._run(listener))
-
-    def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self._server.should_exit = True
-
-    async def _run(self, listener: socket.socket) -> None:
-        serving = asyncio.create_task(self._server.serve([listener]))
-        while not self._server.started and not serving.done():
-            await asyncio.sleep(0.005)
-        if self._server.started:
-            print(f"fakecloud is ready at {self._url}", flush=True)  # noqa: T201 - the one line
-        await serving
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise StartError(
-            f"can't listen on {host}:{port}: {error.strerror}; give another --listen"
-        ) from None
-    return listener
+def _raise_file_limit() -> None:
+    """Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Callable[[], None]:

@@ -274,7 +274,7 @@ class LoadBalancers:
                 raise NoCapacity(f"pool {pool.name!r} ({pool.network}) has no free address")
             return Address(family=pool.family, ip=ip, pool=pool.name)
         ip = str(ip_address(request.ip))
-        if ip_address(ip) not in pool.network:
+        if not addresses.gives(pool, ip):
             raise _invalid(f"{pointer}/ip", f"{ip} is not in pool {pool.name!r} ({pool.network})")
         if address_rows.owner(connection, ip) is not None:
             raise AddressInUse(f"{pointer}/ip: {ip} belongs to another load balancer")

@@ -21,8 +21,10 @@ from fakecloud.store import events, load_balancers, operations
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
 
-BATCH: Final = 1000
+BATCH: Final = 200
 QUEUE: Final = 10_000
+QUEUE_BYTES: Final = 16 << 20  # of one watcher; frames are shared, but one reader may be alone
+HISTORY_BYTES: Final = 32 << 20
 IDLE_POLL_S: Final = 1.0
 
 T = TypeVar("T")
@@ -89,6 +91,7 @@ class Watcher:
         self.kinds = kinds
         self.seen = since
         self.queue: deque[Frame] = deque()
+        self.queued_bytes = 0
         self.overrun = False
         self.closed = False
         self.ready = asyncio.Event()
@@ -97,6 +100,7 @@ class Watcher:
         """Drop what is at or before `version`: the reader has it from a list or the history."""
         self.seen = max(self.seen, version)
         self.queue = deque(frame for frame in self.queue if frame.resource_version > version)
+        self.queued_bytes = sum(len(frame.text) for frame in self.queue)
 
     def wants(self, frame: Frame) -> bool:
         """Say whether a frame is about this watcher's project and kinds."""
@@ -109,7 +113,8 @@ class Watcher:
         self.seen = frame.resource_version
         if not self.wants(frame):
             return
-        if len(self.queue) >= QUEUE:
+        self.queued_bytes += len(frame.text)
+        if len(self.queue) >= QUEUE or self.queued_bytes > QUEUE_BYTES:
             self.overrun = True
             self.queue.clear()
         else:
@@ -131,6 +136,7 @@ class Watcher:
                 return
             batch = list(self.queue)
             self.queue.clear()
+            self.queued_bytes = 0
             if batch:
                 yield batch
             if self.closed:
@@ -212,6 +218,7 @@ class Hub:
                 "list again"
             )
         frames: list[Frame] = []
+        size = 0
         for _ in range(QUEUE // BATCH):
             oldest, batch = await self._since(since)
             if since < oldest:
@@ -224,7 +231,10 @@ class Hub:
             if len(batch) < BATCH:
                 watcher.start_after(since)
                 return frames
-        raise WatchExpired(f"that is more than {QUEUE} events ago; list again")
+            size += sum(len(event.object) for event in batch)
+            if size > HISTORY_BYTES:
+                break
+        raise WatchExpired("that is too long ago to be told event by event; list again")
 
     async def snapshot(self, watcher: Watcher) -> list[Frame]:
         """Return every living load balancer and running operation as ADDED, then a bookmark."""

@@ -30,6 +30,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be no problem document
     )
     app.state.cloud = cloud
     v1 = APIRouter(prefix="/v1")

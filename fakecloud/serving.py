@@ -1,0 +1,146 @@
+"""The HTTP server: uvicorn with the limits that it lacks, and an end that is quick and clean."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from asyncio import TimerHandle
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, Protocol
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fakecloud.errors import StartError
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 15.0
+MORE_CONNECTIONS: Final = 1000
+"""Connections beside the watches; one more is answered 503 at once."""
+
+
+class Ends(Protocol):
+    """What must be told when the server stops, because it would wait for it otherwise."""
+
+    def close(self) -> None:
+        """End every watch."""
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Closes connections whose request line and headers are too large, or too slow to come.
+
+    Without this anybody who reaches the port fills the memory, or holds every file descriptor,
+    before a token is looked at (both seen).
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._deadline: TimerHandle | None = None
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those of an unfinished head are counted."""
+        super().data_received(data)
+        if self._deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; on a kept connection its head has the same limits."""
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """End of the head."""
+        super().on_headers_complete()
+        self._head_is_there()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _head_is_there(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Server(uvicorn.Server):
+    """Prints its URL when it answers, so that scripts can wait for the line."""
+
+    def __init__(self, config: uvicorn.Config, watches: Ends) -> None:
+        super().__init__(config)
+        self._watches = watches
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting requests and wait for those under way."""
+        self._watches.close()
+        await super().shutdown(sockets)
+
+    def run_on(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT."""
+        # uvicorn raises the signal that ended it once more; without a handler of our own that
+        # would make a clean stop look like a death by signal.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._end)
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._serve_on(listener))
+
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self.should_exit = True
+
+    async def _serve_on(self, listener: socket.socket) -> None:
+        serving = asyncio.create_task(self.serve([listener]))
+        while not self.started and not serving.done():
+            await asyncio.sleep(0.005)
+        if self.started:
+            host, port = listener.getsockname()[:2]
+            scheme = "https" if self.config.is_ssl else "http"
+            shown = f"[{host}]" if ":" in host else host
+            print(f"fakecloud is ready at {scheme}://{shown}:{port}", flush=True)  # noqa: T201
+        await serving
+
+
+def server(
+    app: FastAPI, watches: Ends, *, max_watches: int, cert: Path | None, key: Path | None
+) -> Server:
+    """Return the server for `app`."""
+    options: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "http": BoundedHttp,
+        "timeout_graceful_shutdown": 2,
+        "timeout_keep_alive": 75,
+        "limit_concurrency": max_watches + MORE_CONNECTIONS,
+        "ssl_certfile": cert,
+        "ssl_keyfile": key,
+    }
+    return Server(uvicorn.Config(app, **options), watches)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket. Raises: StartError that names address and reason."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"can't listen on {host}:{port}: {error.strerror}; give another --listen"
+        ) from None
+    return listener
