@@ -97,9 +97,8 @@ class Running:
 
     def clear(self) -> None:
         """Delete every load balancer."""
-        names = [one["name"] for one in self.http.get("/v1/load-balancers").json()["items"]]
-        for name in names:
-            document = self.get(name)
+        for document in self.http.get("/v1/load-balancers").json()["items"]:
+            name = document["name"]  # it may be on its way out, and gone at any moment
             if document["spec"]["deletion_protection"]:
                 document["spec"]["deletion_protection"] = False
                 self.put(name, document)
