@@ -9,6 +9,7 @@ import pwd
 import random
 import resource
 import socket
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
@@ -222,6 +223,7 @@ def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
     os.umask(0o077)  # nothing that we make is for others to read
     _raise_file_limit()
+    check(settings)
     host, port = settings.address()
     with serving.listen(host, port) as listener, running(settings) as app:
         serving.server(
@@ -231,6 +233,23 @@ def serve(settings: Settings) -> None:
             cert=settings.tls_cert,
             key=settings.tls_key,
         ).run_on(listener)
+
+
+def check(settings: Settings) -> None:
+    """Look at every option before anything is touched. Raises: StartError that names it."""
+    settings.address()
+    parse_pools(settings)
+    books.load(settings.price_book)
+    haproxy_user(settings)
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.tls_cert, settings.tls_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(
+                f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}"
+            ) from None
 
 
 def _raise_file_limit() -> None:
