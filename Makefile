@@ -1,5 +1,6 @@
 # Each task is one line of what it runs; `make help` lists them.
 PY := .venv/bin/python
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format bench kind kind-down lock
 

@@ -16,6 +16,7 @@ cli = typer.Typer(
     help="Cloud controller manager: one fakecloud load balancer per Service of type LoadBalancer.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,  # plain help shows long option names whole
     pretty_exceptions_enable=False,
 )
 

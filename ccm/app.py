@@ -78,7 +78,8 @@ class Controller:
         self._rng = random.Random()
         self._identity = f"{platform.node()}_{uuid.uuid4()}"
         self._elector = elector.Elector(transport, settings.lease, self._identity, clock, self._rng)
-        self._mirror = mirror.Mirror(client, clock, self._rng)
+        self._may_write = self._elector.check if settings.lease.enabled else _always
+        self._mirror = mirror.Mirror(client, clock, self._rng, may_write=self._may_write)
         self._queue = workqueue.WorkQueue(
             clock, metrics, base_s=settings.retry_base_s, max_s=settings.retry_max_s
         )
@@ -161,7 +162,9 @@ class Controller:
         ownership = desired.Ownership(
             settings.cluster_name, cluster_uid, settings.classes, settings.handle_unclassed
         )
-        kube = cluster.Cluster(self._transport, self._services, self._nodes, recorder)
+        kube = cluster.Cluster(
+            self._transport, self._services, self._nodes, recorder, may_write=self._may_write
+        )
         target = reconciler.Reconciler(
             kube, self._mirror, ownership, settings, self._clock, self._metrics
         )
@@ -232,6 +235,10 @@ class Controller:
 
     def _cloud_problem(self) -> str:
         return self._mirror.problem if self._is_leading else ""
+
+
+def _always() -> None:
+    """Without leader election the only instance always may."""
 
 
 def _fault(task: asyncio.Task[Any]) -> int:

@@ -93,7 +93,7 @@ class Client:
     async def get(self, name: str) -> model.LoadBalancer | None:
         """Return the load balancer, None if the cloud has none of that name."""
         response = await self._send("GET", _path(name))
-        if response.status_code == 404:
+        if _is_absent(response):
             return None
         return _decode(_load_balancer_decoder, _checked(response))
 
@@ -118,7 +118,7 @@ class Client:
     async def delete(self, name: str) -> bool:
         """Ask for deletion. Return False if there is nothing to delete any more."""
         response = await self._send("DELETE", _path(name))
-        if response.status_code == 404:
+        if _is_absent(response):
             return False
         _checked(response)
         return True
@@ -212,10 +212,10 @@ def read_token(file: Path) -> str:
 
 def problem_error(status: int, body: bytes, retry_after: str = "") -> errors.CloudError:
     """Return the error that a refused request raises, whatever its body looks like."""
-    try:
-        problem = _problem_decoder.decode(body)
-    except msgspec.MsgspecError:
-        problem = _Problem(detail=f"HTTP {status} without a readable explanation")
+    problem = _problem(body)
+    if problem is None:
+        # Not the cloud's own words: a proxy in between, or a server that is not a cloud.
+        problem = _Problem(detail=f"HTTP {status} without a readable explanation", retryable=True)
     code = str(problem.code) or f"http_{status}"
     message = problem.detail or problem.title or f"HTTP {status}"
     fields = [f"{one.pointer}: {one.message}" for one in problem.errors or ()]
@@ -225,6 +225,26 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> errors.Clo
     if wait_s is None and problem.retry_after_ms is not None:
         wait_s = problem.retry_after_ms / 1000
     return _error_kind(status, problem.retryable)(code, message, wait_s)
+
+
+def _problem(body: bytes) -> _Problem | None:
+    try:
+        problem: _Problem = _problem_decoder.decode(body)
+    except msgspec.MsgspecError:
+        return None
+    return problem if problem.code else None
+
+
+def _is_absent(response: httpx2.Response) -> bool:
+    """Say whether the cloud itself says that there is no such load balancer.
+
+    A 404 of anything else in between must not look like "gone": a Service would be released and
+    its load balancer, and its bill, would stay.
+    """
+    if response.status_code != 404:
+        return False
+    problem = _problem(response.content)
+    return problem is not None and problem.code == "not_found"
 
 
 def _error_kind(status: int, retryable: bool | None) -> type[errors.CloudError]:

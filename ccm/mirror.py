@@ -73,9 +73,16 @@ class Mirror:
     """
 
     def __init__(
-        self, client: Client, clock: clocks.Clock, rng: random.Random | None = None
+        self,
+        client: Client,
+        clock: clocks.Clock,
+        rng: random.Random | None = None,
+        *,
+        may_write: Callable[[], None] = lambda: None,
     ) -> None:
+        """may_write: called before every write; raises LeaseLost when another one leads."""
         self._client = client
+        self._may_write = may_write
         self._clock = clock
         self._rng = rng or random.Random()
         self._store: dict[str, model.LoadBalancer] = {}
@@ -115,6 +122,7 @@ class Mirror:
 
     async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
         """Ask the cloud for `document`; return what it made of it. Raises: CloudError."""
+        self._may_write()
         answer = await self._ask(self._client.put(name, document))
         self._remember(answer)
         seen = self._store.get(name)
@@ -123,6 +131,7 @@ class Mirror:
 
     async def delete(self, name: str) -> bool:
         """Ask for deletion. Return False if nothing is left. Raises: CloudError."""
+        self._may_write()
         is_left = await self._ask(self._client.delete(name))
         if not is_left:
             self._drop(name)

@@ -39,10 +39,15 @@ class Workers:
         self._count = count
 
     async def run(self) -> None:
-        """Work until the queue is shut down."""
-        async with asyncio.TaskGroup() as group:
-            for _ in range(self._count):
-                group.create_task(self._work())
+        """Work until the queue is shut down. Raises: LeaseLost when another one leads."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for _ in range(self._count):
+                    group.create_task(self._work())
+        except ExceptionGroup as errors_:
+            if errors_.subgroup(errors.LeaseLost) is None:
+                raise
+            raise errors.LeaseLost("another instance may lead by now") from errors_
 
     async def _work(self) -> None:
         while True:
@@ -64,6 +69,8 @@ class Workers:
         except errors.KubeConflict:
             self._count_as("conflict")
             self._queue.add_after(key, CONFLICT_PAUSE_S)
+        except errors.LeaseLost:
+            raise  # the end of this instance, not of one key
         except errors.KubeNotFound:
             self._count_as("gone")  # deleted while we looked; the watch tells the rest
             self._queue.forget(key)
@@ -74,10 +81,13 @@ class Workers:
             _log.exception("reconcile_crashed", service=key)
             self._queue.add_failed(key)
         else:
-            self._count_as(result.verdict.value)
-            self._queue.forget(key)
-            if result.recheck_s is not None:
-                self._queue.add_after(key, result.recheck_s)
+            self._ended(key, result)
+
+    def _ended(self, key: str, result: outcome.Outcome) -> None:
+        self._count_as(result.verdict.value)
+        self._queue.forget(key)
+        if result.recheck_s is not None:
+            self._queue.add_after(key, result.recheck_s)
 
     def _failed(self, key: str, error: errors.CloudError | errors.KubeError) -> None:
         if error.retry_after_s is not None:

@@ -19,6 +19,7 @@
     quotas.py          how many of each kind a project may have
     prober.py          asks every distinct target once, whoever shares the answer
     watch.py           the hub that feeds every watcher from one reader of the event history
+    seen.py            what the hub has seen, for reads without a query
     tokens.py          who may call
     projects.py        tenants: nothing in one is seen from another
     rate_limits.py     how fast a token may ask
@@ -57,5 +58,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
-→ health | chaos → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
+→ health | chaos | seen → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
 """

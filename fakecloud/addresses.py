@@ -69,6 +69,12 @@ def _mismatch(kind: str, network: IPv4Network | IPv6Network, interface: str | No
     return None
 
 
+def gives(pool: Pool, ip: str) -> bool:
+    """Say whether `ip` is one of the pool's addresses; its first and last never are given."""
+    network, address = pool.network, ip_address(ip)
+    return address in network and address not in (network[0], network[-1])
+
+
 def choose(pool: Pool, last: str | None, taken: Callable[[str], bool]) -> str | None:
     """Return the next free address of `pool` after `last`, going around once; None when full.
 

@@ -55,7 +55,7 @@ class Allocator:
     def asked(self, pool: Pool, ip: str, pointer: str) -> str:
         """Return an address that was asked for, as it is written here. Raises: ValidationFailed."""
         ip = str(ip_address(ip))
-        if ip_address(ip) not in pool.network:
+        if not addresses.gives(pool, ip):
             raise _invalid(pointer, f"{ip} is not in pool {pool.name!r} ({pool.network})")
         return ip
 

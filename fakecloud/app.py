@@ -9,7 +9,7 @@ import pwd
 import random
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -65,12 +65,25 @@ PROBE_WAIT_S: Final = 0.05
 
 
 def runtime_dir(settings: Settings) -> Path:
-    """Return a short directory for sockets that a later server with this state finds again."""
+    """Return a short directory for sockets; remembered, so that a later server finds them again.
+
+    It must not depend on who starts the server next: XDG_RUNTIME_DIR differs between a login
+    shell and a service manager.
+    """
     if settings.runtime_dir is not None:
         return settings.runtime_dir
+    note = settings.state_dir / "runtime_dir"
+    with suppress(OSError, ValueError):
+        remembered = Path(note.read_text().strip())
+        if remembered.is_absolute():
+            return remembered
     digest = hashlib.sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
     base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    return Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+    chosen = Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+    with suppress(OSError):  # an unwritable state directory is told of elsewhere
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note.write_text(f"{chosen}\n")
+    return chosen
 
 
 def haproxy_user(settings: Settings) -> tuple[int, int] | None:
@@ -129,7 +142,6 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         me = _this_host(settings, database, clock)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
-        tokens.ensure_admin(authority, database, settings.admin_token_file)
         nudge = Nudge()
         crashes: SimpleQueue[str] = SimpleQueue()
         metrics = Metrics()
@@ -144,6 +156,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             on_crash=crashes.put,
         )
         stack.callback(dataplane.close)
+        # Not before the data plane has locked the state directory: a server that is refused
+        # there must not have touched another's token.
+        tokens.ensure_admin(authority, database, settings.admin_token_file)
         health = Health(database, dataplane, clock)
         prober = Prober(clock, health.on_change, rng=random.Random())
         health.connect(prober)

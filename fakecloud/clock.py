@@ -50,4 +50,5 @@ class SystemClock:
 
 def rfc3339(moment: datetime) -> str:
     """Return `moment` as RFC 3339 UTC with microseconds, e.g. 2026-11-23T10:00:00.000000Z."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    text = moment.astimezone(UTC).isoformat(timespec="microseconds")
+    return text.removesuffix("+00:00") + "Z"  # strftime doesn't pad years before 1000

@@ -63,7 +63,7 @@ class UnknownParameter(Problem):
 class InvalidParameter(Problem):
     """A query parameter whose value can't be used."""
 
-    status, code, title = 400, "invalid_parameter", "Query parameter out of range"
+    status, code, title = 400, "invalid_parameter", "Parameter out of range"
 
 
 class InvalidFilter(Problem):

@@ -1,45 +1,58 @@
-"""The HTTP server around the application, and the same loops without one."""
+"""The HTTP server with the limits that uvicorn lacks, and the same loops without a server."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import signal
 import socket
+import ssl
+from asyncio import TimerHandle
+from contextlib import suppress
+from pathlib import Path
 from types import FrameType
+from typing import Any, Final, Protocol
 
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fakecloud import app
+from fakecloud.billing import books
 from fakecloud.errors import StartError
 from fakecloud.settings import Settings
-from fakecloud.watch import Hub
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+HEAD_TIMEOUT_S: Final = 15.0
+MORE_CONNECTIONS: Final = 1000
+"""Connections beside the watches; one more is answered 503 at once."""
+
+
+class Ends(Protocol):
+    """What must be told when the server stops, because it would wait for it otherwise."""
+
+    def close(self) -> None:
+        """End every watch."""
 
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
+    _prepare(settings)
     host, port = settings.address()
-    listener = _listen(host, port)
-    with listener, app.running(settings) as made:
-        config = uvicorn.Config(
+    with listen(host, port) as listener, app.running(settings) as made:
+        server(
             made,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=2,
-            timeout_keep_alive=75,
-            ssl_certfile=settings.tls_cert,
-            ssl_keyfile=settings.tls_key,
-        )
-        server = Server(config, made.state.cloud.hub)
-        scheme = "https" if settings.tls_cert else "http"
-        bound_host, bound_port = listener.getsockname()[:2]
-        shown = f"[{bound_host}]" if ":" in bound_host else bound_host
-        _Announcing(server, f"{scheme}://{shown}:{bound_port}").run(listener)
+            made.state.cloud.hub,
+            max_watches=settings.max_watches,
+            cert=settings.tls_cert,
+            key=settings.tls_key,
+        ).run_on(listener)
 
 
 def work(settings: Settings) -> None:
     """Run load balancers until SIGTERM or SIGINT, without an API. Raises: StartError."""
+    _prepare(settings)
     if settings.database_url.startswith("sqlite"):
         raise StartError(
             "fakecloud work shares a database with a server: give the --database of PostgreSQL"
@@ -58,47 +71,140 @@ async def _work(made: FastAPI) -> None:
         await stop.wait()
 
 
-class Server(uvicorn.Server):
-    """Ends the watches when it stops; it would otherwise wait for them until it gives up."""
+def _prepare(settings: Settings) -> None:
+    os.umask(0o077)  # nothing that we make is for others to read
+    _raise_file_limit()
+    check(settings)
 
-    def __init__(self, config: uvicorn.Config, hub: Hub) -> None:
+
+def check(settings: Settings) -> None:
+    """Look at every option before anything is touched. Raises: StartError that names it."""
+    settings.address()
+    app.parse_pools(settings)
+    books.load(settings.price_book)
+    app.haproxy_user(settings)
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.tls_cert, settings.tls_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(
+                f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}"
+            ) from None
+
+
+def _raise_file_limit() -> None:
+    """Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Closes connections whose request line and headers are too large, or too slow to come.
+
+    Without this anybody who reaches the port fills the memory, or holds every file descriptor,
+    before a token is looked at (both seen).
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self._head_bytes = 0
+        self._deadline: TimerHandle | None = None
+        self._await_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those of an unfinished head are counted."""
+        super().data_received(data)
+        if self._deadline is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Begin a request; on a kept connection its head has the same limits."""
+        super().on_message_begin()
+        self._await_head()
+
+    def on_headers_complete(self) -> None:
+        """End of the head."""
+        super().on_headers_complete()
+        self._head_is_there()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the timer."""
+        self._head_is_there()
+        super().connection_lost(exc)
+
+    def _await_head(self) -> None:
+        self._head_bytes = 0
+        if self._deadline is None:
+            self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self.transport.abort)
+
+    def _head_is_there(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class Server(uvicorn.Server):
+    """Prints its URL when it answers, so that scripts can wait for the line."""
+
+    def __init__(self, config: uvicorn.Config, watches: Ends) -> None:
         super().__init__(config)
-        self._hub = hub
+        self._watches = watches
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting requests and wait for those under way."""
-        self._hub.close()
+        self._watches.close()
         await super().shutdown(sockets)
 
-
-class _Announcing:
-    """Runs uvicorn and prints the URL when it answers, so that scripts can wait for the line."""
-
-    def __init__(self, server: uvicorn.Server, url: str) -> None:
-        self._server = server
-        self._url = url
-
-    def run(self, listener: socket.socket) -> None:
+    def run_on(self, listener: socket.socket) -> None:
+        """Serve until SIGTERM or SIGINT."""
         # uvicorn raises the signal that ended it once more; without a handler of our own that
         # would make a clean stop look like a death by signal.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._end)
-        with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
-            runner.run(self._run(listener))
+        with asyncio.Runner(loop_factory=self.config.get_loop_factory()) as runner:
+            runner.run(self._serve_on(listener))
 
     def _end(self, _number: int, _frame: FrameType | None) -> None:
-        self._server.should_exit = True
+        self.should_exit = True
 
-    async def _run(self, listener: socket.socket) -> None:
-        serving = asyncio.create_task(self._server.serve([listener]))
-        while not self._server.started and not serving.done():
+    async def _serve_on(self, listener: socket.socket) -> None:
+        serving = asyncio.create_task(self.serve([listener]))
+        while not self.started and not serving.done():
             await asyncio.sleep(0.005)
-        if self._server.started:
-            print(f"fakecloud is ready at {self._url}", flush=True)  # noqa: T201 - the one line
+        if self.started:
+            host, port = listener.getsockname()[:2]
+            scheme = "https" if self.config.is_ssl else "http"
+            shown = f"[{host}]" if ":" in host else host
+            print(f"fakecloud is ready at {scheme}://{shown}:{port}", flush=True)  # noqa: T201
         await serving
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def server(
+    app: FastAPI, watches: Ends, *, max_watches: int, cert: Path | None, key: Path | None
+) -> Server:
+    """Return the server for `app`."""
+    options: dict[str, Any] = {
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "http": BoundedHttp,
+        "timeout_graceful_shutdown": 2,
+        "timeout_keep_alive": 75,
+        "limit_concurrency": max_watches + MORE_CONNECTIONS,
+        "ssl_certfile": cert,
+        "ssl_keyfile": key,
+    }
+    return Server(uvicorn.Config(app, **options), watches)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a bound socket. Raises: StartError that names address and reason."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import string
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
@@ -187,21 +188,41 @@ class Authority:
 def ensure_admin(authority: Authority, database: Database, path: Path) -> None:
     """At the very first start make a token and write it to `path`, mode 0600.
 
-    The file comes first: a token that nobody can read would lock everybody out.
-    Raises: StartError when the file can't be written.
+    A token that is there already is kept and made valid: it may be another program's secret by
+    now. The file comes first: a token that nobody can read would lock everybody out.
+    Raises: StartError when the file can't be written or holds something else.
     """
     with database.read() as connection:
         if rows.exists(connection):
             return
     try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        secret = new_secret()
-        with os.fdopen(descriptor, "w") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(secret + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        secret = _kept(path) or _written(path)
     except OSError as error:
         raise StartError(f"{path}: can't write the token there: {error.strerror}") from None
     authority.add(secret, "default", "made at the first start", frozenset({scopes.ADMIN}))
+
+
+def _kept(path: Path) -> str | None:
+    """Return the token in the file, None if there is none. Raises: StartError, OSError."""
+    try:
+        found = path.read_bytes().strip().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    if found and not (len(found) == LENGTH and found.isascii() and found.isalnum()):
+        raise StartError(f"{path} holds something that is not a token; move it away")
+    if found:
+        with suppress(OSError):  # a mounted secret may be read-only
+            path.chmod(0o600)
+    return found or None
+
+
+def _written(path: Path) -> str:
+    secret = new_secret()
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(file.fileno(), 0o600)
+        file.write(secret + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    return secret

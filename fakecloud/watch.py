@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Final, TypeVar
 
 import msgspec
@@ -17,13 +18,19 @@ import structlog
 
 from fakecloud import documents
 from fakecloud.errors import TooManyWatches, Unavailable, WatchExpired
+from fakecloud.seen import Seen
 from fakecloud.store import events, instances, load_balancers, operations
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
 
-BATCH: Final = 1000
+BATCH: Final = 200
 QUEUE: Final = 10_000
+QUEUE_BYTES: Final = 16 << 20  # of one watcher; frames are shared, but one reader may be alone
+HISTORY_BYTES: Final = 32 << 20
 IDLE_POLL_S: Final = 1.0
+CATCH_UP_S: Final = 0.1
+OUTDATED_S: Final = 2 * IDLE_POLL_S
+"""When the history couldn't be read for so long, what was seen says nothing about now."""
 
 T = TypeVar("T")
 
@@ -89,6 +96,7 @@ class Watcher:
         self.kinds = kinds
         self.seen = since
         self.queue: deque[Frame] = deque()
+        self.queued_bytes = 0
         self.overrun = False
         self.closed = False
         self.ready = asyncio.Event()
@@ -97,6 +105,7 @@ class Watcher:
         """Drop what is at or before `version`: the reader has it from a list or the history."""
         self.seen = max(self.seen, version)
         self.queue = deque(frame for frame in self.queue if frame.resource_version > version)
+        self.queued_bytes = sum(len(frame.text) for frame in self.queue)
 
     def wants(self, frame: Frame) -> bool:
         """Say whether a frame is about this watcher's project and kinds."""
@@ -109,7 +118,8 @@ class Watcher:
         self.seen = frame.resource_version
         if not self.wants(frame):
             return
-        if len(self.queue) >= QUEUE:
+        self.queued_bytes += len(frame.text)
+        if len(self.queue) >= QUEUE or self.queued_bytes > QUEUE_BYTES:
             self.overrun = True
             self.queue.clear()
         else:
@@ -131,6 +141,7 @@ class Watcher:
                 return
             batch = list(self.queue)
             self.queue.clear()
+            self.queued_bytes = 0
             if batch:
                 yield batch
             if self.closed:
@@ -153,11 +164,19 @@ class Hub:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)  # by object id
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
+        self._commits = 0
+        self._counting = Lock()
+        self._caught_up_to = 0
+        self._read_at = float("-inf")
+        self._stepped = asyncio.Event()
+        self.seen = Seen()
         with database.read() as connection:
-            self.version = events.current_version(connection)
+            self.version = self.seen.load(connection)
 
     def notify(self) -> None:
         """Say that something was committed; from any thread."""
+        with self._counting:
+            self._commits += 1
         loop = self._loop
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._wake.set)
@@ -181,16 +200,35 @@ class Hub:
                 log.warning("watch_paused", reason=error.detail)
                 await asyncio.sleep(IDLE_POLL_S)
 
+    async def caught_up(self) -> bool:
+        """Say whether `seen` has all that this process had committed when it was called.
+
+        Waits for that a moment. What other servers commit is seen when they have told of it, at
+        the latest after IDLE_POLL_S.
+        """
+        commits = self._commits
+        if self._caught_up_to < commits:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_S):
+                    while self._caught_up_to < commits:
+                        await self._stepped.wait()
+            if self._caught_up_to < commits:
+                return False
+        return asyncio.get_running_loop().time() - self._read_at < OUTDATED_S
+
     async def step(self) -> None:
         """Hand every new event to every watcher."""
         self._wake.clear()
         while True:
+            commits, now = self._commits, asyncio.get_running_loop().time()
             oldest, batch = await self._since(self.version)
             if self.version < oldest:  # the history was trimmed past us while we couldn't read
                 for watcher in self._watchers:
                     watcher.overrun = True
                     watcher.ready.set()
+                await self._read(self.seen.load)
             for event in batch:
+                self.seen.apply(event)
                 shared = frame_of(event)
                 for watcher in self._watchers:
                     watcher.offer(shared)
@@ -198,6 +236,9 @@ class Hub:
                     changed.set()
                 self.version = event.resource_version
             if len(batch) < BATCH:
+                self._caught_up_to, self._read_at = commits, now
+                self._stepped.set()
+                self._stepped = asyncio.Event()
                 return
 
     async def history(self, watcher: Watcher, since: int) -> list[Frame]:
@@ -212,6 +253,7 @@ class Hub:
                 "list again"
             )
         frames: list[Frame] = []
+        size = 0
         for _ in range(QUEUE // BATCH):
             oldest, batch = await self._since(since)
             if since < oldest:
@@ -224,7 +266,10 @@ class Hub:
             if len(batch) < BATCH:
                 watcher.start_after(since)
                 return frames
-        raise WatchExpired(f"that is more than {QUEUE} events ago; list again")
+            size += sum(len(event.object) for event in batch)
+            if size > HISTORY_BYTES:
+                break
+        raise WatchExpired("that is too long ago to be told event by event; list again")
 
     async def snapshot(self, watcher: Watcher) -> list[Frame]:
         """Return every living load balancer and running operation as ADDED, then a bookmark."""

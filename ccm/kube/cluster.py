@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -41,8 +42,12 @@ class Cluster:
         services: informer.Informer[model.Service],
         nodes_: informer.Informer[model.Node],
         recorder: events.Recorder,
+        *,
+        may_write: Callable[[], None] = lambda: None,
     ) -> None:
+        """may_write: called before every write; raises LeaseLost when another one leads."""
         self._transport = transport
+        self._may_write = may_write
         self._services = services
         self._nodes = nodes_
         self._recorder = recorder
@@ -89,6 +94,7 @@ class Cluster:
 
         Raises: KubeConflict if somebody else wrote since `service` was read; KubeError.
         """
+        self._may_write()
         body = patches.service_status(
             service, finalizers=finalizers, ingress=ingress, conditions=conditions
         )

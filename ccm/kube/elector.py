@@ -80,6 +80,19 @@ class Elector:
                     f"within {self._lease.renew_deadline_s:g} s"
                 ) from None
 
+    def check(self) -> None:
+        """Return if this instance may write now. Raises: LeaseLost.
+
+        A process that was paused past its deadline finds out here, before it writes and before
+        `hold` has had its turn.
+        """
+        if self._held is None or self._clock.monotonic() >= (
+            self._renewed_at + self._lease.renew_deadline_s
+        ):
+            raise errors.LeaseLost(
+                f"lease {self._lease.namespace}/{self._lease.name} was not renewed in time"
+            )
+
     async def release(self) -> None:
         """Give the lease back so that a successor need not wait; only after all writers stopped."""
         held, self._held = self._held, None

@@ -34,6 +34,7 @@ from fakecloud.api.context import Cloud
 from fakecloud.api.disturbance import Disturbance
 from fakecloud.api.envelope import Envelope
 from fakecloud.api.guard import Guard
+from fakecloud.api.reads import Reads
 
 _DESCRIPTION = """
 A small cloud on your own machine: load balancers that are real HAProxy processes, and what they
@@ -52,6 +53,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         description=_DESCRIPTION,
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would be no problem document
     )
     app.state.cloud = cloud
     v1 = APIRouter(prefix="/v1")
@@ -77,6 +79,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)
+    app.add_middleware(Reads, cloud=cloud)
     app.add_middleware(Guard)
     app.add_middleware(Envelope, cloud=cloud)
     app.add_middleware(Disturbance)  # the outermost: the last one added

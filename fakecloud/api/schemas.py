@@ -23,16 +23,22 @@ from pydantic import (
 
 from fakecloud import model
 
+MAX_NOTES_BYTES = 64 * 1024
+
 
 def _ip(value: str) -> str:
     address = ip_address(value)
-    if address.is_unspecified or address.is_multicast or "%" in value:
+    if address.is_unspecified or address.is_multicast or value == "255.255.255.255" or "%" in value:
         raise ValueError("must be the address of one host, without a zone")
     return str(address)
 
 
 def _network(value: str) -> str:
-    return str(ip_network(value.strip(), strict=False))
+    address, slash, length = value.partition("/")
+    # ip_network also takes zones and masks, which HAProxy reads otherwise or not at all.
+    if "%" in address or (slash and not (length.isascii() and length.isdigit())):
+        raise ValueError("must be an address with a prefix length, such as 10.0.0.0/8")
+    return str(ip_network(value, strict=False))
 
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
@@ -181,6 +187,17 @@ class PutLoadBalancer(_Wire):
     spec: Spec
     name: object = Field(default=None, exclude=True)
     status: object = Field(default=None, exclude=True)
+
+    @model_validator(mode="after")
+    def _small(self) -> Self:
+        """Every change of a load balancer is kept whole in the event history."""
+        notes = (*self.labels.items(), *self.annotations.items())
+        size = sum(len(key.encode()) + len(value.encode()) for key, value in notes)
+        if size > MAX_NOTES_BYTES:
+            raise ValueError(
+                f"labels and annotations hold {size} bytes together; {MAX_NOTES_BYTES} are allowed"
+            )
+        return self
 
 
 def to_model(body: PutLoadBalancer) -> model.Spec:

@@ -99,7 +99,7 @@ def _cell(value: str | None) -> str:
     """Return a cell that a spreadsheet doesn't take for a formula."""
     if value is None:
         return ""
-    return f"'{value}" if value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+    return f"'{value}" if value.lstrip()[:1] in ("=", "+", "-", "@") else value
 
 
 def _reader(token: str) -> Callable[[UsageInterval], str | None]:

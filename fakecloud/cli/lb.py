@@ -79,6 +79,8 @@ def watch(
 
     Example: fakecloud lb watch -o json
     """
+    if o is output.Format.CSV:
+        raise typer.BadParameter("a watch has no end, so no csv: table or json", param_hint="-o")
     show: Callable[[str], None] = typer.echo if o is output.Format.JSON else _change
     with client.connect(url, token_file) as cloud:
         for line in cloud.lines("/v1/watch", kinds="load_balancer", initial="true"):

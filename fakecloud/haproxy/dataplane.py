@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -20,6 +21,17 @@ from fakecloud.haproxy import config, generation, instance, process, runtime, wa
 
 ADOPTERS: Final = 4
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "free space on the disk of the state directory",
+    errno.EDQUOT: "free space on the disk of the state directory",
+    errno.EROFS: "the disk of the state directory is read-only",
+    errno.EACCES: "the state directory must belong to the server's user",
+    errno.EMFILE: "raise the server's limit of open files (ulimit -n)",
+    errno.ENFILE: "raise the machine's limit of open files (fs.file-max)",
+    errno.ENOMEM: "the machine has no memory left",
+    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
+}
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +66,7 @@ class HaproxyDataPlane:
         on_crash: Callable[[str], None] | None = None,
     ) -> None:
         self._host = generation.Host(
-            root=_private(state_dir.absolute() / "lb"),
+            root=_private(state_dir.resolve() / "lb"),
             runtime_dir=_private(_short(runtime_dir.absolute())),
             program=process.find_program(haproxy),
             clock=time,
@@ -75,7 +87,7 @@ class HaproxyDataPlane:
         """
         applied = False
         while not applied:
-            with self._tended(desired.lb_id) as found:
+            with self._tended(desired.lb_id) as found, _named(desired.lb_id):
                 applied = found.apply(desired)
             if not applied:
                 self._drop(found)
@@ -89,7 +101,7 @@ class HaproxyDataPlane:
         with self._lock:
             known = lb_id in self._instances
         if known:
-            with self._tended(lb_id) as found:
+            with self._tended(lb_id) as found, _named(lb_id):
                 found.set_down(down)
 
     def remove(self, lb_id: str, epoch: int) -> None:
@@ -99,7 +111,8 @@ class HaproxyDataPlane:
         if not known and not self._host.directory(_checked(lb_id)).exists():
             return
         found = self._instance(lb_id)
-        found.remove(epoch)
+        with _named(lb_id):
+            found.remove(epoch)
         self._drop(found)
 
     def adopt(self, known: Collection[str]) -> Adoption:
@@ -258,6 +271,17 @@ class HaproxyDataPlane:
                 generation.tidy(self._host, lb_id)
                 ended.add(lb_id)
         return ended
+
+
+@contextmanager
+def _named(lb_id: str) -> Iterator[None]:
+    """Turn what the operating system refuses into a Transient that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "the server's log has more")
+        log.warning("operating_system_refused", lb_id=lb_id, error=str(error))
+        raise errors.Transient("host_exhausted", f"{error.strerror}: {remedy}") from error
 
 
 def _checked(lb_id: str) -> str:

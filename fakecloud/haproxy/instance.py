@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import RLock
 from typing import Final
 
@@ -91,7 +91,8 @@ class Instance:
         """End every process and remove the directory. Raises: StaleEpoch."""
         with self._turn():
             if not self._over:
-                self._fence(epoch)
+                with suppress(OSError):  # a full disk must not keep what shall go
+                    self._fence(epoch)
                 self._end_all()
                 shutil.rmtree(self._directory, ignore_errors=True)
 

@@ -74,7 +74,9 @@ def find_program(name: str) -> str:
 
     Raises: StartError when there is none, or one older than 2.6; says how to get one.
     """
-    path = shutil.which(name)
+    # Debian puts it in a directory that is not on an ordinary user's PATH.
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    path = shutil.which(name, path=search)
     if path is None:
         raise errors.StartError(f"HAProxy not found as {name!r}: {INSTALL}")
     try:

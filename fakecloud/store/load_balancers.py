@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -135,6 +135,13 @@ def living(connection: Connection, project: str | None = None) -> list[LoadBalan
     if project is not None:
         statement = statement.where(table.c.project == project)
     return [_value(row) for row in connection.execute(statement)]
+
+
+def each_living(connection: Connection) -> Iterator[LoadBalancer]:
+    """Yield every load balancer that isn't deleted; some at a time are in memory."""
+    statement = select(*_COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
+    for row in connection.execute(statement, execution_options={"yield_per": 500}):
+        yield _value(row)
 
 
 def claim(

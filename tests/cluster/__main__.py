@@ -25,15 +25,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands.add_parser("binaries", help="find, download or build the executables")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: _interrupt(stop))
+        signal.signal(number, _interrupt)
     try:
         found = binaries.find(progress=_Shown())
         if chosen.command == "binaries":
             print(f"{found.directory} ({found.origin})")
             return 0
-        _stay_up(found, chosen.dir, chosen.nodes, stop)
+        _stay_up(found, chosen.dir, chosen.nodes)
     except errors.ClusterError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -42,25 +41,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _interrupt(stop: threading.Event) -> None:
-    if stop.is_set():
-        return  # the way down is under way
-    stop.set()
+def _interrupt(*_: object) -> None:
+    # No lock may be taken here: the interrupted code may hold it. One interrupt is enough, and
+    # the way down must not be cut short by another.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _stay_up(
-    found: binaries.Binaries, directory: Path | None, nodes: int, stop: threading.Event
-) -> None:
+def _stay_up(found: binaries.Binaries, directory: Path | None, nodes: int) -> None:
     print(f"binaries: {found.directory} ({found.origin})", file=sys.stderr)
     with embedded.EmbeddedCluster(found.directory, directory, nodes=nodes) as cluster:
-        for name, address in cluster.nodes.items():
-            print(f"node {name} {address}", file=sys.stderr)
-        print(f"logs and keys: {cluster.control_plane.directory}", file=sys.stderr)
-        print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
-        print("Ctrl-C ends it", file=sys.stderr)
-        try:
-            stop.wait()
+        try:  # from the first line on: who reads it may interrupt at once
+            for name, address in cluster.nodes.items():
+                print(f"node {name} {address}", file=sys.stderr)
+            print(f"logs and keys: {cluster.control_plane.directory}", file=sys.stderr)
+            print(f"export KUBECONFIG={cluster.kubeconfig}", flush=True)
+            print("Ctrl-C ends it", file=sys.stderr)
+            threading.Event().wait()
         except KeyboardInterrupt:
             print("ending", file=sys.stderr)
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -116,16 +116,23 @@ def _spawn(name: str, command: Sequence[str], log: Path) -> Child:
 class OwnedDirectory:
     """A directory that belongs to this process: locked while it lives, swept once it is dead."""
 
-    def __init__(self, path: Path | None = None, *, prefix: str = "fakecloud-cluster") -> None:
+    def __init__(
+        self,
+        path: Path | None = None,
+        *,
+        prefix: str = "fakecloud-cluster",
+        before_removal: Callable[[Path], None] = lambda path: None,
+    ) -> None:
         """Use `path` (made if missing; kept at the end), or a new temporary one (removed).
 
+        before_removal: called with the directory of a dead owner before it is swept.
         Raises: ClusterError if another process owns `path`, or it can't be written.
         """
         self.temporary = path is None
         stem = f"{prefix}-{os.getuid()}-"
         try:
             if path is None:
-                _sweep(Path(tempfile.gettempdir()), stem)
+                _sweep(Path(tempfile.gettempdir()), stem, before_removal)
                 path = Path(tempfile.mkdtemp(prefix=stem))
             path = path.resolve()
             path.mkdir(parents=True, exist_ok=True)
@@ -164,7 +171,7 @@ def _is_free(lock: Path) -> bool:
     return True
 
 
-def _sweep(parent: Path, stem: str) -> None:
+def _sweep(parent: Path, stem: str, before_removal: Callable[[Path], None]) -> None:
     """Remove the directories below `parent` whose owner is dead."""
     for path in parent.glob(f"{stem}*"):
         lock = path / _LOCK
@@ -176,6 +183,7 @@ def _sweep(parent: Path, stem: str) -> None:
         except OSError:
             continue
         if dead:
+            before_removal(path)
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from pathlib import Path
 
-from tests.cluster import binaries, embedded
+from tests.cluster import binaries, embedded, processes
 from tests.cluster.errors import ClusterError
+from tests.demo import programs
 from tests.demo.programs import ProgramError
 from tests.demo.screen import Screen
 from tests.demo.story import CloudActs, ClusterActs, StoryError
@@ -24,11 +23,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="exit after the story")
     once = parser.parse_args().once
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     screen = Screen()
-    directory = Path(tempfile.mkdtemp(prefix="fakecloud-demo-"))
-    state_dir = directory / "cloud"
-    state_dir.mkdir(mode=0o700)
+    owned = processes.OwnedDirectory(
+        prefix="fakecloud-demo",
+        before_removal=lambda dead: programs.end_haproxies(dead / "cloud"),
+    )
+    directory = owned.path
+    (directory / "cloud").mkdir(mode=0o700)
     kept = False
     try:
         with contextlib.ExitStack() as stack:
@@ -42,8 +45,7 @@ def main() -> int:
         screen.line("everything is removed")
         return 130 if once else 0
     finally:
-        if not kept:
-            shutil.rmtree(directory, ignore_errors=True)
+        owned.close(keep=kept)
     return 0
 
 

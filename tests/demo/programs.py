@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -43,6 +45,7 @@ class Program:
                 stdout=subprocess.PIPE if ready else log,
                 stderr=log,
                 env=self._env,
+                start_new_session=True,  # Ctrl-C is for the demo, which ends them in order
             )
         return self._line(ready, timeout_s) if ready else ""
 
@@ -126,8 +129,11 @@ def free_port(host: str = "127.0.0.1") -> int:
 
 
 def free_pool() -> tuple[str, socket.socket]:
-    """Return a loopback range for load balancers, and the socket that keeps others off it."""
+    """Return a loopback range where nobody listens, and the socket that keeps others off it."""
+    taken = _listening_networks()
     for octet in range(78, 100):
+        if octet in taken:
+            continue
         held = socket.socket()
         try:
             held.bind((f"127.{octet}.255.254", 8439))
@@ -136,3 +142,18 @@ def free_pool() -> tuple[str, socket.socket]:
             continue
         return f"127.{octet}.0.0/16", held
     raise ProgramError("no free loopback range between 127.78.0.0 and 127.99.255.255")
+
+
+def _listening_networks() -> set[int]:
+    """Return the second octets of the 127.x addresses that somebody listens on."""
+    listening = "0A"
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    addresses = [bytes.fromhex(row[1].split(":")[0]) for row in rows if row[3] == listening]
+    return {address[2] for address in addresses if address[3] == 127}
+
+
+def end_haproxies(state_dir: Path) -> None:
+    """End the HAProxy processes of a state directory, whether its server lives or not."""
+    for pid in haproxies(state_dir).values():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
-import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx2
 import yaml
 
 from tests.cluster import embedded
@@ -140,14 +142,12 @@ class CloudActs:
             raise StoryError("the cost report is empty")
 
     def end(self) -> None:
-        """Delete every load balancer and stop the server."""
+        """Delete every load balancer and stop the server, in whatever state they are."""
         if self.server.running():
-            try:
+            with contextlib.suppress(httpx2.HTTPError):
                 self.cloud.delete_all()
-            finally:
-                self.server.stop()
-        for pid in programs.haproxies(self.state_dir).values():
-            os.kill(pid, 15)
+        self.server.stop()
+        programs.end_haproxies(self.state_dir)
         if self._cloud is not None:
             self._cloud.close()
         self._pool_lock.close()
@@ -212,10 +212,13 @@ class ClusterActs:
             ports = ", ".join(str(port["port"]) for port in one["spec"]["ports"])
             self.screen.line(f"{name:<12} <pending>        ports {ports}, traffic policy {policy}")
         for name, (began, one) in waiting.items():
-            ip = until(
-                f"Service {name} gets an address (log: {self.controller.log})",
-                lambda name=name: self._address(name),  # type: ignore[misc]
-            )
+            try:
+                ip = until(
+                    f"Service {name} gets an address",
+                    lambda name=name: self._address(name),  # type: ignore[misc]
+                )
+            except StoryError as error:
+                raise StoryError(f"{error}; {self._why(name)}") from None
             self.services[name] = (ip, one["spec"]["ports"][0]["port"])
             self.screen.fact(f"{name:<9} {ip:<16} address in status", f"{_ms(began)} ms")
         self._events()
@@ -285,10 +288,10 @@ class ClusterActs:
             f"export KUBECONFIG={self.cluster.kubeconfig}",
             f"export PATH={kubectl.parent}:$PATH",
             "kubectl get svc -w",
-            f"export FAKECLOUD_URL={self.cloud.cloud.url} "
-            f"FAKECLOUD_TOKEN_FILE={self.cloud.token_file}",
-            f"{Path('.venv/bin/fakecloud')} lb list",
-            f"{Path('.venv/bin/fakecloud')} cost report",
+            f"export FAKECLOUD_URL={self.cloud.cloud.url}",
+            f"export FAKECLOUD_TOKEN_FILE={self.cloud.token_file}",
+            f"{Path(sys.executable).parent / 'fakecloud'} lb list",
+            f"{Path(sys.executable).parent / 'fakecloud'} cost report --group-by namespace,service",
         ):
             self.screen.line(line, "bold")
         self.screen.line(f"API documentation: {self.cloud.cloud.url}/docs")
@@ -334,6 +337,15 @@ class ClusterActs:
         ingress = service.get("status", {}).get("loadBalancer", {}).get("ingress") or [{}]
         ip: str | None = ingress[0].get("ip")
         return ip
+
+    def _why(self, name: str) -> str:
+        """Return what the Service's conditions say."""
+        service = self.cluster.request("GET", f"/api/v1/namespaces/default/services/{name}")
+        said = [
+            f"{one['type']}={one['status']}: {one.get('message') or one.get('reason')}"
+            for one in service.get("status", {}).get("conditions", [])
+        ]
+        return "; ".join(said) or f"it has no condition (log: {self.controller.log})"
 
     def _events(self) -> None:
         wanted = len(self.services) * 2

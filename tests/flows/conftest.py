@@ -15,7 +15,6 @@ from typing import Any
 import httpx2
 import pytest
 import structlog
-import uvicorn
 
 from fakecloud import app, serving, settings
 from fakecloud.clock import SystemClock
@@ -54,10 +53,8 @@ class Running:
         self.app = self._stack.enter_context(app.running(settings.load(**self._options)))
         listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        config = uvicorn.Config(
-            self.app, log_config=None, access_log=False, timeout_graceful_shutdown=2
-        )
-        self._server = serving.Server(config, self.app.state.cloud.hub)
+        hub = self.app.state.cloud.hub
+        self._server = serving.server(self.app, hub, max_watches=2000, cert=None, key=None)
         self._thread = Thread(target=self._server.run, args=([listener],))
         self._thread.start()
         eventually(lambda: self._server.started)
@@ -100,9 +97,8 @@ class Running:
 
     def clear(self) -> None:
         """Delete every load balancer."""
-        names = [one["name"] for one in self.http.get("/v1/load-balancers").json()["items"]]
-        for name in names:
-            document = self.get(name)
+        for document in self.http.get("/v1/load-balancers").json()["items"]:
+            name = document["name"]  # it may be on its way out, and gone at any moment
             if document["spec"]["deletion_protection"]:
                 document["spec"]["deletion_protection"] = False
                 self.put(name, document)

@@ -358,3 +358,21 @@ def test_a_garbled_request_line_does_not_hurt(cloud):
             raw.shutdown(socket.SHUT_WR)
             raw.recv(1000)
     assert cloud.http.get("/healthz").text == "ok\n"
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["fe80::%lo/64", "10.0.0.0/0.0.0.255", "0.0.0.0/0\n", "10.0.0.0/255.0.0.0"],
+)
+def test_source_ranges_are_addresses_with_a_prefix_length(cloud, targets, given):
+    answer = cloud.put("web", document(targets, source_ranges=[given]))
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/spec/source_ranges/0"
+
+
+def test_labels_and_annotations_are_bounded_together(cloud, targets):
+    answer = cloud.put(
+        "web", {**document(targets), "annotations": {f"a{i}": "ü" * 1000 for i in range(40)}}
+    )
+    assert answer.status_code == 422
+    assert "65536 are allowed" in answer.json()["detail"]

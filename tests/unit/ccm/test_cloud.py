@@ -58,7 +58,9 @@ async def test_put_get_list_delete(token_file):
         (problem(503, "unavailable", "later", retry_after_s=2), "Busy", None, 2.0),
         (problem(401, "token_revoked", "no", retryable=False), "Unauthenticated", None, None),
         (web.Response(status=502, text="<html>Bad gateway"), "Busy", "http_502", None),
-        (web.Response(status=413, text="<html>Too large"), "Refused", "http_413", None),
+        (web.Response(status=413, text="<html>Too large"), "Busy", "http_413", None),
+        (web.Response(status=404, text="<html>Not here"), "Busy", "http_404", None),
+        (web.Response(status=302, text="elsewhere"), "Busy", "http_302", None),
         (web.Response(status=200, text="<html>a login page"), "Busy", "unreadable_answer", None),
     ],
     ids=lambda value: str(getattr(value, "status", value)),
@@ -72,6 +74,17 @@ async def test_refusals_by_kind(token_file, answer, kind, code, retry_after_s):
         assert caught.value.retry_after_s == retry_after_s
         if code:
             assert caught.value.code == code
+
+
+@pytest.mark.parametrize("ask", ["get", "delete"])
+async def test_a_404_that_the_cloud_did_not_say_is_not_gone(token_file, ask):
+    """A proxy's 404 must not release a Service whose load balancer runs on."""
+    async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
+        await client.put("k8s-u-1", DOCUMENT)
+        fake.trouble.answers = [web.Response(status=404, text="<html>no such page")]
+        with pytest.raises(errors.CloudBusy):
+            await getattr(client, ask)("k8s-u-1")
+        assert await client.get("k8s-u-1") is not None
 
 
 def test_message_names_the_fields():

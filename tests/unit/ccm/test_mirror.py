@@ -176,3 +176,17 @@ async def test_late_answer_does_not_bring_back_what_is_deleted(tmp_path):
         target._remember(first)
         assert target.observed(NAME) is None
         assert target.made_for("shop/web") == ()
+
+
+async def test_nothing_is_written_without_the_lease(tmp_path):
+    def refuse() -> None:
+        raise errors.LeaseLost("another one leads")
+
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, _):
+        await target.synced.wait()
+        target._may_write = refuse
+        with pytest.raises(errors.LeaseLost):
+            await target.put(NAME, DOCUMENT)
+        with pytest.raises(errors.LeaseLost):
+            await target.delete(NAME)
+        assert fake.load_balancers == {}

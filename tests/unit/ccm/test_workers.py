@@ -87,3 +87,10 @@ async def test_success_starts_the_back_off_anew():
         assert it.queue.failures("shop/web") == 2
         await it.clock.advance(2.0)
         assert it.queue.failures("shop/web") == 0
+
+
+async def test_a_lost_lease_ends_the_workers():
+    setup = Setup(errors.LeaseLost("another one leads"))
+    setup.queue.add("shop/web")
+    with pytest.raises(errors.LeaseLost):
+        await setup.target.run()

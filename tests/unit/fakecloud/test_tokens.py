@@ -179,12 +179,22 @@ def test_the_first_token_is_in_a_private_file_and_works(authority, cloud, tmp_pa
     assert authority.find(secret).project == "default"
 
 
-def test_a_file_that_was_readable_becomes_private(authority, cloud, tmp_path):
+def test_a_token_that_is_there_is_kept_made_valid_and_made_private(authority, cloud, tmp_path):
     path = tmp_path / "admin.token"
-    path.write_text("left over")
+    path.write_text("x" * 64 + "\n")
     path.chmod(0o644)
     tokens.ensure_admin(authority, cloud.database, path)
+    assert path.read_text() == "x" * 64 + "\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert authority.find("x" * 64).project == "default"
+
+
+def test_something_else_in_its_place_is_not_overwritten(authority, cloud, tmp_path):
+    path = tmp_path / "admin.token"
+    path.write_text("old")
+    with pytest.raises(StartError, match="holds something that is not a token"):
+        tokens.ensure_admin(authority, cloud.database, path)
+    assert path.read_text() == "old"
 
 
 def test_the_first_token_stays_at_later_starts(authority, cloud, tmp_path):
@@ -210,7 +220,7 @@ def test_the_token_itself_is_nowhere_in_the_database(authority, cloud, tmp_path)
 
 def test_a_place_that_cannot_be_written_is_one_line(authority, cloud, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartError, match="can't write the token there: File exists"):
+    with pytest.raises(StartError, match="can't write the token there: Not a directory"):
         tokens.ensure_admin(authority, cloud.database, tmp_path / "file" / "admin.token")
 
 

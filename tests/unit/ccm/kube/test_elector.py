@@ -119,6 +119,19 @@ async def test_leader_whose_lease_was_taken_stops_at_once():
             await asyncio.wait_for(a.hold(), 5)
 
 
+async def test_a_leader_that_slept_past_its_deadline_may_not_write():
+    """A process that was stopped finds out before its next write, not after its next renewal."""
+    clock = FakeClock()
+    async with FakeApiServer().serving() as server, candidate(server, clock=clock) as a:
+        with pytest.raises(errors.LeaseLost):
+            a.check()
+        await a.acquire()
+        a.check()
+        await clock.advance(FAST.renew_deadline_s)
+        with pytest.raises(errors.LeaseLost):
+            a.check()
+
+
 async def test_acquire_survives_faults():
     async with FakeApiServer().serving() as server, candidate(server, clock=HastyClock()) as a:
         server.answers = [("GET", 500), ("GET", 403), ("POST", 409)]
