@@ -54,7 +54,7 @@ def append(connection: Connection, entry: Entry) -> None:
     seq, previous = (1, FIRST) if last is None else (last.seq + 1, last.hash)
     values = {name: getattr(entry, name) for name in Entry.__struct_fields__}
     values |= {"seq": seq, "previous": previous, "hash": _hash(seq, previous, entry)}
-    connection.execute(insert(table).values(values))
+    connection.execute(insert(table), values)
 
 
 def page(connection: Connection, project: str | None, *, after: int, limit: int) -> list[Record]:

@@ -10,6 +10,8 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 
 from fakecloud.tables import event, version
 
+_NEXT = update(version).values(value=version.c.value + 1).returning(version.c.value)
+
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One change of one object; `object` is its API document, already encoded."""
@@ -24,8 +26,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 def next_version(connection: Connection) -> int:
     """Return the next resource version; holds the row until commit, which orders the commits."""
-    statement = update(version).values(value=version.c.value + 1).returning(version.c.value)
-    value: int = connection.execute(statement).scalar_one()
+    value: int = connection.execute(_NEXT).scalar_one()
     return value
 
 
@@ -47,17 +48,16 @@ def append(
     at: datetime,
 ) -> None:
     """Record a change in the transaction that makes it."""
-    connection.execute(
-        insert(event).values(
-            resource_version=resource_version,
-            project=project,
-            type=type,
-            kind=kind,
-            object_id=object_id,
-            object=msgspec.json.encode(document).decode(),
-            at=at,
-        )
-    )
+    values = {
+        "resource_version": resource_version,
+        "project": project,
+        "type": type,
+        "kind": kind,
+        "object_id": object_id,
+        "object": msgspec.json.encode(document).decode(),
+        "at": at,
+    }
+    connection.execute(insert(event), values)
 
 
 def since(connection: Connection, after: int, limit: int) -> list[Event]:

@@ -7,7 +7,18 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, and_, func, insert, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    and_,
+    bindparam,
+    func,
+    insert,
+    or_,
+    select,
+    update,
+)
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
@@ -16,6 +27,13 @@ from fakecloud.tables import load_balancer as table
 
 _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
 _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
+
+# Made once, values come as parameters: making them costs several times what they do.
+_INSERT = insert(table).returning(table.c.pk)
+_UPDATE = update(table).where(table.c.pk == bindparam("key"))
+_FIND = select(*_COLUMNS).where(table.c.project == bindparam("of"), table.c.deleted_at.is_(None))
+_FIND_ID = _FIND.where(table.c.id == bindparam("called"))
+_FIND_NAME = _FIND.where(table.c.name == bindparam("called"))
 
 
 def _value(row: Row[Any]) -> LoadBalancer:
@@ -37,7 +55,7 @@ def create(connection: Connection, lb: LoadBalancer) -> LoadBalancer:
     lb = msgspec.structs.replace(lb, resource_version=version)
     values = _values(lb)
     del values["pk"]
-    pk = connection.execute(insert(table).values(values).returning(table.c.pk)).scalar_one()
+    pk = connection.execute(_INSERT, values).scalar_one()
     lb = msgspec.structs.replace(lb, pk=pk)
     _record(connection, lb, "ADDED")
     return lb
@@ -52,7 +70,8 @@ def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalance
     version = events.next_version(connection)
     lb = msgspec.structs.replace(lb, resource_version=version, updated_at=now)
     values = _values(lb)
-    connection.execute(update(table).where(table.c.pk == lb.pk).values(values))
+    values["key"] = values.pop("pk")
+    connection.execute(_UPDATE, values)
     if lb.state is State.DELETED:
         quotas.give_back(connection, lb.project, "load_balancers")
     _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
@@ -79,12 +98,9 @@ def find(
 
     Every id has a "_" and no name has: asking for either would read all rows of the project.
     """
-    statement = select(*_COLUMNS).where(
-        table.c.project == project,
-        (table.c.id if "_" in name else table.c.name) == name,
-        table.c.deleted_at.is_(None),
-    )
-    row = connection.execute(statement.with_for_update() if for_update else statement).first()
+    statement = _FIND_ID if "_" in name else _FIND_NAME
+    statement = statement.with_for_update() if for_update else statement
+    row = connection.execute(statement, {"of": project, "called": name}).first()
     return None if row is None else _value(row)
 
 

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from fakecloud import documents
 from fakecloud.ids import new_id
@@ -16,6 +16,7 @@ from fakecloud.tables import operation as table
 
 MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
+_UPDATE = update(table).where(table.c.id == bindparam("key"))
 
 _PROGRESS: Final = {"allocate": 0, "apply": 10, "wait": 50}
 """Percent at the beginning of each phase; what is true of time is in `eta`."""
@@ -61,7 +62,7 @@ def start(connection: Connection, operation: Operation) -> Operation:
     operation = msgspec.structs.replace(operation, resource_version=events.next_version(connection))
     values = {name: getattr(operation, name) for name in operation.__struct_fields__}
     phases = msgspec.to_builtins(operation.phases)
-    connection.execute(insert(table).values(values | {"error": None, "phases": phases}))
+    connection.execute(insert(table), values | {"error": None, "phases": phases})
     _record(connection, operation, "ADDED")
     return operation
 
@@ -94,7 +95,7 @@ def save(connection: Connection, operation: Operation, now: datetime, **changes:
     operation = msgspec.structs.replace(operation, **changes)
     for name in changes.keys() & {"phases", "error"}:
         changes[name] = msgspec.to_builtins(changes[name])
-    connection.execute(update(table).where(table.c.id == operation.id).values(changes))
+    connection.execute(_UPDATE, changes | {"key": operation.id})
     _record(connection, operation, "MODIFIED")
     return operation
 
