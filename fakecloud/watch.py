@@ -10,6 +10,7 @@ import asyncio
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from threading import Lock
 from typing import Final, TypeVar
 
@@ -132,8 +133,10 @@ class Watcher:
         It ends without one when the server stops: the reader resumes elsewhere or later.
         """
         while True:
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.ready.wait(), heartbeat_s)
+            if not self.ready.is_set():
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(heartbeat_s):
+                        await self.ready.wait()
             silent = not self.ready.is_set()
             self.ready.clear()
             if self.overrun:
@@ -223,23 +226,33 @@ class Hub:
             commits, now = self._commits, asyncio.get_running_loop().time()
             oldest, batch = await self._since(self.version)
             if self.version < oldest:  # the history was trimmed past us while we couldn't read
-                for watcher in self._watchers:
-                    watcher.overrun = True
-                    watcher.ready.set()
-                await self._read(self.seen.load)
+                await self._start_over()
+                continue
             for event in batch:
-                self.seen.apply(event)
-                shared = frame_of(event)
-                for watcher in self._watchers:
-                    watcher.offer(shared)
-                for changed in self._waiting.get(event.object_id, ()):
-                    changed.set()
-                self.version = event.resource_version
+                self._hand_out(event)
             if len(batch) < BATCH:
                 self._caught_up_to, self._read_at = commits, now
                 self._stepped.set()
                 self._stepped = asyncio.Event()
                 return
+
+    def _hand_out(self, event: Event) -> None:
+        self.seen.apply(event)
+        shared = frame_of(event)
+        for watcher in self._watchers:
+            watcher.offer(shared)
+        for changed in self._waiting.get(event.object_id, ()):
+            changed.set()
+        self.version = event.resource_version
+
+    async def _start_over(self) -> None:
+        """Go on from what is there now; whoever watches has missed something."""
+        for watcher in self._watchers:
+            watcher.overrun = True
+            watcher.ready.set()
+        for changed in chain.from_iterable(self._waiting.values()):
+            changed.set()
+        self.version = await self._read(self.seen.load)
 
     async def history(self, watcher: Watcher, since: int) -> list[Frame]:
         """Return what `watcher` wants to know from after `since` up to now.

@@ -21,4 +21,5 @@ chaos           faults on demand: make, list, log    fault_schemas  their wire m
 disturbance     faults that happen to requests       tampering      to answers and streams
 replies         successful answers, pages and tokens
 problems        errors to problem+json       guard       limits on requests before any handler
+reads           plain reads from what the watch hub has seen
 """
