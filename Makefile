@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench kind kind-down lock
+.PHONY: help setup demo test check format bench bench-api kind kind-down lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ format: setup  ## format the code and sort its imports
 
 bench: setup  ## time to address and answer, memory, failed requests; a table and a line of JSON
 	@$(PY) -m tests.bench
+
+bench-api: setup  ## the cloud API: requests, watches, memory, crashes; a table and a line of JSON
+	@$(PY) -m tests.bench.api
 
 kind:  ## a kind cluster whose LoadBalancer Services get addresses
 	@python3 -m tests.e2e.kind up
