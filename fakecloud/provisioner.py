@@ -140,6 +140,7 @@ class Provisioner:
             self._work(claimed)
         except StaleEpoch:
             bound.warning("lease_lost", epoch=claimed.lease_epoch)
+            self._let_go(claimed)
         except Postponed as early:
             self._put_off(claimed, early.seconds)
         except DataPlaneError as error:
@@ -202,6 +203,16 @@ class Provisioner:
             with self._lock:
                 self._mine.discard(lb_id)
         return len(moved)
+
+    def _let_go(self, claimed: LoadBalancer) -> None:
+        """Undo what was prepared for a load balancer that was removed meanwhile."""
+        with self._database.write() as connection:
+            lb = rows.get(connection, claimed.pk)
+        if lb is None or lb.state is State.DELETED:
+            self._health.forget(claimed.id)
+            self._addresses.prune(claimed.id, ())
+            with self._lock:
+                self._mine.discard(claimed.id)
 
     def hold(self, ids: Collection[str]) -> None:
         """Note what this host runs already."""

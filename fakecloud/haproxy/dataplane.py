@@ -20,6 +20,8 @@ from fakecloud import clock, errors, model
 from fakecloud.haproxy import config, generation, instance, process, runtime, watch, words
 
 ADOPTERS: Final = 4
+MOST_REMOVED: Final = 10_000
+"""So many removals are remembered: more than happen while a worker can be asleep."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 _REMEDIES: Final = {
@@ -77,6 +79,7 @@ class HaproxyDataPlane:
         self._on_crash = on_crash
         self._lock = Lock()
         self._instances: dict[str, instance.Instance] = {}
+        self._removed: dict[str, int] = {}  # epochs, the oldest first
         self._watch = watch.Watch(time, self._tend)
 
     def apply(self, desired: model.Desired) -> None:
@@ -105,15 +108,18 @@ class HaproxyDataPlane:
                 found.set_down(down)
 
     def remove(self, lb_id: str, epoch: int) -> None:
-        """End the load balancer and forget it; an unknown id is no error. Raises: StaleEpoch."""
+        """End the load balancer; an unknown id is no error. Raises: StaleEpoch.
+
+        A worker that slept meanwhile, and still holds an older epoch, can't bring it back.
+        """
         with self._lock:
-            known = lb_id in self._instances
-        if not known and not self._host.directory(_checked(lb_id)).exists():
-            return
+            unknown = lb_id not in self._instances
+            if unknown and not self._host.directory(_checked(lb_id)).exists():
+                self._remember(lb_id, epoch)
+                return
         found = self._instance(lb_id)
-        with _named(lb_id):
-            found.remove(epoch)
-        self._drop(found)
+        found.remove(epoch)
+        self._drop(found, epoch)
 
     def adopt(self, known: Collection[str]) -> Adoption:
         """Take back what an earlier server left, at start, before any other call.
@@ -220,7 +226,8 @@ class HaproxyDataPlane:
         with self._lock:
             found = self._instances.get(lb_id)
             if found is None:
-                found = instance.Instance(self._host, _checked(lb_id))
+                epoch = self._removed.get(lb_id, 0)
+                found = instance.Instance(self._host, _checked(lb_id), epoch)
                 self._instances[lb_id] = found
         return found
 
@@ -229,8 +236,15 @@ class HaproxyDataPlane:
             taken, self._instances = list(self._instances.values()), {}
         return taken
 
-    def _drop(self, found: instance.Instance) -> None:
+    def _remember(self, lb_id: str, epoch: int) -> None:
+        self._removed[lb_id] = max(epoch, self._removed.pop(lb_id, 0))
+        if len(self._removed) > MOST_REMOVED:
+            del self._removed[next(iter(self._removed))]
+
+    def _drop(self, found: instance.Instance, epoch: int | None = None) -> None:
         with self._lock:
+            if epoch is not None:
+                self._remember(found.lb_id, epoch)
             if self._instances.get(found.lb_id) is found:
                 del self._instances[found.lb_id]
 

@@ -31,12 +31,13 @@ log = structlog.get_logger(__name__)
 class Instance:
     """A load balancer on this host, running or not."""
 
-    def __init__(self, host: generation.Host, lb_id: str) -> None:
+    def __init__(self, host: generation.Host, lb_id: str, epoch: int = 0) -> None:
+        """Speak for `lb_id`; calls with an epoch older than `epoch` are refused."""
         self._host = host
         self._directory = host.directory(lb_id)
         self._log = log.bind(lb_id=lb_id)
         self._lock = RLock()
-        self._epoch = 0
+        self._epoch = epoch
         self._desired: model.Desired | None = None
         self._running: config.Config | None = None  # None: what runs isn't known in detail
         self._active: generation.Generation | None = None
@@ -367,7 +368,7 @@ class Instance:
         record = state.load(self._directory)
         if record is None:
             return
-        self._epoch, self._desired = record.epoch, record.desired
+        self._epoch, self._desired = max(record.epoch, self._epoch), record.desired
         for known in record.processes:
             self._last_number = max(self._last_number, known.number)
             self._adopt_process(record, known)

@@ -220,8 +220,19 @@ def test_removed_is_gone_and_may_come_back(world: World) -> None:
     world.plane.remove("never-seen", 1)
     assert world.answers() == {"refused"}
     assert not world.plane.serving("lb-1")
-    world.plane.apply(desired(world.targets[0]))
+    world.plane.apply(desired(world.targets[0], epoch=4))
     assert world.answers() == world.names(0)
+
+
+def test_who_slept_through_the_removal_brings_nothing_back(world: World) -> None:
+    world.plane.apply(desired(*world.targets, epoch=3))
+    world.plane.remove("lb-1", 4)
+    world.plane.remove("lb-2", 2)
+    for lb_id, epoch in (("lb-1", 3), ("lb-2", 1)):
+        with pytest.raises(errors.StaleEpoch):
+            world.plane.apply(desired(*world.targets, lb_id=lb_id, epoch=epoch))
+    assert world.answers() == {"refused"}
+    assert not world.plane.serving("lb-1")
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,7 @@ class FakeDataPlane:
         self.fail_next: list[Exception] = []
         self._on_crash = on_crash
         self._known: set[str] = set()
+        self._removed: dict[str, int] = {}
         self._lock = RLock()
 
     def apply(self, desired: model.Desired) -> None:
@@ -88,6 +89,7 @@ class FakeDataPlane:
             if lb_id in self.host.epochs:
                 self._fence(lb_id, epoch)
             self._forget(lb_id)
+            self._removed[lb_id] = max(epoch, self._removed.get(lb_id, 0))
 
     def adopt(self, known: Collection[str]) -> Adoption:
         """Take back what an earlier data plane left on the host."""
@@ -128,7 +130,7 @@ class FakeDataPlane:
                     self._on_crash(lb_id)
 
     def _fence(self, lb_id: str, epoch: int) -> None:
-        current = self.host.epochs.get(lb_id, 0)
+        current = max(self.host.epochs.get(lb_id, 0), self._removed.get(lb_id, 0))
         if epoch < current:
             raise errors.StaleEpoch(lb_id, epoch, current)
         self.host.epochs[lb_id] = epoch
