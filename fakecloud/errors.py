@@ -132,12 +132,6 @@ class MethodNotAllowed(Problem):
     status, code, title = 405, "method_not_allowed", "Method not allowed here"
 
 
-class NotAcceptable(Problem):
-    """The endpoint can't answer in the asked format."""
-
-    status, code, title = 406, "not_acceptable", "Format not available"
-
-
 class BeingDeleted(Problem):
     """The name is still taken by a load balancer on its way out."""
 

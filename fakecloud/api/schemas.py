@@ -22,8 +22,10 @@ from pydantic import (
 )
 
 from fakecloud import model
+from fakecloud.api import problems
 
 MAX_NOTES_BYTES = 64 * 1024
+CODES = sorted(kind.code for kind in problems.catalogue())
 
 
 def _ip(value: str) -> str:
@@ -231,7 +233,7 @@ class Problem(BaseModel):
     title: str
     status: int
     detail: str
-    code: str
+    code: str = Field(json_schema_extra={"enum": CODES})
     request_id: str
     retryable: bool
     retry_after_ms: int | None = None
