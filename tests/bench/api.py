@@ -29,11 +29,11 @@ from tests.fakes import postgresql
 
 STORED = 10_000
 CONNECTIONS = 16
-SECONDS = 4.0
-PUT_SECONDS = 6.0
+SECONDS = 3.0
+PUT_SECONDS = 5.0
 WATCHERS = 100
 EVENTS = 10_000
-EVENTS_PER_S = 400.0
+EVENTS_PER_S = 250.0
 _FIELDS = "name,status.state,status.addresses"
 _AIMS = {
     "reads_vs_empty": ">= 0.5",
