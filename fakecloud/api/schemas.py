@@ -17,6 +17,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    JsonValue,
     StringConstraints,
     model_validator,
 )
@@ -25,7 +26,7 @@ from fakecloud import model
 from fakecloud.api import problems
 
 MAX_NOTES_BYTES = 64 * 1024
-CODES = sorted(kind.code for kind in problems.catalogue())
+CODES: list[JsonValue] = [*sorted(kind.code for kind in problems.catalogue())]
 
 
 def _ip(value: str) -> str:

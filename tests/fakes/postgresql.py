@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,9 @@ _SEEDED = ("version", "project")  # rows that the migrations put there
 class Server:
     """A running server with one database, which `database()` empties."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, stop: Callable[[], None], start: Callable[[], None]) -> None:
+        self.stop = stop
+        self.start = start
         self._url = f"postgresql://postgres@127.0.0.1:{port}/postgres"
         database = Database(self._url)
         database.migrate()
@@ -77,13 +79,24 @@ def running() -> Iterator[Server]:
         port = free.getsockname()[1]
         free.close()
         options = (f"-c{option}" for option in (*_FAST, "listen_addresses=127.0.0.1"))
-        server = run([programs / "postgres", "-D", "data", f"-p{port}", f"-k{directory}", *options])
-        try:
-            _wait(server, port, directory)
-            yield Server(port)
-        finally:
+        command = [programs / "postgres", "-D", "data", f"-p{port}", f"-k{directory}", *options]
+        lives: list[subprocess.Popen[bytes]] = []
+
+        def start() -> None:
+            lives.append(run(command))
+            _wait(lives[-1], port, directory)
+
+        def stop() -> None:
+            server = lives.pop()
             server.send_signal(signal.SIGQUIT)
             server.wait(10)
+
+        try:
+            start()
+            yield Server(port, stop, start)
+        finally:
+            if lives:
+                stop()
 
 
 def _started(
