@@ -23,6 +23,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.demo", description=__doc__)
     parser.add_argument("--once", action="store_true", help="exit after the story")
     once = parser.parse_args().once
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a script began us
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     screen = Screen()
