@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bench-api kind kind-down lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api kind kind-down lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
@@ -17,7 +17,13 @@ test: setup  ## every test that needs neither root nor Docker
 	@$(PY) -m tests.cluster binaries >/dev/null && $(PY) -m pytest
 
 check: setup  ## format, lint, types, import contracts, unit and property tests (under a minute)
-	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && .venv/bin/lint-imports && $(PY) -m pytest -q tests/unit tests/property
+	@$(MAKE) --no-print-directory -j2 check-cloud check-rest
+
+check-cloud:
+	@$(PY) -m pytest -q tests/unit/fakecloud
+
+check-rest:
+	@$(PY) -m ruff format --check . && $(PY) -m ruff check . && $(PY) -m mypy && .venv/bin/lint-imports && $(PY) -m pytest -q tests/unit tests/property --ignore tests/unit/fakecloud
 
 format: setup  ## format the code and sort its imports
 	@$(PY) -m ruff format . && $(PY) -m ruff check --fix-only .
