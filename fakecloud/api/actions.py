@@ -65,14 +65,9 @@ def batch_get(body: resource_schemas.Names, cloud: CloudParts, caller: Caller) -
     """Return those of up to 500 load balancers that exist, and the names of those that don't."""
     with cloud.database.read() as connection:
         version = events.current_version(connection)
-        found = {lb.name: lb for lb in rows.by_names(connection, caller.project, body.names)}
-    names = list(dict.fromkeys(body.names))
-    return replies.json(
-        {
-            "items": [documents.load_balancer(found[name]) for name in names if name in found],
-            "missing": [name for name in names if name not in found],
-            "resource_version": str(version),
-        }
+        found = rows.by_names(connection, caller.project, body.names)
+    return replies.batch(
+        body.names, {lb.name: documents.load_balancer(lb) for lb in found}, version
     )
 
 

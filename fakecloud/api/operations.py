@@ -67,15 +67,8 @@ def batch_get(body: resource_schemas.Ids, cloud: CloudParts, caller: Caller) -> 
     """Return those of up to 500 operations that exist, and the ids of those that don't."""
     with cloud.database.read() as connection:
         version = events.current_version(connection)
-        found = {op.id: op for op in operations.by_ids(connection, caller.project, body.ids)}
-    ids = list(dict.fromkeys(body.ids))
-    return replies.json(
-        {
-            "items": [documents.operation(found[id]) for id in ids if id in found],
-            "missing": [id for id in ids if id not in found],
-            "resource_version": str(version),
-        }
-    )
+        found = operations.by_ids(connection, caller.project, body.ids)
+    return replies.batch(body.ids, {op.id: documents.operation(op) for op in found}, version)
 
 
 @router.get(

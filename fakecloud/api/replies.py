@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -89,6 +90,18 @@ def page(items: list[Any], next_key: object, resource_version: int) -> Response:
     token = None if next_key is None else encode_token(next_key)
     return json(
         {"items": items, "next_page_token": token, "resource_version": str(resource_version)}
+    )
+
+
+def batch(asked: Iterable[str], found: Mapping[str, Any], resource_version: int) -> Response:
+    """Return the documents that were found, in the order asked for, and what is missing."""
+    once = list(dict.fromkeys(asked))
+    return json(
+        {
+            "items": [found[key] for key in once if key in found],
+            "missing": [key for key in once if key not in found],
+            "resource_version": str(resource_version),
+        }
     )
 
 
