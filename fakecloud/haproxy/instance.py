@@ -16,14 +16,11 @@ import structlog
 
 from fakecloud import errors, model
 from fakecloud.haproxy import changes, config, generation, state
+from fakecloud.haproxy.departures import Departures
+from fakecloud.haproxy.draining import Draining
+from fakecloud.haproxy.restarts import Restarts
 
-MAX_GENERATIONS: Final = 4
-FIRST_LOOK_S: Final = 0.05
-LONGEST_LOOK_S: Final = 5.0
 RETELL_S: Final = 1.0
-BACKOFF_S: Final = 0.1
-LONGEST_BACKOFF_S: Final = 30.0
-STABLE_S: Final = 60.0
 
 log = structlog.get_logger(__name__)
 
@@ -41,15 +38,12 @@ class Instance:
         self._desired: model.Desired | None = None
         self._running: config.Config | None = None  # None: what runs isn't known in detail
         self._active: generation.Generation | None = None
-        self._draining: list[generation.Generation] = []
-        self._leaving: dict[str, tuple[config.Backend, config.Server, float]] = {}
+        self._draining = Draining(host.clock, self._log)
+        self._departures = Departures()
+        self._restarts = Restarts()
         self._last_number = 0
         self._dirty = False
         self._crashed = False
-        self._look_s = FIRST_LOOK_S
-        self._failures = 0
-        self._started_at = float("-inf")
-        self._retry_at = float("-inf")
         self.lb_id = lb_id
         self._over = False  # another object may speak for the load balancer now
         self._known = False
@@ -65,7 +59,7 @@ class Instance:
             self._fence(desired.epoch)
             wanted = self._build(desired)
             self._put(desired, wanted)
-            self._failures = 0
+            self._restarts.succeeded()
             return True
 
     def set_down(self, down: frozenset[model.ProbeKey]) -> None:
@@ -108,7 +102,7 @@ class Instance:
         with self._lock:
             for running in self._generations():
                 running.process.close()
-            self._active, self._draining, self._over = None, [], True
+            self._forget_all()
 
     def serving(self) -> bool:
         """Return whether a process accepts connections now."""
@@ -155,7 +149,11 @@ class Instance:
     def _end_all(self) -> None:
         for running in self._generations():
             running.end()
-        self._active, self._draining, self._over = None, [], True
+        self._forget_all()
+
+    def _forget_all(self) -> None:
+        self._draining.clear()
+        self._active, self._over = None, True
 
     def _fence(self, epoch: int) -> None:
         if epoch < self._epoch:
@@ -189,7 +187,9 @@ class Instance:
             if isinstance(step, changes.RuntimeChanges):
                 if step:
                     active.tell(step)
-                    self._note_leaving(step, wanted)
+                    self._departures.note(
+                        step, self._host.clock.monotonic() + wanted.drain_timeout_s
+                    )
                     step = self._difference(active, wanted)
                     self._log.info("load_balancer_updated", generation=active.number)
                 if not step:
@@ -210,18 +210,13 @@ class Instance:
         step = changes.diff(seen, wanted)
         if isinstance(step, changes.Swap):
             return step
-        removed = tuple(
-            (backend, server)
-            for backend, server in step.removed
-            if server.ready or changes.server_id(backend, server) not in self._leaving
-        )
-        return msgspec.structs.replace(step, removed=removed)
+        return self._departures.besides(step)
 
     def _start(self, wanted: config.Config, reason: str) -> None:
         """Start the next generation; the one before, if any, only finishes its connections."""
         now = self._host.clock.monotonic()
         before = self._active
-        self._make_room()
+        self._draining.make_room()
         self._last_number += 1
         starting = state.ProcessRecord(number=self._last_number)
         self._save(durable=False, starting=starting)
@@ -232,13 +227,11 @@ class Instance:
         except errors.DataPlaneError:
             self._save(durable=False)
             raise
-        self._started_at = now
-        self._leaving = {}
-        if before is not None:
-            self._draining.append(before)
+        self._restarts.started(now)
+        self._departures.clear()
         self._save(durable=False)
         if before is not None:
-            self._silence(before, was)
+            self._draining.add(before, was.drain_timeout_s)
         self._log.info(
             "generation_started",
             generation=self._last_number,
@@ -250,62 +243,34 @@ class Instance:
         """Accept nothing any more; established connections drain."""
         before, self._active = self._active, None
         if before is not None:
-            self._draining.append(before)
-            self._silence(before, self._running)
+            self._draining.add(before, self._running.drain_timeout_s if self._running else 0)
             self._log.info("load_balancer_retired", generation=before.number)
-
-    def _silence(self, before: generation.Generation, was: config.Config | None) -> None:
-        patience_s = was.drain_timeout_s if was else 0
-        self._look_s = FIRST_LOOK_S
-        try:
-            before.stop_accepting(self._host.clock.monotonic() + patience_s)
-        except errors.Transient as error:
-            # It would go on accepting beside its successor.
-            self._log.warning("generation_ended", generation=before.number, reason=error.message)
-            self._end(before)
-
-    def _make_room(self) -> None:
-        while len(self._draining) >= MAX_GENERATIONS - 1:
-            oldest = self._draining[0]
-            self._log.warning("generation_ended", generation=oldest.number, reason="too many")
-            self._end(oldest)
-
-    def _end(self, running: generation.Generation) -> str:
-        self._draining = [other for other in self._draining if other is not running]
-        return running.end()
 
     # tending
 
     def _bury(self, now: float) -> None:
         """Notice the dead; the one that served is to be started again, the first time at once."""
-        for gone in [g for g in self._draining if not g.process.alive()]:
-            self._end(gone)
+        self._draining.bury()
         if self._active is None or self._active.process.alive():
             return
         number, ended = self._active.number, self._active.end()
-        self._active, self._leaving, self._crashed = None, {}, True
-        if now - self._started_at > STABLE_S:
-            self._failures = 0
-        self._postpone(now)
+        self._active, self._crashed = None, True
+        self._departures.clear()
+        self._restarts.died(now)
         self._log.error("load_balancer_crashed", generation=number, ended=ended)
-
-    def _postpone(self, now: float) -> None:
-        pause_s = BACKOFF_S * 2**self._failures if self._failures else 0.0
-        self._retry_at = now + min(pause_s, LONGEST_BACKOFF_S)
-        self._failures = min(self._failures + 1, 16)
 
     def _revive(self, now: float) -> float | None:
         """Start what should serve and doesn't."""
         if self._active is not None or self._running is None or not self._running.frontends:
             return None
-        if now < self._retry_at:
-            return self._retry_at
+        if now < self._restarts.due_at:
+            return self._restarts.due_at
         try:
             self._start(self._running, "restart")
         except errors.DataPlaneError as error:
-            self._postpone(now)
+            self._restarts.failed(now)
             self._log.warning("restart_failed", code=error.code, reason=error.message)
-            return self._retry_at
+            return self._restarts.due_at
         return None
 
     def _retell(self, now: float) -> float | None:
@@ -320,46 +285,18 @@ class Instance:
         return None
 
     def _drain(self, now: float) -> float | None:
-        """End the generations whose connections have finished, or have had their time."""
-        done = [g for g in self._draining if now >= g.deadline or g.idle()]
-        for finished in done:
-            self._end(finished)
-            self._log.info("generation_drained", generation=finished.number)
-        if done:
+        """End the generations that have finished."""
+        ended, again = self._draining.tend(now)
+        if ended:
             self._save(durable=False)
-        return self._next_look(now) if self._draining else None
+        return again
 
     def _forget(self, now: float) -> float | None:
         """Delete removed servers that no connection uses any more, or have had their time."""
-        if not self._leaving or self._active is None or self._running is None:
+        if not self._departures or self._active is None or self._running is None:
             return None
-        told = []
-        for backend, server, deadline in self._leaving.values():
-            if now >= deadline:
-                told.append(changes.cut(backend, server))
-            told.append(changes.delete(backend, server))
-        try:
-            self._active.runtime.execute(told)
-            seen = self._active.observe(self._running)
-        except errors.Transient:
-            return self._next_look(now)
-        left = {changes.server_id(b, s) for b in seen.backends for s in b.servers}
-        self._leaving = {name: kept for name, kept in self._leaving.items() if name in left}
-        return self._next_look(now) if self._leaving else None
-
-    def _next_look(self, now: float) -> float:
-        self._look_s = min(self._look_s * 2, LONGEST_LOOK_S)
-        return now + self._look_s
-
-    def _note_leaving(self, step: changes.RuntimeChanges, wanted: config.Config) -> None:
-        back = [*step.added, *((backend, server) for backend, server, _ in step.changed)]
-        for backend, server in back:
-            self._leaving.pop(changes.server_id(backend, server), None)
-        deadline = self._host.clock.monotonic() + wanted.drain_timeout_s
-        for backend, server in step.removed:
-            self._leaving[changes.server_id(backend, server)] = (backend, server, deadline)
-        if step.removed:
-            self._look_s = FIRST_LOOK_S
+        again = self._departures.tend(self._active, self._running, now)
+        return again if self._departures else None
 
     # the directory
 
@@ -391,8 +328,7 @@ class Instance:
         elif known.number > (record.active or 0):
             found.end()  # it was about to take over; what it should become is told anew
         else:
-            self._draining.append(found)
-            self._silence(found, None)
+            self._draining.add(found, 0)
 
     def _generations(self) -> list[generation.Generation]:
         return [*self._draining, *([self._active] if self._active else [])]
