@@ -5,7 +5,9 @@ Pure; `prober` does the sending and keeps the time.
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -13,6 +15,12 @@ import msgspec
 from fakecloud import model
 
 _FASTEST_S = 0.25
+MAX_WEIGHT: Final = 256  # HAProxy's own limit
+_FIELDS: Final = re.compile(
+    rb"\r\n(connection|content-length|transfer-encoding|x-load-balancing-endpoint-weight)"
+    rb"[ \t]*:[ \t]*([^\r\n]*)",
+    re.IGNORECASE,
+)
 
 
 class ProbeResult(msgspec.Struct, frozen=True, gc=False):
@@ -21,12 +29,15 @@ class ProbeResult(msgspec.Struct, frozen=True, gc=False):
     `reason`: of the last answer that agreed with `healthy`: http_<status>, tcp_connected,
     connection_refused, connection_reset, connection_closed, no_route, timeout, bad_response,
     connect_failed; without an answer not_probed, or prober_exhausted when this process has no
-    file descriptor left. `since`: when `healthy` last changed, aware UTC.
+    file descriptor left. `since`: when `healthy` last changed, aware UTC. `weight`: what the
+    last good answer said in X-Load-Balancing-Endpoint-Weight (kube-proxy: how many endpoints of
+    the Service are on the node, KEP-3836), 256 at most; None: nothing.
     """
 
     healthy: bool | None
     reason: str
     since: datetime
+    weight: int | None = None
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -35,6 +46,7 @@ class Head(msgspec.Struct, frozen=True, gc=False):
     status: int
     size: int
     body: int | None
+    weight: int | None = None
 
 
 class BadResponse(ValueError):
@@ -48,17 +60,20 @@ def judge(
     reason: str,
     check: model.HealthCheck,
     now: datetime,
+    weight: int | None = None,
 ) -> tuple[ProbeResult, int]:
     """Return the result after one more answer, and how many answers in a row contradict it.
 
     The first answer decides at once; later `rise` or `fall` contrary ones in a row are needed.
     """
-    if known.healthy is None:
-        return ProbeResult(ok, reason, now), 0
+    if not ok:
+        weight = known.weight
     if known.healthy == ok:
-        return (known if known.reason == reason else ProbeResult(ok, reason, known.since)), 0
-    if contrary + 1 >= (check.rise if ok else check.fall):
-        return ProbeResult(ok, reason, now), 0
+        if known.reason == reason and known.weight == weight:
+            return known, 0
+        return ProbeResult(ok, reason, known.since, weight), 0
+    if known.healthy is None or contrary + 1 >= (check.rise if ok else check.fall):
+        return ProbeResult(ok, reason, now, weight), 0
     return known, contrary + 1
 
 
@@ -85,22 +100,31 @@ def parse_head(data: bytes) -> Head | None:
         if not code.isdigit() or data[start + 8 : start + 9] != b" ":
             raise BadResponse
         if code[0] != ord("1"):
-            return Head(int(code), end + 4, _body_bytes(data[start:end], int(code)))
+            status = int(code)
+            fields = {
+                name.lower(): value.strip() for name, value in _FIELDS.findall(data, start, end)
+            }
+            body = _body_bytes(data[start + 7 : start + 8], fields, status)
+            weight = _number(fields.get(b"x-load-balancing-endpoint-weight", b""))
+            if weight is not None:
+                weight = min(weight, MAX_WEIGHT)
+            return Head(status, end + 4, body, weight)
         start = end + 4
 
 
-def _body_bytes(head: bytes, status: int) -> int | None:
+def _body_bytes(minor: bytes, fields: dict[bytes, bytes], status: int) -> int | None:
     """Return how many body bytes precede the next response, None if the connection ends here."""
-    lines = head.lower().split(b"\r\n")
-    fields = {name: value.strip() for name, _, value in (line.partition(b":") for line in lines)}
-    connection = fields.get(b"connection", b"")
-    keeps = b"close" not in connection if head[7:8] == b"1" else b"keep-alive" in connection
+    connection = fields.get(b"connection", b"").lower()
+    keeps = b"close" not in connection if minor == b"1" else b"keep-alive" in connection
     if not keeps or b"transfer-encoding" in fields:
         return None
     if status in (204, 304):
         return 0
-    length = fields.get(b"content-length", b"")
-    return int(length) if length.isdigit() and len(length) < 10 else None
+    return _number(fields.get(b"content-length", b""))
+
+
+def _number(text: bytes) -> int | None:
+    return int(text) if text.isdigit() and len(text) < 10 else None
 
 
 def request(key: model.ProbeKey) -> bytes:

@@ -21,6 +21,7 @@ from fakecloud.errors import DataPlaneError, Unavailable
 from fakecloud.model import (
     LoadBalancer,
     ProbeKey,
+    ProbeWeight,
     Spec,
     State,
     Target,
@@ -56,13 +57,33 @@ class Probes(Protocol):
 class TakesHealth(Protocol):
     """The part of the data plane that health needs."""
 
-    def set_down(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
-        """Take these targets out of service and all others in."""
+    def set_down(
+        self, lb_id: str, down: frozenset[ProbeKey], weights: frozenset[ProbeWeight]
+    ) -> None:
+        """Take these targets out of service and all others in; `weights` as they say of themselves."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the data plane is told about a load balancer's targets; as in `Desired`."""
+
+    down: frozenset[ProbeKey]
+    weights: frozenset[ProbeWeight] = frozenset()
 
 
 def keys_of(spec: Spec) -> frozenset[ProbeKey]:
     """Return everything that is probed for a load balancer."""
     keys = (probe_key(t, g.health_check) for g in spec.target_groups for t in g.targets)
+    return frozenset(key for key in keys if key is not None)
+
+
+def _weighing(spec: Spec) -> frozenset[ProbeKey]:
+    """Return the probes that tell how much traffic their target wants."""
+    keys = (
+        probe_key(target, group.health_check)
+        for group in spec.target_groups
+        if group.weights_from == "health_header"
+        for target in group.targets
+    )
     return frozenset(key for key in keys if key is not None)
 
 
@@ -78,7 +99,8 @@ class Health:
         self._changed = Condition()
         self._keys: dict[str, frozenset[ProbeKey]] = {}  # by load balancer id
         self._users: defaultdict[ProbeKey, set[str]] = defaultdict(set)
-        self._told: dict[str, frozenset[ProbeKey]] = {}  # what the data plane was told is down
+        self._weighing: dict[str, frozenset[ProbeKey]] = {}  # whose answers carry weights
+        self._told: dict[str, Told] = {}  # what the data plane knows
         self._untold: set[str] = set()  # data plane must be told
         self._not_before: dict[str, float] = {}  # who couldn't be told, until when (monotonic)
         self._unsaved: set[str] = set()  # store must be told
@@ -99,37 +121,40 @@ class Health:
         """Probe the targets of load balancers that already run."""
         with self._changed:
             for lb in balancers:
-                self._set_keys(lb.id, keys_of(lb.spec))
+                self._set_keys(lb.id, keys_of(lb.spec), _weighing(lb.spec))
         self._watch()
 
-    def settle(self, lb: LoadBalancer) -> frozenset[ProbeKey]:
-        """Probe the targets of `lb`; return which are down, after half a second at most.
+    def settle(self, lb: LoadBalancer) -> Told:
+        """Probe the targets of `lb`; return what the data plane must know, in half a second at most.
 
         It returns once every target has answered. One without an answer counts as down: it gets
         traffic when it has shown that it can take it.
         """
         keys = keys_of(lb.spec)
         with self._changed:
-            new = self._set_keys(lb.id, keys)
+            new = self._set_keys(lb.id, keys, _weighing(lb.spec))
         if new:
             self._watch()
         with self._changed:  # also for keys that another's settle has just begun to probe
             self._changed.wait_for(lambda: not (self._states(keys) & {None}), SETTLE_S)
-        return frozenset(key for key in keys if not self._result(key).healthy)
+        down = frozenset(key for key in keys if not self._result(key).healthy)
+        with self._changed:
+            weights = self._weights(lb.id)
+        return Told(down, weights)
 
-    def applied(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
+    def applied(self, lb_id: str, told: Told) -> None:
         """Note what `settle` gave and the data plane now has; tell it what came since."""
         with self._changed:
             if lb_id in self._keys:
-                self._told[lb_id] = down
+                self._told[lb_id] = told
                 self._untold.add(lb_id)
                 self._changed.notify_all()
 
     def forget(self, lb_id: str) -> None:
         """Stop probing for a load balancer."""
         with self._changed:
-            self._set_keys(lb_id, frozenset())
-            for of_id in (self._keys, self._told, self._not_before):
+            self._set_keys(lb_id, frozenset(), frozenset())
+            for of_id in (self._keys, self._weighing, self._told, self._not_before):
                 of_id.pop(lb_id, None)
             self._untold.discard(lb_id)
             self._unsaved.discard(lb_id)
@@ -161,11 +186,11 @@ class Health:
                 return False
             lb_id = next(iter(self._tellable()))
             self._untold.discard(lb_id)
-            down = self._down(lb_id) if lb_id in self._keys else None
-            if down is None or self._told.get(lb_id) == down:
+            news = self._news(lb_id) if lb_id in self._keys else None
+            if news is None or self._told.get(lb_id) == news:
                 return True
         try:
-            self._dataplane.set_down(lb_id, down)
+            self._dataplane.set_down(lb_id, news.down, news.weights)
         except DataPlaneError as error:
             log.warning("health_not_told", lb_id=lb_id, reason=error.message)
             with self._changed:
@@ -175,7 +200,7 @@ class Health:
         with self._changed:
             self._not_before.pop(lb_id, None)
             if lb_id in self._keys:
-                self._told[lb_id] = down
+                self._told[lb_id] = news
         return True
 
     def save(self) -> int:
@@ -236,22 +261,31 @@ class Health:
     def _states(self, keys: Iterable[ProbeKey]) -> set[bool | None]:
         return {self._result(key).healthy for key in keys}
 
-    def _down(self, lb_id: str) -> frozenset[ProbeKey] | None:
-        """Return what must be down, None while that can't be known (just after a restart)."""
+    def _news(self, lb_id: str) -> Told | None:
+        """Return what the data plane must know, None while that isn't known (after a restart)."""
         told = self._told.get(lb_id)
         down = set()
         for key in self._keys[lb_id]:
             healthy = self._result(key).healthy
             if healthy is None and told is None:
                 return None
-            if healthy is False or (healthy is None and told is not None and key in told):
+            if healthy is False or (healthy is None and told is not None and key in told.down):
                 down.add(key)
-        return frozenset(down)
+        return Told(frozenset(down), self._weights(lb_id))
 
-    def _set_keys(self, lb_id: str, keys: frozenset[ProbeKey]) -> bool:
+    def _weights(self, lb_id: str) -> frozenset[ProbeWeight]:
+        results = ((key, self._result(key)) for key in self._weighing.get(lb_id, ()))
+        return frozenset(
+            ProbeWeight(key, result.weight) for key, result in results if result.weight is not None
+        )
+
+    def _set_keys(
+        self, lb_id: str, keys: frozenset[ProbeKey], weighing: frozenset[ProbeKey]
+    ) -> bool:
         """Note what `lb_id` needs; say whether a probe must be started."""
         before = self._keys.get(lb_id, frozenset())
         self._keys[lb_id] = keys
+        self._weighing[lb_id] = weighing
         for key in before - keys:
             self._users[key].discard(lb_id)
             if not self._users[key]:

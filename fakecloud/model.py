@@ -174,12 +174,21 @@ def probe_key(target: Target, check: HealthCheck) -> ProbeKey | None:
     return ProbeKey(ip=ip, port=check.port or target.port, check=check)
 
 
+class ProbeWeight(msgspec.Struct, frozen=True, gc=False):
+    """The weight, 0 to 256, that a target gave itself in its last good answer."""
+
+    key: ProbeKey
+    weight: int
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the data plane is told to run for one load balancer.
 
     `epoch`: the caller's fence; a data plane that saw a higher one refuses (StaleEpoch).
     `down`: probes that currently fail; a target whose probe key is in it gets no new
-    connection. Equal values mean an equal data plane: applying twice changes nothing.
+    connection. `weights`: what targets of groups with `weights_from: health_header` said; one
+    that said nothing keeps the weight of the spec. Equal values mean an equal data plane:
+    applying twice changes nothing.
     """
 
     lb_id: str
@@ -188,37 +197,57 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     spec: Spec
     addresses: tuple[Address, ...]
     down: frozenset[ProbeKey] = frozenset()
+    weights: frozenset[ProbeWeight] = frozenset()
 
 
 def operating_state(
     spec: Spec, down: frozenset[ProbeKey], unknown: frozenset[ProbeKey]
 ) -> OperatingState:
-    """Return what clients of an active load balancer meet, from the probes' results."""
+    """Return what clients of an active load balancer meet, from the probes' results.
+
+    A draining target isn't meant to serve, so it counts only while nothing else is there. A
+    group that fails open still serves when all of its targets fail: DEGRADED, not OFFLINE.
+    """
     if not spec.admin_up:
         return OperatingState.ADMIN_DOWN
-    keys = [probe_key(t, g.health_check) for g in spec.target_groups for t in g.targets]
-    if not keys:
+    targets = [(t, g) for g in spec.target_groups for t in g.targets]
+    targets = [(t, g) for t, g in targets if not t.drain] or targets
+    if not targets:
         return OperatingState.NO_TARGETS
+    keys = [probe_key(target, group.health_check) for target, group in targets]
     if any(key in unknown for key in keys):
         return OperatingState.UNKNOWN
     failing = sum(key in down for key in keys)
     if not failing:
         return OperatingState.ONLINE
-    return OperatingState.OFFLINE if failing == len(keys) else OperatingState.DEGRADED
+    if failing == len(keys) and not any(group.fail_open for _, group in targets):
+        return OperatingState.OFFLINE
+    return OperatingState.DEGRADED
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
     """What the data plane has counted of a `listener`, `target_group` or `target`.
 
-    connections: now; the others since the process started.
+    connections: now; totals (also bytes and requests) never fall while `epoch` stays the same,
+    across updates, crashes and restarts; a new epoch counts from 0. requests_total: HTTP
+    requests. denied_total: refused by source ranges or limits. failed_total: connections to
+    targets that failed. connect_ms, response_ms: average of the latest 1024, targets only, None
+    when there was none. estimated: some of it was lost, as a process died before it was read.
     """
 
-    kind: str
+    kind: Literal["listener", "target_group", "target"]
     name: str
     connections: int
     connections_total: int
     bytes_in: int
     bytes_out: int
+    requests_total: int = 0
+    denied_total: int = 0
+    failed_total: int = 0
+    connect_ms: int | None = None
+    response_ms: int | None = None
+    epoch: str = ""
+    estimated: bool = False
 
 
 class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):

@@ -43,7 +43,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Prober:
-    """Asks the watched keys in turn and tells `on_change` when a target's health changes.
+    """Asks the watched keys in turn; tells `on_change` when a target's health or weight changes.
 
     `on_change` runs in the loop of `run` and must not block; it is told the first answer too.
     `max_concurrent` bounds the probes under way, `max_idle` the connections kept open between
@@ -238,17 +238,17 @@ class Prober:
             self._record(probe, ProbeResult(None, "prober_exhausted", probe.result.since))
         self._rest(probe)
 
-    def finish(self, probe: _Probe, *, ok: bool, reason: str) -> None:
+    def finish(self, probe: _Probe, *, ok: bool, reason: str, weight: int | None = None) -> None:
         """End the turn of `probe` with an answer, and let the next one start."""
         assert self._loop is not None
         known = probe.result
         result, probe.contrary = checks.judge(
-            known, probe.contrary, ok, reason, probe.key.check, self._clock.now()
+            known, probe.contrary, ok, reason, probe.key.check, self._clock.now(), weight
         )
         if result is not known:
             self._record(probe, result)
         self._rest(probe, spread=known.healthy is None)
-        if result.healthy is not known.healthy:
+        if result.healthy is not known.healthy or result.weight != known.weight:
             self._loop.call_soon(self._on_change, probe.key, result)
 
     def _rest(self, probe: _Probe, *, spread: bool = False) -> None:
@@ -385,7 +385,8 @@ class _Connection(asyncio.Protocol):
                 self.close()
         self._received = b""
         ok = head.status == self._probe.key.check.expected_status
-        self._prober.finish(self._probe, ok=ok, reason=f"http_{head.status}")
+        reason = f"http_{head.status}"
+        self._prober.finish(self._probe, ok=ok, reason=reason, weight=head.weight)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._transport is None:

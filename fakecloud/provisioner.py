@@ -27,6 +27,7 @@ from fakecloud.model import (
     Desired,
     LoadBalancer,
     ProbeKey,
+    ProbeWeight,
     State,
     operating_state,
 )
@@ -50,8 +51,16 @@ class DataPlane(Protocol):
     def apply(self, desired: Desired) -> None:
         """Make the data plane run exactly `desired`; on an error the last good one serves on."""
 
-    def set_down(self, lb_id: str, down: frozenset[ProbeKey]) -> None:
-        """Take these targets out of service, and all others in; nothing if `lb_id` isn't run."""
+    def set_down(
+        self,
+        lb_id: str,
+        down: frozenset[ProbeKey],
+        weights: frozenset[ProbeWeight] = frozenset(),
+    ) -> None:
+        """Take these targets out of service, and all others in; nothing if `lb_id` isn't run.
+
+        weights: as in `Desired`.
+        """
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer and leave nothing of it."""
@@ -249,7 +258,7 @@ class Provisioner:
 
     def _apply(self, lb: LoadBalancer) -> None:
         self._addresses.ensure(lb.id, lb.addresses)
-        down = self._health.settle(lb)
+        told = self._health.settle(lb)
         self.hold([lb.id])
         self._hook.at(Point.PRE_APPLY, lb)
         self._dataplane.apply(
@@ -259,10 +268,11 @@ class Provisioner:
                 generation=lb.generation,
                 spec=lb.spec,
                 addresses=lb.addresses,
-                down=down,
+                down=told.down,
+                weights=told.weights,
             )
         )
-        self._health.applied(lb.id, down)
+        self._health.applied(lb.id, told)
         self._addresses.prune(lb.id, lb.addresses)
 
     def _remove(self, lb: LoadBalancer) -> None:

@@ -20,7 +20,7 @@ from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
 from fakecloud.load_balancers import Expectation, Outcome, Wish
-from fakecloud.model import LoadBalancer, Protocol, Spec, State
+from fakecloud.model import LoadBalancer, Protocol, Spec, State, TargetGroup
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
 
@@ -321,7 +321,7 @@ def offered(body: schemas.PutLoadBalancer) -> Spec:
         for i, group in enumerate(spec.target_groups)
         for field, value, offered in (
             ("affinity/kind", group.affinity.kind, group.affinity.kind != "cookie"),
-            ("weights_from", group.weights_from, group.weights_from == "none"),
+            ("weights_from", group.weights_from, _weighable(group)),
             ("preserve_client_ip", True, not group.preserve_client_ip),
         )
         if not offered
@@ -337,3 +337,8 @@ def offered(body: schemas.PutLoadBalancer) -> Spec:
             ),
         )
     return spec
+
+
+def _weighable(group: TargetGroup) -> bool:
+    """Only an answer over HTTP has a header to say a weight in."""
+    return group.weights_from == "none" or group.health_check.protocol == "http"

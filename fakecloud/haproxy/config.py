@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from ipaddress import ip_address, ip_network
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
 from fakecloud import errors, model
 from fakecloud.haproxy import words
 
+Kind = Literal["listener", "target_group", "target"]
 DEFAULT_CONNECTIONS: Final = 2000
 MAX_SECONDS: Final = 2_000_000  # HAProxy counts in 31 bits of milliseconds
 ALGORITHMS: Final = {
@@ -95,7 +96,7 @@ def build(desired: model.Desired, *, connections: int) -> Config:
         refuse(spec)
     asked = sum(listener.max_connections or 0 for listener in spec.listeners)
     limit = min(connections, max(DEFAULT_CONNECTIONS, asked))
-    backends = _backends(spec, desired.down)
+    backends = _backends(desired)
     return Config(
         frontends=tuple(_frontends(desired, backends, limit)) if spec.admin_up else (),
         backends=tuple(backends.values()),
@@ -203,10 +204,10 @@ def _backend(backend: Backend) -> Iterator[tuple[words.Word, ...]]:
         yield line("server", server.name, *server_options(backend, server), *state)
 
 
-def names(spec: model.Spec) -> dict[tuple[str, str], tuple[str, str]]:
+def names(spec: model.Spec) -> dict[tuple[str, str], tuple[Kind, str]]:
     """Return what HAProxy's names mean: (proxy, server) to (kind, name), as in its statistics."""
     listeners = sorted(spec.listeners, key=lambda listener: listener.port)
-    meaning = {
+    meaning: dict[tuple[str, str], tuple[Kind, str]] = {
         (f"f{index}", "FRONTEND"): ("listener", one.name) for index, one in enumerate(listeners)
     }
     groups = {group.name: group for group in spec.target_groups}
@@ -249,18 +250,19 @@ def _frontends(
         )
 
 
-def _backends(spec: model.Spec, down: frozenset[model.ProbeKey]) -> dict[tuple[str, int], Backend]:
+def _backends(desired: model.Desired) -> dict[tuple[str, int], Backend]:
     """Return one backend per target group and idle timeout in use: HAProxy has it there."""
+    spec = desired.spec
     groups = {group.name: group for group in spec.target_groups}
     used = sorted({(listener.target_group, listener.idle_timeout_s) for listener in spec.listeners})
     return {
-        (name, idle_timeout_s): _group(index, groups[name], idle_timeout_s, down)
+        (name, idle_timeout_s): _group(index, groups[name], idle_timeout_s, desired)
         for index, (name, idle_timeout_s) in enumerate(used)
     }
 
 
 def _group(
-    index: int, group: model.TargetGroup, idle_timeout_s: int, down: frozenset[model.ProbeKey]
+    index: int, group: model.TargetGroup, idle_timeout_s: int, desired: model.Desired
 ) -> Backend:
     where = f"target_groups[{group.name!r}]"
     affinity_s = None
@@ -274,14 +276,13 @@ def _group(
         idle_timeout_s=_seconds(idle_timeout_s, "idle_timeout_s"),
         affinity_s=affinity_s,
         proxy_protocol=words.Word(header) if header else None,
-        servers=_servers(group, down, where),
+        servers=_servers(group, desired, where),
     )
 
 
-def _servers(
-    group: model.TargetGroup, down: frozenset[model.ProbeKey], where: str
-) -> tuple[Server, ...]:
-    serving = _serving(group, down)
+def _servers(group: model.TargetGroup, desired: model.Desired, where: str) -> tuple[Server, ...]:
+    serving = _serving(group, desired.down)
+    weight_of = _weights(group, desired.weights)
     servers: dict[str, Server] = {}
     for target in group.targets:
         ip = _address(target.ip, f"{where}.targets.ip")
@@ -292,10 +293,25 @@ def _servers(
         servers[name] = Server(
             name=name,
             address=endpoint(ip, port),
-            weight=_number(target.weight, 0, 256, f"{where}.targets.weight"),
+            weight=_number(weight_of(target), 0, 256, f"{where}.targets.weight"),
             ready=serving(target),
         )
     return tuple(servers[name] for name in sorted(servers))
+
+
+def _weights(
+    group: model.TargetGroup, weights: frozenset[model.ProbeWeight]
+) -> Callable[[model.Target], int]:
+    """Return what weight each target has: its own word, where the group asks for it."""
+    if group.weights_from == "none":
+        return lambda target: target.weight
+    said = {one.key: one.weight for one in weights}
+
+    def weight_of(target: model.Target) -> int:
+        key = model.probe_key(target, group.health_check)
+        return target.weight if key is None else said.get(key, target.weight)
+
+    return weight_of
 
 
 def _serving(
@@ -336,7 +352,6 @@ def _refuse_group(spec: model.Spec) -> None:
         refused = {
             "affinity.kind": group.affinity.kind == "cookie",
             "preserve_client_ip": group.preserve_client_ip,
-            "weights_from": group.weights_from != "none",
         }
         _refuse(f"target_groups[{group.name!r}]", refused)
 

@@ -95,8 +95,15 @@ class HaproxyDataPlane:
             if not applied:
                 self._drop(found)
 
-    def set_down(self, lb_id: str, down: frozenset[model.ProbeKey]) -> None:
+    def set_down(
+        self,
+        lb_id: str,
+        down: frozenset[model.ProbeKey],
+        weights: frozenset[model.ProbeWeight] = frozenset(),
+    ) -> None:
         """Let targets whose probe is in `down` take no new connection, all others do.
+
+        weights: what targets say their own weight is, as in `Desired`.
 
         Probes of other load balancers are ignored, as is an unknown id.
         Raises: Transient when HAProxy doesn't answer; the data plane itself repeats it.
@@ -105,7 +112,7 @@ class HaproxyDataPlane:
             known = lb_id in self._instances
         if known:
             with self._tended(lb_id) as found, _named(lb_id):
-                found.set_down(down)
+                found.set_down(down, weights)
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch.

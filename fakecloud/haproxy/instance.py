@@ -62,18 +62,23 @@ class Instance:
             self._restarts.succeeded()
             return True
 
-    def set_down(self, down: frozenset[model.ProbeKey]) -> None:
+    def set_down(
+        self, down: frozenset[model.ProbeKey], weights: frozenset[model.ProbeWeight] = frozenset()
+    ) -> None:
         """Take the targets whose probes fail out of the rotation, the others in.
+
+        weights: what targets say their own weight is.
 
         Raises: Transient when HAProxy doesn't answer; it is then told again later.
         """
         with self._turn():
             if self._desired is None or self._over:
                 return
-            relevant = down & config.probe_keys(self._desired.spec)
-            if relevant == self._desired.down and not self._dirty:
+            keys = config.probe_keys(self._desired.spec)
+            ours = frozenset(one for one in weights if one.key in keys)
+            desired = msgspec.structs.replace(self._desired, down=down & keys, weights=ours)
+            if desired == self._desired and not self._dirty:
                 return
-            desired = msgspec.structs.replace(self._desired, down=relevant)
             wanted = self._build(desired)
             self._desired, self._dirty = desired, True
             if self._active is not None and self._active.process.alive():

@@ -25,7 +25,7 @@ from fakecloud.addresses import parse_pool
 from fakecloud.clock import SystemClock
 from fakecloud.haproxy.dataplane import Adoption
 from fakecloud.load_balancers import LoadBalancers, Wish
-from fakecloud.model import Desired, ProbeKey, Spec, State
+from fakecloud.model import Desired, ProbeKey, ProbeWeight, Spec, State
 from fakecloud.store.database import Database
 
 POOL = "default=loopback:127.80.0.0/15"
@@ -39,7 +39,12 @@ class NoDataPlane:
 
     def apply(self, desired: Desired) -> None: ...
 
-    def set_down(self, lb_id: str, down: frozenset[ProbeKey]) -> None: ...
+    def set_down(
+        self,
+        lb_id: str,
+        down: frozenset[ProbeKey],
+        weights: frozenset[ProbeWeight] = frozenset(),
+    ) -> None: ...
 
     def remove(self, lb_id: str, epoch: int) -> None: ...
 

@@ -131,6 +131,22 @@ def key(port: int, ip: str = "127.0.0.1", **check: object) -> model.ProbeKey:
     return model.ProbeKey(ip=ip, port=port, check=model.HealthCheck(**wanted))  # type: ignore[arg-type]
 
 
+async def test_weight_of_a_good_answer_is_told_and_stays_while_the_target_fails() -> None:
+    """kube-proxy's header, with the number of local endpoints."""
+    weighing = (
+        b"HTTP/1.1 200 OK\r\nx-load-balancing-ENDPOINT-weight: %d\r\nContent-Length: 0\r\n\r\n"
+    )
+    async with serving(Target(weighing % 3)) as target, probing(key(target.port)) as watched:
+        assert await watched.change() == (True, "http_200")
+        assert watched.prober.result(key(target.port)).weight == 3
+        target.answer = weighing % 5
+        assert await watched.change() == (True, "http_200")
+        assert watched.prober.result(key(target.port)).weight == 5
+        target.answer = BUSY
+        assert await watched.change() == (False, "http_503")
+        assert watched.prober.result(key(target.port)).weight == 5
+
+
 async def test_health_follows_the_target_on_one_connection() -> None:
     async with serving(Target()) as target, probing(key(target.port)) as watched:
         assert await watched.change() == (True, "http_200")

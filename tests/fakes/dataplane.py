@@ -70,15 +70,21 @@ class FakeDataPlane:
             self._known.add(desired.lb_id)
             self._run(desired.lb_id, wanted)
 
-    def set_down(self, lb_id: str, down: frozenset[model.ProbeKey]) -> None:
+    def set_down(
+        self,
+        lb_id: str,
+        down: frozenset[model.ProbeKey],
+        weights: frozenset[model.ProbeWeight] = frozenset(),
+    ) -> None:
         """Let targets whose probe is in `down` take no new connection."""
         with self._lock:
             self.calls.append(("set_down", lb_id, down))
             if lb_id not in self._known:
                 return
             desired = self.host.desired[lb_id]
-            relevant = down & config.probe_keys(desired.spec)
-            desired = msgspec.structs.replace(desired, down=relevant)
+            keys = config.probe_keys(desired.spec)
+            ours = frozenset(one for one in weights if one.key in keys)
+            desired = msgspec.structs.replace(desired, down=down & keys, weights=ours)
             self.host.desired[lb_id] = desired
             self._run(lb_id, config.build(desired, connections=10_000))
 

@@ -41,6 +41,7 @@ class FakeProbes:
     def __init__(self, clock: FakeClock) -> None:
         self.watched: frozenset[ProbeKey] = frozenset()
         self.healthy: dict[int, bool | None] = {}
+        self.weights: dict[int, int] = {}
         self._clock = clock
 
     def watch(self, keys: Collection[ProbeKey]) -> None:
@@ -50,7 +51,8 @@ class FakeProbes:
     def result(self, key: ProbeKey) -> ProbeResult:
         """Return the answer of a watched key."""
         found = self.healthy.get(key.port, True) if key in self.watched else None
-        return ProbeResult(found, "tcp_connected" if found else "timeout", self._clock.now())
+        reason = "tcp_connected" if found else "timeout"
+        return ProbeResult(found, reason, self._clock.now(), self.weights.get(key.port))
 
 
 def spec(port: int = 8080, *target_ports: int, **other: object) -> Spec:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from threading import Event, Thread
 
+import msgspec
 import pytest
 
 from fakecloud.errors import Transient, Unavailable
@@ -47,6 +48,21 @@ def test_a_change_reaches_traffic_at_once_and_the_document_later(cloud):
     assert cloud.health.save() == 0
 
 
+def test_a_targets_own_weight_reaches_traffic_and_leaves_no_event(cloud):
+    of = spec(8080, 9001, 9002)
+    weighing = msgspec.structs.replace(of.target_groups[0], weights_from="health_header")
+    lb = cloud.active("web", msgspec.structs.replace(of, target_groups=(weighing,)))
+    tell(cloud)
+    before = len(cloud.events())
+    cloud.probes.weights = {9001: 3}
+    answer(cloud, 9001, True)
+    tell(cloud)
+    assert cloud.health.save() == 0
+    assert len(cloud.events()) == before
+    (backend,) = cloud.host.running[lb.id].backends
+    assert [server.weight for server in backend.servers] == [3, 100]
+
+
 def test_a_flapping_target_makes_one_event(cloud):
     cloud.active("web")
     before = len(cloud.events())
@@ -81,7 +97,7 @@ def test_what_the_data_plane_refused_is_told_again(cloud):
     answer(cloud, 9000, False)
     real = cloud.dataplane.set_down
 
-    def set_down(lb_id, down) -> None:
+    def set_down(lb_id, down, weights) -> None:
         cloud.dataplane.set_down = real
         raise Transient("socket", "no answer")
 
@@ -98,10 +114,10 @@ def test_a_data_plane_that_refuses_holds_up_no_other(cloud):
     tell(cloud)
     real = cloud.dataplane.set_down
 
-    def set_down(lb_id, down) -> None:
+    def set_down(lb_id, down, weights) -> None:
         if lb_id == stuck.id:
             raise Transient("socket", "no answer")
-        real(lb_id, down)
+        real(lb_id, down, weights)
 
     cloud.dataplane.set_down = set_down
     answer(cloud, 9000, False)
@@ -132,7 +148,7 @@ def test_who_shares_a_probe_that_has_just_begun_waits_for_its_answer_too(cloud):
         return real(predicate, timeout)
 
     cloud.health._changed.wait_for = wait_for
-    assert cloud.health.settle(second) == frozenset()
+    assert cloud.health.settle(second).down == frozenset()
     for thread in (waiting, answering):
         thread.join(5)
 

@@ -98,6 +98,16 @@ def test_haproxy_accepts_every_golden_file_without_a_warning(name: str, tmp_path
     assert (checked.returncode == 0) == (name != "known_bad"), checked.stderr
 
 
+def test_weight_is_the_targets_own_word_where_the_group_asks_for_it() -> None:
+    key = model.probe_key(A, model.HealthCheck())
+    assert key is not None
+    said = frozenset({model.ProbeWeight(key, 3)})
+    for weights_from, weights in (("none", [100, 7]), ("health_header", [3, 7])):
+        wish = desired(listener(), groups=(group(A, B, weights_from=weights_from),))
+        built = build(msgspec.structs.replace(wish, weights=said))
+        assert [server.weight for server in built.backends[0].servers] == weights
+
+
 def test_user_and_group_are_rendered_when_asked() -> None:
     place = msgspec.structs.replace(PLACE, run_as=(65534, 65533))
     rendered = config.render(build(EXAMPLES["simple"]), place)
@@ -165,11 +175,6 @@ def test_connections_of_the_process(
             desired(listener(routes=[{"target_group": "web"}]), groups=(group(A),)),
             "unsupported",
             "routes",
-        ),
-        (
-            desired(listener(), groups=(group(A, weights_from="health_header"),)),
-            "unsupported",
-            "weights_from",
         ),
         (
             desired(listener(), groups=(group(A, preserve_client_ip=True),)),
