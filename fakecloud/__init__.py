@@ -25,6 +25,8 @@
     rate_limits.py     how fast a token may ask
     billing/           everything money
     haproxy/           everything HAProxy: one process per load balancer
+    processes.py       the door to processes: start, know again, signal, end
+    supervisor.py      notices ended processes and due work
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
     hosts.py           this host among others: heartbeats, and what becomes of the dead one's
@@ -58,5 +60,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
-→ health | chaos | seen → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
+→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
 """

@@ -2,7 +2,6 @@
 
 dataplane   the front: many load balancers on one host, adopted, watched, swept
 instance    one load balancer: what runs becomes what is desired, and is kept so
-watch       notices ended processes and due work
 departures  servers on their way out of one process
 draining    generations that accept nothing any more
 restarts    when a dead process is started again (pure)
@@ -10,9 +9,9 @@ generation  one process of a load balancer, from its files to its end
 changes     what a running process can be told, and what takes a new one (pure)
 config      a desired load balancer as a typed configuration and as text (pure)
 words       the one type of text that may reach HAProxy (pure)
-process     door: start, recognise, signal, end
+process     door: find the program, start it, recognise it
 runtime     door: the stats socket
 state       the load balancer's directory
 
-dataplane → instance | watch → departures → draining → generation → restarts → changes | process | runtime | state → config → words
+dataplane → instance → departures → draining → generation → restarts → changes | process | runtime | state → config → words
 """

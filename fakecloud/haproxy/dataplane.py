@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import shutil
@@ -16,24 +15,13 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import clock, errors, model
-from fakecloud.haproxy import config, generation, instance, process, runtime, watch, words
+from fakecloud import clock, errors, model, processes, supervisor
+from fakecloud.haproxy import config, generation, instance, process, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
 """So many removals are remembered: more than happen while a worker can be asleep."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
-
-_REMEDIES: Final = {
-    errno.ENOSPC: "free space on the disk of the state directory",
-    errno.EDQUOT: "free space on the disk of the state directory",
-    errno.EROFS: "the disk of the state directory is read-only",
-    errno.EACCES: "the state directory must belong to the server's user",
-    errno.EMFILE: "raise the server's limit of open files (ulimit -n)",
-    errno.ENFILE: "raise the machine's limit of open files (fs.file-max)",
-    errno.ENOMEM: "the machine has no memory left",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
-}
 
 log = structlog.get_logger(__name__)
 
@@ -75,12 +63,12 @@ class HaproxyDataPlane:
             connections=process.connection_budget(),
             run_as=run_as,
         )
-        self._alone = process.lock(self._host.root / "lock")
+        self._alone = processes.lock(self._host.root / "lock")
         self._on_crash = on_crash
         self._lock = Lock()
         self._instances: dict[str, instance.Instance] = {}
         self._removed: dict[str, int] = {}  # epochs, the oldest first
-        self._watch = watch.Watch(time, self._tend)
+        self._watch = supervisor.Supervisor("haproxy", time, self._tend)
 
     def apply(self, desired: model.Desired) -> None:
         """Make the load balancer equal to `desired`; returns when it is. Repeating is harmless.
@@ -90,7 +78,7 @@ class HaproxyDataPlane:
         """
         applied = False
         while not applied:
-            with self._tended(desired.lb_id) as found, _named(desired.lb_id):
+            with self._tended(desired.lb_id) as found, processes.exhaustion(desired.lb_id):
                 applied = found.apply(desired)
             if not applied:
                 self._drop(found)
@@ -111,7 +99,7 @@ class HaproxyDataPlane:
         with self._lock:
             known = lb_id in self._instances
         if known:
-            with self._tended(lb_id) as found, _named(lb_id):
+            with self._tended(lb_id) as found, processes.exhaustion(lb_id):
                 found.set_down(down, weights)
 
     def remove(self, lb_id: str, epoch: int) -> None:
@@ -292,17 +280,6 @@ class HaproxyDataPlane:
                 generation.tidy(self._host, lb_id)
                 ended.add(lb_id)
         return ended
-
-
-@contextmanager
-def _named(lb_id: str) -> Iterator[None]:
-    """Turn what the operating system refuses into a Transient that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "the server's log has more")
-        log.warning("operating_system_refused", lb_id=lb_id, error=str(error))
-        raise errors.Transient("host_exhausted", f"{error.strerror}: {remedy}") from error
 
 
 def _checked(lb_id: str) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from fakecloud import clock, errors
+from fakecloud import clock, errors, processes
 from fakecloud.haproxy import changes, config, process, runtime, state, words
 
 READY_TIMEOUT_S: Final = 5.0
@@ -50,7 +50,7 @@ class Host:
 class Generation:
     """A process that answers on its socket (or did, until it ended)."""
 
-    def __init__(self, host: Host, lb_id: str, number: int, ours: process.Process) -> None:
+    def __init__(self, host: Host, lb_id: str, number: int, ours: processes.Process) -> None:
         self._host = host
         self._lb_id = lb_id
         self.number = number

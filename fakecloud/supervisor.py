@@ -20,13 +20,14 @@ LONGEST_SLEEP_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
-class Watch:
+class Supervisor:
     """One thread that waits, a few that call `tend(lb_id)`, which returns when to call again.
 
-    The call says only "look": it may come once too often, never too late.
+    name: what the threads are called after. The call says only "look": it may come once too
+    often, never too late.
     """
 
-    def __init__(self, time: clock.Clock, tend: Callable[[str], float | None]) -> None:
+    def __init__(self, name: str, time: clock.Clock, tend: Callable[[str], float | None]) -> None:
         self._clock = time
         self._tend = tend
         self._lock = Lock()
@@ -37,8 +38,8 @@ class Watch:
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll.register(self._wake, select.EPOLLIN)
-        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix="haproxy-tend")
-        self._thread = Thread(target=self._run, name="haproxy-watch", daemon=True)
+        self._pool = ThreadPoolExecutor(WORKERS, thread_name_prefix=f"{name}-tend")
+        self._thread = Thread(target=self._run, name=f"{name}-watch", daemon=True)
         self._thread.start()
 
     def follow(self, lb_id: str, pidfds: Iterable[int]) -> None:
