@@ -38,7 +38,8 @@ ActionName = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="na
     response_model=schemas.LoadBalancer,
     responses={
         200: {"description": "it was there already", "model": schemas.LoadBalancer},
-        201: {"description": "created", "links": replies.LINKS},
+        201: {"description": "created"},
+        **replies.refused(507),
     },
     dependencies=WRITES,
 )

@@ -57,6 +57,7 @@ def list_all(cloud: CloudParts, caller: Caller, asked: ListAsked) -> Response:
     summary="Reserve an address",
     status_code=201,
     response_model=resource_schemas.Address,
+    responses=replies.refused(507),
     dependencies=[needs("ip:write")],
 )
 def reserve(

@@ -115,6 +115,7 @@ def delete_snapshot(id: SnapshotId, cloud: CloudParts, caller: Caller, change: C
     "/snapshots/{id}:restore",
     summary="How to restore a snapshot",
     response_model=resource_schemas.Snapshot,
+    responses=replies.refused(422),
 )
 def restore_snapshot(id: SnapshotId, cloud: CloudParts, caller: Caller) -> Response:
     """422 unsupported: a running server can't replace its own database; the detail says how."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
+from functools import cache
 from importlib.metadata import version
 
 from fastapi import APIRouter, FastAPI
@@ -18,6 +19,7 @@ from fakecloud.api import (
     chaos,
     clock,
     costs,
+    description,
     insight,
     instances,
     load_balancers,
@@ -84,4 +86,6 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     app.add_middleware(Envelope, cloud=cloud)
     app.add_middleware(Disturbance)  # the outermost: the last one added
     problems.install(app)
+    plain = app.openapi
+    app.openapi = cache(lambda: description.complete(plain()))  # type: ignore[method-assign]
     return app

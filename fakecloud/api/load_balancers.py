@@ -58,16 +58,9 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(lists.LOAD_BALANCERS))]
     dependencies=[needs("lb:write")],
     response_model=schemas.LoadBalancer,
     responses={
-        201: {
-            "description": "created",
-            "model": schemas.LoadBalancer,
-            "links": replies.LINKS,
-        },
-        202: {
-            "description": "accepted",
-            "model": schemas.LoadBalancer,
-            "links": replies.LINKS,
-        },
+        201: {"description": "created", "model": schemas.LoadBalancer},
+        202: {"description": "accepted", "model": schemas.LoadBalancer},
+        **replies.refused(507),
     },
 )
 async def put(
@@ -97,7 +90,10 @@ async def put(
     summary="Change parts of a load balancer",
     dependencies=[needs("lb:write")],
     response_model=schemas.LoadBalancer,
-    responses={202: {"description": "accepted", "model": schemas.LoadBalancer}},
+    responses={
+        202: {"description": "accepted", "model": schemas.LoadBalancer},
+        **replies.refused(507),
+    },
 )
 async def patch(
     name: Name,
@@ -205,7 +201,7 @@ async def get(
     dependencies=[needs("lb:write")],
     status_code=202,
     response_model=schemas.Operation,
-    responses={202: {"description": "begun", "links": replies.OPERATION_LINKS}},
+    responses={202: {"description": "begun"}},
 )
 def delete(
     name: Name, cloud: CloudParts, caller: Caller, change: Change, if_match: IfMatch = None

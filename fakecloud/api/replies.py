@@ -12,7 +12,6 @@ from fastapi import Query
 from starlette.responses import Response
 
 from fakecloud import documents, errors
-from fakecloud.api import schemas
 from fakecloud.model import LoadBalancer, Operation
 
 LONGEST_RETRY_S: Final = 15
@@ -29,26 +28,16 @@ PageToken = Annotated[
 ]
 
 ANY_PROBLEM: dict[int | str, dict[str, Any]] = {
-    "default": {
-        "description": "a problem: `code` says which, `detail` what to do",
-        "content": {"application/problem+json": {"schema": schemas.Problem.model_json_schema()}},
-    }
+    "default": {"$ref": "#/components/responses/Problem"}
 }
 
 
-def _link(operation_id: str, **parameters: str) -> dict[str, Any]:
-    return {"operationId": operation_id, "parameters": parameters}
+def refused(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the `responses` of a route that also refuses with these statuses.
 
-
-_READ, _DELETE = "get_v1_load_balancers__name__get", "delete_v1_load_balancers__name__delete"
-_OPERATION = "get_v1_operations__id__get"
-# What to ask next, for people and for tools that follow links.
-LINKS: Final[dict[str, dict[str, Any]]] = {
-    "read": _link(_READ, name="$response.body#/name"),
-    "delete": _link(_DELETE, name="$response.body#/name"),
-    "operation": _link(_OPERATION, id="$response.body#/status/operation"),
-}
-OPERATION_LINKS: Final = {"operation": _link(_OPERATION, id="$response.body#/id")}
+    `description` adds those that follow from the route's shape: token, parameters, body.
+    """
+    return {one: {"$ref": f"#/components/responses/Problem{one}"} for one in statuses}
 
 
 def json(

@@ -59,7 +59,7 @@ async def show_version() -> Response:
     "/metrics",
     summary="Prometheus metrics",
     response_class=PlainTextResponse,
-    responses=replies.ANY_PROBLEM,
+    responses=replies.refused(401),
 )
 async def metrics(request: Request, cloud: CloudParts) -> Response:
     """Return Prometheus metrics; without a token only where the server listens on loopback."""
@@ -72,7 +72,7 @@ async def metrics(request: Request, cloud: CloudParts) -> Response:
     "/problems/{code}",
     summary="What a problem means",
     response_class=HTMLResponse,
-    responses=replies.ANY_PROBLEM,
+    responses=replies.ANY_PROBLEM | replies.refused(404),
 )
 async def problem(code: str) -> Response:
     """Explain a problem's code to people."""

@@ -61,7 +61,10 @@ class _Stream(StreamingResponse):
     "/watch",
     summary="Stream every change",
     response_class=StreamingResponse,
-    responses={200: {"content": {JSON_LINES: {}, EVENT_STREAM: {}}}},
+    responses={
+        200: {"content": {JSON_LINES: {}, EVENT_STREAM: {}}},
+        **replies.refused(410),
+    },
 )
 async def watch(
     cloud: CloudParts,

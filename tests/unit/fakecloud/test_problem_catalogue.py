@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from pathlib import Path
+from typing import Any
 
 import fakecloud
 from fakecloud import errors
@@ -41,16 +42,41 @@ def test_codes_are_distinct_and_statuses_agree():
         assert kind.title != errors.Problem.title or kind is errors.Internal
 
 
-def test_the_description_names_every_code():
+def described() -> dict[str, Any]:
     golden = Path(__file__).parents[2] / "golden" / "openapi.json"
+    found: dict[str, Any] = json.loads(golden.read_text())
+    return found
+
+
+def test_the_description_names_every_code_where_it_belongs_and_no_other():
+    named = set()
+    for name, answer in described()["components"]["responses"].items():
+        if name != "Problem":
+            whole, narrower = answer["content"]["application/problem+json"]["schema"]["allOf"]
+            assert whole == {"$ref": "#/components/schemas/Problem"}
+            status, codes = narrower["properties"]["status"], narrower["properties"]["code"]
+            assert name == f"Problem{status['const']}"
+            named |= {(status["const"], code) for code in codes["enum"]}
+    injected = {(status, "injected_fault") for status, _ in named}
+    assert named - injected == {(k.status, k.code) for k in KINDS.values()} - injected
     codes = {kind.code for kind in KINDS.values()}
-    for path, item in json.loads(golden.read_text())["paths"].items():
+    assert (
+        set(described()["components"]["schemas"]["Problem"]["properties"]["code"]["enum"]) == codes
+    )
+
+
+def test_every_operation_names_the_problems_it_can_answer():
+    for path, item in described()["paths"].items():
         for method, operation in item.items():
-            refused = operation["responses"].get("default")
-            assert refused is not None or not path.startswith("/v1/"), (method, path)
-            if refused is not None:
-                schema = refused["content"]["application/problem+json"]["schema"]
-                assert set(schema["properties"]["code"]["enum"]) == codes, (method, path)
+            answers = operation["responses"]
+            refused = {status for status in answers if status >= "400"}
+            if path.startswith("/v1/"):
+                assert refused >= {"400", "401", "403", "404", "429", "500", "503", "default"}
+            if "requestBody" in operation:
+                assert refused >= {"413", "415", "422"}, (method, path)
+            for status in refused - {"default"}:
+                if path.startswith("/v1/"):
+                    assert answers[status] == {"$ref": f"#/components/responses/Problem{status}"}
 
 
 def test_nothing_raises_the_root_of_the_catalogue():
