@@ -12,35 +12,28 @@ import platform
 import random
 import signal
 import uuid
-from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import structlog
 
-from ccm import (
-    backoff,
-    cloud,
-    desired,
-    errors,
-    mirror,
-    model,
-    reconciler,
-    serving,
-    triggers,
-    workers,
-    workqueue,
-)
 from ccm import clock as clocks
+from ccm import context, errors, identity, serving, streams
 from ccm import metrics as metrics_
 from ccm import settings as settings_
-from ccm.kube import cluster, elector, events, informer
+from ccm.cloud import client as clients
+from ccm.cloud import mirror
+from ccm.kube import elector, events, informer, objects
 from ccm.kube import transport as transports
+from ccm.service import controller as service_controller
+from ccm.service import ownership
 
-STUCK_AFTER_S = 120.0
-"""A key that is worked on for longer makes the process unhealthy; every call is bounded far below."""
+SERVICES = "/api/v1/services"
+NODES = "/api/v1/nodes"
 LEASE_GRACE_S = 20.0
 EVENT_FLUSH_S = 3.0
 
+_namespace_decoder = msgspec.json.Decoder(objects.Namespace)
 _log = structlog.get_logger()
 
 
@@ -52,22 +45,22 @@ async def run(settings: settings_.Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         metrics = metrics_.Metrics()
-        client = cloud.Client(settings.cloud_url, settings.cloud_token_file, metrics)
+        client = clients.Client(settings.cloud_url, settings.cloud_token_file, metrics)
         stack.push_async_callback(client.close)
         transport = await transports.connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)
-        controller = Controller(settings, transport, client, clocks.SystemClock(), metrics)
-        return await controller.run(stop)
+        instance = Instance(settings, transport, client, clocks.SystemClock(), metrics)
+        return await instance.run(stop)
 
 
-class Controller:
-    """One instance of the controller, leading or waiting for its turn."""
+class Instance:
+    """One instance of the controller manager, leading or waiting for its turn."""
 
     def __init__(
         self,
         settings: settings_.Settings,
         transport: transports.Transport,
-        client: cloud.Client,
+        client: clients.Client,
         clock: clocks.Clock,
         metrics: metrics_.Metrics,
     ) -> None:
@@ -79,12 +72,12 @@ class Controller:
         self._identity = f"{platform.node()}_{uuid.uuid4()}"
         self._elector = elector.Elector(transport, settings.lease, self._identity, clock, self._rng)
         self._may_write = self._elector.check if settings.lease.enabled else _always
-        self._mirror = mirror.Mirror(client, clock, self._rng, may_write=self._may_write)
-        self._queue = workqueue.WorkQueue(
-            clock, metrics, base_s=settings.retry_base_s, max_s=settings.retry_max_s
+        self._mirror = mirror.Mirror(
+            client, clock, self._rng, key_of=ownership.service_key, may_write=self._may_write
         )
-        self._services = self._informer(cluster.SERVICES, model.Service)
-        self._nodes = self._informer(cluster.NODES, model.Node)
+        self._services = self._informer(SERVICES, objects.Service)
+        self._nodes = self._informer(NODES, objects.Node)
+        self._controllers: tuple[context.Controller, ...] = ()
         self._is_leading = False
 
     async def run(self, stop: asyncio.Event) -> int:
@@ -119,11 +112,11 @@ class Controller:
         return uid
 
     async def _cluster_uid(self) -> str:
-        pause = backoff.Backoff(self._rng, first_s=0.5, max_s=15.0)
+        pause = streams.Backoff(self._rng, first_s=0.5, max_s=15.0)
         told = ""
         while True:
             try:
-                return await cluster.cluster_uid(self._transport)
+                return await self._read_cluster_uid()
             except errors.KubeError as error:
                 wait_s = pause.next_s(error.retry_after_s)
                 say = _log.debug if told == str(error) else _log.error
@@ -131,17 +124,23 @@ class Controller:
                 told = str(error)
                 await self._clock.sleep(wait_s)
 
+    async def _read_cluster_uid(self) -> str:
+        body = await self._transport.request("GET", "/api/v1/namespaces/kube-system")
+        return _namespace_decoder.decode(body).metadata.uid
+
     async def _lead(self, cluster_uid: str, stopping: asyncio.Task[Any]) -> int:
         self._is_leading = True
         self._metrics.is_leader.labels(self._settings.lease.name).set(1)
         recorder = events.Recorder(
             self._transport, events.instance_name(self._identity), self._clock, self._metrics
         )
-        work, background = self._wire(cluster_uid, recorder)
-        tasks = [asyncio.create_task(one) for one in background]
+        self._controllers = self._make_controllers(cluster_uid, recorder)
+        loops = [self._services.run(), self._nodes.run(), self._mirror.run(), recorder.run()]
+        loops += [loop for one in self._controllers for loop in one.loops()]
+        tasks = [asyncio.create_task(one) for one in loops]
         if self._settings.lease.enabled:
             tasks.append(asyncio.create_task(self._elector.hold()))
-        working = asyncio.create_task(self._work_when_synced(work))
+        working = asyncio.create_task(self._work_when_synced())
         try:
             await asyncio.wait((stopping, working, *tasks), return_when=asyncio.FIRST_COMPLETED)
             for task in (working, *tasks):
@@ -155,52 +154,35 @@ class Controller:
             await _cancel(working, *tasks)
             await self._elector.release()
 
-    def _wire(
+    def _make_controllers(
         self, cluster_uid: str, recorder: events.Recorder
-    ) -> tuple[workers.Workers, list[Coroutine[Any, Any, None]]]:
-        settings = self._settings
-        ownership = desired.Ownership(
-            settings.cluster_name, cluster_uid, settings.classes, settings.handle_unclassed
-        )
-        kube = cluster.Cluster(
-            self._transport, self._services, self._nodes, recorder, may_write=self._may_write
-        )
-        target = reconciler.Reconciler(
-            kube, self._mirror, ownership, settings, self._clock, self._metrics
-        )
-        trigger = triggers.Triggers(
-            self._queue,
-            kube,
-            lambda name: self._mirror.observed(name) is not None,
-            ownership,
+    ) -> tuple[context.Controller, ...]:
+        given = context.Context(
+            self._settings,
+            identity.Identity(self._settings.cluster_name, cluster_uid),
+            self._transport,
+            self._services,
+            self._nodes,
+            self._mirror,
+            recorder,
             self._clock,
             self._rng,
+            self._metrics,
+            self._may_write,
         )
-        self._services.handlers.append(trigger.service_changed)
-        self._nodes.handlers.append(trigger.node_changed)
-        self._mirror.handlers.append(trigger.load_balancer_changed)
-        self._mirror.on_return.append(self._queue.retry_failed)
-        work = workers.Workers(self._queue, target, self._metrics, settings.service_workers)
-        return work, [
-            self._services.run(),
-            self._nodes.run(),
-            self._mirror.run(),
-            self._queue.run_timers(),
-            trigger.run_nodes(settings.node_debounce_s),
-            trigger.run_resync(settings.resync_period_s),
-            recorder.run(),
-        ]
+        return (service_controller.ServiceController(given),)
 
-    async def _work_when_synced(self, work: workers.Workers) -> None:
+    async def _work_when_synced(self) -> None:
         for cache in (self._services, self._nodes, self._mirror):
             await cache.synced.wait()
         _log.info("caches_synced", services=len(self._services.store), nodes=len(self._nodes.store))
-        await work.run()
+        await asyncio.gather(*(one.work() for one in self._controllers))
 
     async def _finish(self, working: asyncio.Task[None], recorder: events.Recorder) -> None:
         """Let the workers finish what they hold, then write the last events; both bounded."""
         _log.info("stopping")
-        self._queue.shut_down()
+        for one in self._controllers:
+            one.shut_down()
         if self._mirror.synced.is_set():
             await asyncio.wait((working,), timeout=self._settings.shutdown_grace_s)
         with contextlib.suppress(TimeoutError):
@@ -220,8 +202,7 @@ class Controller:
         return f"lease not renewed for {age_s:.0f} s" if age_s > limit_s else ""
 
     def _worker_problem(self) -> str:
-        age_s = self._queue.oldest_work_s()
-        return f"a Service has been in work for {age_s:.0f} s" if age_s > STUCK_AFTER_S else ""
+        return "; ".join(filter(None, (one.problem() for one in self._controllers)))
 
     def _cache_problem(self) -> str:
         if not self._is_leading:

@@ -1,11 +1,12 @@
-"""The controller's door to the API server.
+"""The runtime of a controller: caches, queue, workers, lease and events over one transport.
 
-    cluster.py     what the reconciler sees: caches to read, patches to write, events to record
+    workers.py     the loop runner: keys from the queue to a reconciler and back
+    workqueue.py   dedupe, one worker per key, delays, back-off
     informer.py    list and watch of one resource, kept in memory
     elector.py     the Lease by which one of several instances leads
     events.py      Kubernetes events: aggregated, bounded, never in the way
-    patches.py     the bodies of status and finalizer patches
+    objects.py     the parts of Kubernetes objects that are read
     transport.py   requests and streams over kubernetes.aio; configuration and authentication
 
-cluster → informer | events | patches → transport; elector → transport.
+workers → workqueue; informer | elector | events → objects | transport.
 """

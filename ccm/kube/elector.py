@@ -14,11 +14,12 @@ import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import errors, model, settings
+from ccm import errors, settings
+from ccm.kube import objects
 from ccm.kube import transport as transports
 
 _log = structlog.get_logger()
-_lease_decoder = msgspec.json.Decoder(model.Lease)
+_lease_decoder = msgspec.json.Decoder(objects.Lease)
 
 
 class Elector:
@@ -41,7 +42,7 @@ class Elector:
         self._seen: tuple[str | None, ...] | None = None
         self._seen_at = 0.0
         self._renewed_at = 0.0
-        self._held: model.Lease | None = None
+        self._held: objects.Lease | None = None
 
     @property
     def fence(self) -> tuple[str, int] | None:
@@ -132,21 +133,21 @@ class Elector:
         self._keep(await self._patch(current, self._spec(current, is_ours)), asked_at)
         return True
 
-    def _note(self, lease: model.Lease, at: float) -> None:
+    def _note(self, lease: objects.Lease, at: float) -> None:
         seen = (lease.spec.holder_identity, lease.spec.renew_time, lease.metadata.resource_version)
         if seen != self._seen:
             self._seen, self._seen_at = seen, at
 
-    def _is_over(self, lease: model.Lease) -> bool:
+    def _is_over(self, lease: objects.Lease) -> bool:
         duration_s = lease.spec.lease_duration_seconds or self._lease.duration_s
         return self._clock.monotonic() >= self._seen_at + duration_s
 
-    def _keep(self, lease: model.Lease, asked_at: float) -> None:
+    def _keep(self, lease: objects.Lease, asked_at: float) -> None:
         self._held = lease
         self._renewed_at = asked_at
         self._note(lease, asked_at)
 
-    def _spec(self, current: model.Lease, is_ours: bool) -> dict[str, object]:
+    def _spec(self, current: objects.Lease, is_ours: bool) -> dict[str, object]:
         now = clocks.micro_time(self._clock.now())
         spec: dict[str, object] = {
             "holderIdentity": self._identity,
@@ -158,7 +159,7 @@ class Elector:
             spec["leaseTransitions"] = (current.spec.lease_transitions or 0) + 1
         return spec
 
-    async def _read(self) -> model.Lease | None:
+    async def _read(self) -> objects.Lease | None:
         try:
             body = await self._transport.request(
                 "GET", f"{self._path}/{self._lease.name}", timeout_s=self._call_timeout_s
@@ -167,7 +168,7 @@ class Elector:
             return None
         return _lease_decoder.decode(body)
 
-    async def _create(self) -> model.Lease:
+    async def _create(self) -> objects.Lease:
         now = clocks.micro_time(self._clock.now())
         spec = {
             "holderIdentity": self._identity,
@@ -188,8 +189,8 @@ class Elector:
         return _lease_decoder.decode(answer)
 
     async def _patch(
-        self, current: model.Lease, spec: dict[str, object], timeout_s: float | None = None
-    ) -> model.Lease:
+        self, current: objects.Lease, spec: dict[str, object], timeout_s: float | None = None
+    ) -> objects.Lease:
         # A patch, not a PUT: fields that this version doesn't know survive.
         body = {
             "metadata": {"resourceVersion": current.metadata.resource_version},

@@ -12,14 +12,17 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import errors, model, settings
+from ccm import errors, settings
 from ccm import metrics as metrics_
+from ccm.kube import objects
 from ccm.kube import transport as transports
 
-CONTROLLER: Final = "service-controller"
+NAMESPACE: Final = "default"
+"""Of events about objects without a namespace: the API server takes no other for them."""
 QUEUE_LIMIT: Final = 1000
 BURST: Final = 25  # client-go's spam filter: 25 at once, then one in five minutes
 REFILL_S: Final = 300.0
@@ -32,9 +35,8 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    namespace: str
-    name: str
-    uid: str
+    controller: str
+    about: objects.Reference
     type: str
     reason: str
     note: str
@@ -57,7 +59,7 @@ class _Budget:
 
 
 class Recorder:
-    """Writes events about Services. instance: name of this process, for reportingInstance."""
+    """Writes events about any object. instance: name of this process, for reportingInstance."""
 
     def __init__(
         self,
@@ -75,11 +77,15 @@ class Recorder:
         self._budgets: dict[str, _Budget] = {}
         self._number = itertools.count()
 
-    def record(self, service: model.Service, type_: str, reason: str, note: str) -> None:
-        """Queue an event; a full queue or a spent budget drops it. type_: Normal | Warning."""
-        meta = service.metadata
-        key = _Key(meta.namespace, meta.name, meta.uid, type_, reason, note[:1024])
-        if not self._may_speak(meta.uid):
+    def record(
+        self, controller: str, about: objects.Reference, type_: str, reason: str, note: str
+    ) -> None:
+        """Queue an event; a full queue or a spent budget drops it.
+
+        controller: e.g. service-controller; type_: Normal | Warning.
+        """
+        key = _Key(controller, about, type_, reason, note[:1024])
+        if not self._may_speak(about.uid):
             self._dropped.inc()
             return
         try:
@@ -116,28 +122,22 @@ class Recorder:
     async def _create(self, key: _Key) -> None:
         wall = self._clock.now()
         stamp = int(wall.timestamp() * 1_000_000) * 1000 + next(self._number) % 1000
-        name = f"{key.name}.{stamp:x}"
+        name = f"{key.about.name}.{stamp:x}"
         time = clocks.micro_time(wall)
         body = {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": key.namespace},
+            "metadata": {"name": name, "namespace": key.about.namespace or NAMESPACE},
             "eventTime": time,
             "type": key.type,
             "reason": key.reason,
             "action": key.reason,
             "note": key.note,
-            "reportingController": CONTROLLER,
+            "reportingController": key.controller,
             "reportingInstance": self._instance,
-            "regarding": {
-                "apiVersion": "v1",
-                "kind": "Service",
-                "namespace": key.namespace,
-                "name": key.name,
-                "uid": key.uid,
-            },
+            "regarding": msgspec.to_builtins(key.about),
         }
-        if await self._send("POST", _path(key.namespace), body):
+        if await self._send("POST", _path(key.about), body):
             now = self._clock.monotonic()
             self._series[key] = _Series(name, 1, now, time, 1, now)
 
@@ -145,7 +145,7 @@ class Recorder:
         if series.count < 2 or series.count == series.written_count:
             return
         body = {"series": {"count": series.count, "lastObservedTime": series.last_time}}
-        if await self._send("PATCH", f"{_path(key.namespace)}/{series.event_name}", body):
+        if await self._send("PATCH", f"{_path(key.about)}/{series.event_name}", body):
             series.written_count = series.count
             series.written_at = self._clock.monotonic()
         else:
@@ -197,5 +197,5 @@ def instance_name(identity: str) -> str:
     return f"{settings.FIELD_MANAGER}-{identity}"
 
 
-def _path(namespace: str) -> str:
-    return f"/apis/events.k8s.io/v1/namespaces/{namespace}/events"
+def _path(about: objects.Reference) -> str:
+    return f"/apis/events.k8s.io/v1/namespaces/{about.namespace or NAMESPACE}/events"

@@ -15,8 +15,9 @@ from typing import Any, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
-from ccm import backoff, errors, lines, model
 from ccm import clock as clocks
+from ccm import errors, streams
+from ccm.kube import objects
 from ccm.kube import transport as transports
 
 
@@ -24,7 +25,7 @@ class HasMeta(Protocol):
     """Any Kubernetes object."""
 
     @property
-    def metadata(self) -> model.ObjectMeta:
+    def metadata(self) -> objects.ObjectMeta:
         """Return its metadata."""
 
 
@@ -45,7 +46,7 @@ class _Frame(msgspec.Struct, gc=False):
 
 
 class _Bookmark(msgspec.Struct):
-    metadata: model.ObjectMeta
+    metadata: objects.ObjectMeta
 
 
 _frame_decoder = msgspec.json.Decoder(_Frame)
@@ -94,7 +95,7 @@ class Informer(Generic[T]):
 
     async def run(self) -> None:
         """List and watch until cancelled."""
-        pause = backoff.Backoff(self._rng)
+        pause = streams.Backoff(self._rng)
         while True:
             try:
                 if self._version is None:
@@ -162,7 +163,7 @@ class Informer(Generic[T]):
         for key, before in old.items():
             self._emit(key, before, None)
 
-    async def _watch(self, pause: backoff.Backoff) -> bool:
+    async def _watch(self, pause: streams.Backoff) -> bool:
         """Follow changes until the connection ends. Return whether it was of any use.
 
         Resets `pause` as soon as it is, however it ends.
@@ -175,7 +176,7 @@ class Informer(Generic[T]):
             "resourceVersion": self._version or "",
             "timeoutSeconds": str(self._rng.randint(*self._watch_s)),
         }
-        splitter = lines.LineSplitter()
+        splitter = streams.LineSplitter()
         async with self._transport.stream(self._path, params, idle_s=self._idle_s) as chunks:
             async for chunk in chunks:
                 for line in splitter.feed(chunk):
@@ -211,7 +212,7 @@ class Informer(Generic[T]):
         for handler in self.handlers:
             handler(key, old, new)
 
-    def _failed(self, error: Exception, pause: backoff.Backoff) -> float:
+    def _failed(self, error: Exception, pause: streams.Backoff) -> float:
         self._on_error()
         wait_s = pause.next_s(getattr(error, "retry_after_s", None))
         _log.warning(

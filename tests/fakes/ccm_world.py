@@ -11,7 +11,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from ccm import errors, model, nodes
+from ccm import errors
+from ccm.cloud import documents
+from ccm.kube import objects
+from ccm.service import nodes
 
 
 class Crash(Exception):
@@ -39,7 +42,7 @@ class FakeKube:
     def __init__(self, world: World) -> None:
         self._world = world
         self._versions = itertools.count(100)
-        self.store: dict[str, model.Service] = {}
+        self.store: dict[str, objects.Service] = {}
         self.node_backends: tuple[nodes.Backend, ...] = (
             nodes.Backend("node-1", ("10.0.0.1",)),
             nodes.Backend("node-2", ("10.0.0.2",)),
@@ -47,9 +50,9 @@ class FakeKube:
         self.finalizers_by_us: set[str] = set()
         self.events: list[tuple[str, str, str]] = []
         self.fail_next: list[errors.KubeError] = []
-        self.stale: model.Service | None = None
+        self.stale: objects.Service | None = None
 
-    def create(self, service: model.Service) -> model.Service:
+    def create(self, service: objects.Service) -> objects.Service:
         """Put a Service there, or change it, as its owner would."""
         meta = msgspec.structs.replace(service.metadata, resource_version=str(next(self._versions)))
         stored = msgspec.structs.replace(service, metadata=meta)
@@ -65,7 +68,7 @@ class FakeKube:
         meta = msgspec.structs.replace(service.metadata, deletion_timestamp="2026-01-01T00:00:00Z")
         self.create(msgspec.structs.replace(service, metadata=meta))
 
-    def service(self, key: str) -> model.Service | None:
+    def service(self, key: str) -> objects.Service | None:
         """Return the Service; `stale` stands for a cache that is behind."""
         return self.stale if self.stale is not None else self.store.get(key)
 
@@ -73,19 +76,19 @@ class FakeKube:
         """Return the nodes that take traffic."""
         return self.node_backends
 
-    async def live_service(self, key: str) -> tuple[model.Service, bool] | None:
+    async def live_service(self, key: str) -> tuple[objects.Service, bool] | None:
         """Return the Service and whether we wrote its finalizer."""
         service = self.store.get(key)
         return (service, service.metadata.uid in self.finalizers_by_us) if service else None
 
     async def write(
         self,
-        service: model.Service,
+        service: objects.Service,
         *,
         finalizers: tuple[str, ...] | None = None,
-        ingress: tuple[model.Ingress, ...] | None = None,
-        conditions: tuple[model.Condition, ...] | None = None,
-    ) -> model.Service:
+        ingress: tuple[objects.Ingress, ...] | None = None,
+        conditions: tuple[objects.Condition, ...] | None = None,
+    ) -> objects.Service:
         """Write against the version of `service`."""
         what = [
             name
@@ -106,7 +109,7 @@ class FakeKube:
             raise errors.KubeConflict(409, "Conflict", "the object has been modified")
         return self._store_written(stored, finalizers, ingress, conditions)
 
-    def record(self, service: model.Service, type_: str, reason: str, note: str) -> None:
+    def record(self, service: objects.Service, type_: str, reason: str, note: str) -> None:
         """Keep the event."""
         self.events.append((type_, reason, note))
 
@@ -116,13 +119,13 @@ class FakeKube:
 
     def _store_written(
         self,
-        stored: model.Service,
+        stored: objects.Service,
         finalizers: tuple[str, ...] | None,
-        ingress: tuple[model.Ingress, ...] | None,
-        conditions: tuple[model.Condition, ...] | None,
-    ) -> model.Service:
+        ingress: tuple[objects.Ingress, ...] | None,
+        conditions: tuple[objects.Condition, ...] | None,
+    ) -> objects.Service:
         if finalizers is not None:
-            if model.CLEANUP_FINALIZER in finalizers:
+            if objects.CLEANUP_FINALIZER in finalizers:
                 self.finalizers_by_us.add(stored.metadata.uid)
             stored = msgspec.structs.replace(
                 stored, metadata=msgspec.structs.replace(stored.metadata, finalizers=finalizers)
@@ -134,7 +137,7 @@ class FakeKube:
         if ingress is not None:
             assert not ingress or stored.spec.type == "LoadBalancer", "the API server refuses this"
             status = msgspec.structs.replace(
-                status, load_balancer=model.LoadBalancerStatus(ingress)
+                status, load_balancer=objects.LoadBalancerStatus(ingress)
             )
         if conditions is not None:
             status = msgspec.structs.replace(status, conditions=conditions)
@@ -147,16 +150,16 @@ class FakeCloudDoor:
     def __init__(self, world: World) -> None:
         self._world = world
         self._number = itertools.count(1)
-        self.store: dict[str, model.LoadBalancer] = {}
+        self.store: dict[str, documents.LoadBalancer] = {}
         self.fail_next: list[Exception] = []
         self.deletes_at_once = False
-        self.documents: list[model.Document] = []
+        self.documents: list[documents.Document] = []
 
-    def observed(self, name: str) -> model.LoadBalancer | None:
+    def observed(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer."""
         return self.store.get(name)
 
-    def made_for(self, key: str) -> tuple[model.LoadBalancer, ...]:
+    def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
         """Return those labelled with the key."""
         namespace, _, name = key.partition("/")
         return tuple(
@@ -165,11 +168,11 @@ class FakeCloudDoor:
             if (one.labels.get("namespace"), one.labels.get("service")) == (namespace, name)
         )
 
-    async def look_up(self, name: str) -> model.LoadBalancer | None:
+    async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer."""
         return self.store.get(name)
 
-    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
         """Take the document; the generation grows if the spec differs."""
         self._world.write("cloud:put")
         if self.fail_next:
@@ -178,12 +181,12 @@ class FakeCloudDoor:
         before = self.store.get(name)
         if before is None:
             number = next(self._number)
-            status = model.CloudStatus(
+            status = documents.CloudStatus(
                 id=f"lb_{number}",
                 state="PENDING",
                 generation=1,
                 addresses=tuple(
-                    model.Address(
+                    documents.Address(
                         one.family,
                         f"127.77.0.{number}" if one.family == "ipv4" else f"fd00::{number}",
                         "default",
@@ -197,7 +200,7 @@ class FakeCloudDoor:
             status = msgspec.structs.replace(
                 before.status, state="UPDATING", generation=before.status.generation + 1
             )
-        self.store[name] = model.LoadBalancer(name, document.labels, document.spec, status)
+        self.store[name] = documents.LoadBalancer(name, document.labels, document.spec, status)
         return self.store[name]
 
     async def delete(self, name: str) -> bool:
@@ -219,7 +222,7 @@ class FakeCloudDoor:
 
     def fail(self, name: str, message: str) -> None:
         """Let the cloud reach ERROR."""
-        error = model.LastError("bind_failed", message)
+        error = documents.LastError("bind_failed", message)
         self._set(name, state="ERROR", last_error=error)
 
     def drop(self, name: str) -> None:

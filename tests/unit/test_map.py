@@ -66,7 +66,7 @@ def test_the_contracts_hold_in_the_copy(copy):
     assert result.returncode == 0, result.stdout
 
 
-@pytest.mark.parametrize("package", ["fakecloud", "ccm", "fakecloud/haproxy", "ccm/kube"])
+@pytest.mark.parametrize("package", ["fakecloud", "ccm", "fakecloud/haproxy", "ccm/service"])
 def test_a_new_file_must_be_placed_and_mapped(copy, package):
     (copy / package / "helpers.py").write_text('"""Left lying about."""\n')
     assert "helpers" in modules(copy / package) - mapped(copy / package)
@@ -82,7 +82,7 @@ def test_a_new_file_must_be_placed_and_mapped(copy, package):
         ("fakecloud/api/operations.py", "from fakecloud import provisioner", "HTTP handlers"),
         ("fakecloud/provisioner.py", "import httpx2", "one door"),
         ("fakecloud/addresses.py", "import random", "decisions are pure"),
-        ("ccm/reconciler.py", "from fakecloud import model as cloud_model", "only over HTTP"),
+        ("ccm/service/reconciler.py", "from fakecloud import model as cloud_model", "only over HTTP"),
     ],
 )
 def test_an_import_across_the_map_is_refused(copy, file, line, contract):

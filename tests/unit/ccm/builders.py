@@ -5,20 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ccm import desired, model, settings
+from ccm import identity, settings
+from ccm.kube import objects
+from ccm.service import ownership as ownerships
 
 CLUSTER_UID = "11111111-2222-3333-4444-555555555555"
 
 
-def ownership(**changes: Any) -> desired.Ownership:
+def ownership(**changes: Any) -> ownerships.Ownership:
     """Return the ownership of this cluster."""
     values: dict[str, Any] = {
-        "cluster_name": "kind",
-        "cluster_uid": CLUSTER_UID,
+        "cluster": identity.Identity("kind", CLUSTER_UID),
         "classes": ("fakecloud.dev/haproxy",),
         "handle_unclassed": True,
     }
-    return desired.Ownership(**{**values, **changes})
+    return ownerships.Ownership(**{**values, **changes})
 
 
 def run_settings(**changes: Any) -> settings.Settings:
@@ -29,9 +30,9 @@ def run_settings(**changes: Any) -> settings.Settings:
 
 def port(
     number: int = 80, *, name: str = "", protocol: str = "TCP", node_port: int | None = None
-) -> model.ServicePort:
+) -> objects.ServicePort:
     """Return a port with a nodePort derived from it."""
-    return model.ServicePort(
+    return objects.ServicePort(
         number, name, protocol, 30000 + number if node_port is None else node_port
     )
 
@@ -44,13 +45,13 @@ def service(
     finalizers: tuple[str, ...] = (),
     annotations: dict[str, str] | None = None,
     deletion_timestamp: str | None = None,
-    status: model.ServiceStatus | None = None,
-    ports: tuple[model.ServicePort, ...] | None = None,
+    status: objects.ServiceStatus | None = None,
+    ports: tuple[objects.ServicePort, ...] | None = None,
     **spec: Any,
-) -> model.Service:
+) -> objects.Service:
     """Return a Service of type LoadBalancer with port 80."""
-    return model.Service(
-        metadata=model.ObjectMeta(
+    return objects.Service(
+        metadata=objects.ObjectMeta(
             name=name,
             namespace=namespace,
             uid=uid,
@@ -59,11 +60,11 @@ def service(
             annotations=annotations,
             deletion_timestamp=deletion_timestamp,
         ),
-        spec=model.ServiceSpec(
+        spec=objects.ServiceSpec(
             **{"type": "LoadBalancer", "ip_families": ("IPv4",), **spec},
             ports=(port(),) if ports is None else ports,
         ),
-        status=status or model.ServiceStatus(),
+        status=status or objects.ServiceStatus(),
     )
 
 
@@ -73,16 +74,16 @@ def node(
     labels: dict[str, str] | None = None,
     taints: tuple[str, ...] = (),
     is_deleted: bool = False,
-) -> model.Node:
+) -> objects.Node:
     """Return a Node with InternalIPs."""
-    return model.Node(
-        metadata=model.ObjectMeta(
+    return objects.Node(
+        metadata=objects.ObjectMeta(
             name=name,
             labels=labels,
             deletion_timestamp="2026-01-01T00:00:00Z" if is_deleted else None,
         ),
-        spec=model.NodeSpec(taints=tuple(model.Taint(key) for key in taints)),
-        status=model.NodeStatus(
-            tuple(model.NodeAddress("InternalIP", ip) for ip in ips or ("10.0.0.1",))
+        spec=objects.NodeSpec(taints=tuple(objects.Taint(key) for key in taints)),
+        status=objects.NodeStatus(
+            tuple(objects.NodeAddress("InternalIP", ip) for ip in ips or ("10.0.0.1",))
         ),
     )

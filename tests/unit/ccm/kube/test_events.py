@@ -11,6 +11,7 @@ from tests.fakes.ccm_clock import HastyClock, until
 from tests.fakes.kubeapi import FakeApiServer
 from tests.unit.ccm import builders
 
+SOURCE = "service-controller"
 PATH = "/apis/events.k8s.io/v1/namespaces/shop/events"
 
 
@@ -32,7 +33,9 @@ async def recording(server, clock=None):
 
 async def test_event_has_everything_that_the_api_server_demands():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
-        recorder.record(builders.service(), "Normal", "EnsuringLoadBalancer", "Ensuring")
+        recorder.record(
+            SOURCE, builders.service().reference, "Normal", "EnsuringLoadBalancer", "Ensuring"
+        )
         await until(lambda: server.objects)
     (event,) = server.objects.values()
     metadata = event.pop("metadata")
@@ -60,7 +63,9 @@ async def test_event_has_everything_that_the_api_server_demands():
 async def test_equal_events_become_one_series():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         for _ in range(5):
-            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", "same")
+            recorder.record(
+                SOURCE, builders.service().reference, "Warning", "SyncLoadBalancerFailed", "same"
+            )
         await recorder.drain()
         (event,) = server.objects.values()
         assert event["series"]["count"] == 5
@@ -71,15 +76,19 @@ async def test_equal_events_become_one_series():
 async def test_other_words_are_another_event():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         for note in ("one", "two"):
-            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", note)
+            recorder.record(
+                SOURCE, builders.service().reference, "Warning", "SyncLoadBalancerFailed", note
+            )
         await until(lambda: len(server.objects) == 2)
 
 
 async def test_one_service_cannot_flood():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         for n in range(100):
-            recorder.record(builders.service(), "Warning", "SyncLoadBalancerFailed", str(n))
-        recorder.record(builders.service(uid="u-2"), "Normal", "Other", "heard")
+            recorder.record(
+                SOURCE, builders.service().reference, "Warning", "SyncLoadBalancerFailed", str(n)
+            )
+        recorder.record(SOURCE, builders.service(uid="u-2").reference, "Normal", "Other", "heard")
         await recorder.drain()
         assert len(server.objects) == events.BURST + 1
 
@@ -89,7 +98,7 @@ async def test_full_queue_drops_and_does_not_block():
         transport = server.transport()
         recorder = events.Recorder(transport, "x", HastyClock(), metrics.Metrics())
         for n in range(events.QUEUE_LIMIT + 50):
-            recorder.record(builders.service(uid=str(n)), "Normal", "A", "b")
+            recorder.record(SOURCE, builders.service(uid=str(n)).reference, "Normal", "A", "b")
         assert recorder._queue.qsize() == events.QUEUE_LIMIT
         await transport.close()
 
@@ -98,8 +107,8 @@ async def test_refused_event_is_dropped_and_the_next_is_written():
     """A namespace that is being deleted refuses new events with 403."""
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         server.answers = [("POST", 403)]
-        recorder.record(builders.service(), "Normal", "A", "refused")
-        recorder.record(builders.service(), "Normal", "A", "written")
+        recorder.record(SOURCE, builders.service().reference, "Normal", "A", "refused")
+        recorder.record(SOURCE, builders.service().reference, "Normal", "A", "written")
         await until(lambda: server.objects)
         assert [one["note"] for one in server.objects.values()] == ["written"]
 
@@ -107,5 +116,5 @@ async def test_refused_event_is_dropped_and_the_next_is_written():
 async def test_server_error_is_tried_again():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         server.answers = [("POST", 500), ("POST", 429)]
-        recorder.record(builders.service(), "Normal", "A", "b")
+        recorder.record(SOURCE, builders.service().reference, "Normal", "A", "b")
         await until(lambda: server.objects)

@@ -9,8 +9,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from ccm import model
-from ccm.kube import informer
+from ccm.kube import informer, objects
 from tests.fakes.ccm_clock import HastyClock, until
 from tests.fakes.kubeapi import FakeApiServer
 
@@ -24,7 +23,7 @@ async def watching(server: FakeApiServer, clock=None, **options):
     target = informer.Informer(
         transport,
         NODES,
-        model.Node,
+        objects.Node,
         clock or HastyClock(),
         rng=random.Random(1),
         **{"idle_s": 5.0, **options},
@@ -174,7 +173,7 @@ async def test_our_own_write_is_no_news():
         async with watching(server) as (target, seen):
             await until(lambda: len(server.watches) == 1)
             answer = {"metadata": {"name": "a", "uid": "uid-a", "resourceVersion": "11"}}
-            target.observe(msgspec.convert(answer, model.Node))
+            target.observe(msgspec.convert(answer, objects.Node))
             assert server.put(NODES, "a")["metadata"]["resourceVersion"] == "11"
             server.put(NODES, "b")
             await until(lambda: "b" in target.store)
@@ -188,6 +187,6 @@ async def test_answer_to_a_write_never_brings_back_what_is_gone_or_older():
             await target.synced.wait()
             for uid, version, name in (("uid-a", "5", "a"), ("x", "99", "a"), ("y", "99", "c")):
                 meta = {"name": name, "uid": uid, "resourceVersion": version}
-                target.observe(msgspec.convert({"metadata": meta}, model.Node))
+                target.observe(msgspec.convert({"metadata": meta}, objects.Node))
             assert target.store["a"].metadata.resource_version == "10"
             assert "c" not in target.store

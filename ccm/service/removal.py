@@ -13,9 +13,13 @@ import contextlib
 import structlog
 
 from ccm import clock as clocks
-from ccm import conditions, desired, doors, errors, model, reports
+from ccm import errors
 from ccm import settings as settings_
-from ccm.outcome import Memory, Outcome, Verdict
+from ccm.cloud import documents
+from ccm.kube import objects
+from ccm.kube.workers import Outcome
+from ccm.service import conditions, ownership, ports, reports
+from ccm.service.ports import Memory, Verdict
 
 _log = structlog.get_logger()
 
@@ -25,30 +29,30 @@ class Removal:
 
     def __init__(
         self,
-        kube: doors.Kube,
-        cloud: doors.Cloud,
+        kube: ports.Kube,
+        cloud: ports.Cloud,
         reports_: reports.Reports,
-        ownership: desired.Ownership,
+        owner: ownership.Ownership,
         settings: settings_.Settings,
         clock: clocks.Clock,
     ) -> None:
         self._kube = kube
         self._cloud = cloud
         self._reports = reports_
-        self._ownership = ownership
+        self._owner = owner
         self._settings = settings
         self._clock = clock
 
-    async def clean_up(self, service: model.Service, memory: Memory) -> Outcome:
+    async def clean_up(self, service: objects.Service, memory: Memory) -> Outcome:
         """Remove what is ours of a Service that is deleted, of another type or another class."""
-        name = desired.load_balancer_name(service.metadata.uid)
+        name = ownership.load_balancer_name(service.metadata.uid)
         found = self._cloud.observed(name)
-        has_finalizer = model.CLEANUP_FINALIZER in service.finalizers
+        has_finalizer = objects.CLEANUP_FINALIZER in service.finalizers
         if found is None and not has_finalizer:
             return Outcome(Verdict.NOT_OURS)
         if found is None and memory.delete_asked_at is None:
             found = await self._cloud.look_up(name)
-        if found is not None and self._ownership.owns(found):
+        if found is not None and self._owner.owns(found):
             is_left = await self._delete(service, memory, found)
             if is_left:
                 return Outcome(Verdict.WAITING, self._settings.recheck_s)
@@ -67,7 +71,7 @@ class Removal:
             await self._delete_orphan(load_balancer)
         return Outcome(Verdict.WAITING, self._settings.recheck_s)
 
-    async def delete_former(self, key: str, service: model.Service) -> None:
+    async def delete_former(self, key: str, service: objects.Service) -> None:
         """Delete load balancers of an earlier Service of the same name."""
         for load_balancer in self._of_key(key):
             is_current = load_balancer.labels.get("service-uid") == service.metadata.uid
@@ -75,7 +79,7 @@ class Removal:
                 await self._delete_orphan(load_balancer)
 
     async def _delete(
-        self, service: model.Service, memory: Memory, found: model.LoadBalancer
+        self, service: objects.Service, memory: Memory, found: documents.LoadBalancer
     ) -> bool:
         """Ask the cloud once; return whether the load balancer is still there."""
         asked_at = memory.delete_asked_at
@@ -93,16 +97,14 @@ class Removal:
         _log.info("load_balancer_deletion_requested", service=service.key, name=found.name)
         return is_left
 
-    async def _let_go(self, service: model.Service, memory: Memory) -> Outcome:
+    async def _let_go(self, service: objects.Service, memory: Memory) -> Outcome:
         """Remove the finalizer and what we wrote into the status, if they are ours."""
-        if model.CLEANUP_FINALIZER not in service.finalizers:
+        if objects.CLEANUP_FINALIZER not in service.finalizers:
             return Outcome(Verdict.REMOVED)
         if memory.delete_asked_at is None and not await self._is_our_finalizer(service):
             return Outcome(Verdict.NOT_OURS)
-        is_foreign = service.spec.type == "LoadBalancer" and not self._ownership.class_is_ours(
-            service
-        )
-        left = tuple(one for one in service.finalizers if one != model.CLEANUP_FINALIZER)
+        is_foreign = service.spec.type == "LoadBalancer" and not self._owner.class_is_ours(service)
+        left = tuple(one for one in service.finalizers if one != objects.CLEANUP_FINALIZER)
         ours = conditions.without_ours(service.conditions)
         with contextlib.suppress(errors.KubeNotFound):
             await self._kube.write(
@@ -116,20 +118,20 @@ class Removal:
         _log.info("service_released", service=service.key)
         return Outcome(Verdict.REMOVED)
 
-    async def _is_our_finalizer(self, service: model.Service) -> bool:
+    async def _is_our_finalizer(self, service: objects.Service) -> bool:
         # All implementations share the name (KEP-1959): with our class it can only be ours,
         # otherwise ask who wrote it.
-        if service.spec.type == "LoadBalancer" and self._ownership.class_is_ours(service):
+        if service.spec.type == "LoadBalancer" and self._owner.class_is_ours(service):
             return True
         live = await self._kube.live_service(service.key)
         if live is None or live[0].metadata.uid != service.metadata.uid:
             return False
         return live[1]
 
-    async def _delete_orphan(self, load_balancer: model.LoadBalancer) -> None:
+    async def _delete_orphan(self, load_balancer: documents.LoadBalancer) -> None:
         if load_balancer.status.state != "DELETING":
             await self._cloud.delete(load_balancer.name)
             _log.warning("orphan_deleted", name=load_balancer.name, labels=load_balancer.labels)
 
-    def _of_key(self, key: str) -> tuple[model.LoadBalancer, ...]:
-        return tuple(one for one in self._cloud.made_for(key) if self._ownership.owns(one))
+    def _of_key(self, key: str) -> tuple[documents.LoadBalancer, ...]:
+        return tuple(one for one in self._cloud.made_for(key) if self._owner.owns(one))

@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from ccm import model
+from ccm.kube import objects
 
 PROVISIONING: Final = "LoadBalancerProvisioning"
 SERVING: Final = "LoadBalancerServing"
@@ -27,13 +27,13 @@ class Stage(StrEnum):
 
 
 def advance(
-    current: tuple[model.Condition, ...],
+    current: tuple[objects.Condition, ...],
     stage: Stage,
     message: str,
     now: str,
     *,
     is_serving: bool,
-) -> tuple[model.Condition, ...]:
+) -> tuple[objects.Condition, ...]:
     """Return the whole list of conditions for a Service at `stage`.
 
     is_serving: the address answers, perhaps by an older configuration. now: RFC 3339; a
@@ -43,15 +43,15 @@ def advance(
     waiting_reason = "Provisioning" if at_work else stage.value
     serving_reason = "Serving" if is_serving else waiting_reason
     ours = (
-        model.Condition(PROVISIONING, _status(at_work), stage.value, message),
-        model.Condition(SERVING, _status(is_serving), serving_reason, message),
+        objects.Condition(PROVISIONING, _status(at_work), stage.value, message),
+        objects.Condition(SERVING, _status(is_serving), serving_reason, message),
     )
     kept = {one.type: one for one in current}
     others = tuple(one for one in current if one.type not in (PROVISIONING, SERVING))
     return others + tuple(_dated(one, kept.get(one.type), now) for one in ours)
 
 
-def without_ours(current: tuple[model.Condition, ...]) -> tuple[model.Condition, ...]:
+def without_ours(current: tuple[objects.Condition, ...]) -> tuple[objects.Condition, ...]:
     """Return the conditions of others."""
     return tuple(one for one in current if one.type not in (PROVISIONING, SERVING))
 
@@ -60,7 +60,7 @@ def _status(is_true: bool) -> str:
     return "True" if is_true else "False"
 
 
-def _dated(new: model.Condition, old: model.Condition | None, now: str) -> model.Condition:
+def _dated(new: objects.Condition, old: objects.Condition | None, now: str) -> objects.Condition:
     is_same = old is not None and old.status == new.status and old.last_transition_time
     return msgspec.structs.replace(
         new,

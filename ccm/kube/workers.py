@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
 
-from ccm import errors, outcome, workqueue
+from ccm import errors
 from ccm import metrics as metrics_
+from ccm.kube import workqueue
 
 CONFLICT_PAUSE_S: Final = 0.05
 """After a 409 the cache needs a moment to catch up with whoever wrote first."""
@@ -16,10 +18,21 @@ CONFLICT_PAUSE_S: Final = 0.05
 _log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a look at a key came to.
+
+    verdict: a word for the metric; recheck_s: when to look again without a trigger, None = never.
+    """
+
+    verdict: str
+    recheck_s: float | None = None
+
+
 class Reconciles(Protocol):
     """Whatever can look at one key."""
 
-    async def reconcile(self, key: str) -> outcome.Outcome:
+    async def reconcile(self, key: str) -> Outcome:
         """Do what can be done for `key` now."""
 
 
@@ -83,8 +96,8 @@ class Workers:
         else:
             self._ended(key, result)
 
-    def _ended(self, key: str, result: outcome.Outcome) -> None:
-        self._count_as(result.verdict.value)
+    def _ended(self, key: str, result: Outcome) -> None:
+        self._count_as(result.verdict)
         self._queue.forget(key)
         if result.recheck_s is not None:
             self._queue.add_after(key, result.recheck_s)

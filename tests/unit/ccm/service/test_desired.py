@@ -5,7 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ccm import desired, errors, model, nodes
+from ccm import errors
+from ccm.cloud import documents
+from ccm.kube import objects
+from ccm.service import desired, nodes
 from tests.unit.ccm import builders
 
 NODES = (
@@ -103,13 +106,13 @@ def test_renamed_port_changes_nothing():
 def test_local_policy_is_checked_at_the_health_check_node_port():
     service = builders.service(external_traffic_policy="Local", health_check_node_port=32000)
     check = build(service).spec.target_groups[0].health_check
-    assert check == model.HealthCheck("http", 32000, "/healthz", 2)
+    assert check == documents.HealthCheck("http", 32000, "/healthz", 2)
 
 
 def test_client_ip_affinity_has_the_timeout_of_the_service():
-    config = model.SessionAffinityConfig(model.ClientIPConfig(60))
+    config = objects.SessionAffinityConfig(objects.ClientIPConfig(60))
     service = builders.service(session_affinity="ClientIP", session_affinity_config=config)
-    assert build(service).spec.target_groups[0].affinity == model.Affinity("client_ip", 60)
+    assert build(service).spec.target_groups[0].affinity == documents.Affinity("client_ip", 60)
 
 
 def test_dual_stack_has_two_addresses_and_targets_of_the_first_family():
@@ -198,10 +201,10 @@ def test_which_services_are_wanted(class_, type_, changes, wanted):
 
 
 def test_ingress_is_proxied_and_lists_the_ports():
-    status = model.CloudStatus(addresses=(model.Address("ipv4", "127.77.0.1", "default"),))
-    ingress = desired.ingress(builders.service(), model.LoadBalancer("k8s-u-1", status=status))
+    status = documents.CloudStatus(addresses=(documents.Address("ipv4", "127.77.0.1", "default"),))
+    ingress = desired.ingress(builders.service(), documents.LoadBalancer("k8s-u-1", status=status))
     assert ingress == (
-        model.Ingress("127.77.0.1", ip_mode="Proxy", ports=(model.PortStatus(80, "TCP"),)),
+        objects.Ingress("127.77.0.1", ip_mode="Proxy", ports=(objects.PortStatus(80, "TCP"),)),
     )
 
 
@@ -211,7 +214,7 @@ def test_values_that_the_cloud_fills_in_are_no_difference():
     body["addresses"][0] |= {"pool": "default"}
     body["target_groups"][0]["affinity"]["timeout_s"] = 10800
     body["target_groups"][0]["connect_timeout_s"] = 2
-    observed = msgspec.convert(body, model.LoadBalancerSpec)
-    assert model.satisfies(observed, wanted)
+    observed = msgspec.convert(body, documents.LoadBalancerSpec)
+    assert documents.satisfies(observed, wanted)
     body["target_groups"][0]["targets"][0]["weight"] = 7
-    assert not model.satisfies(msgspec.convert(body, model.LoadBalancerSpec), wanted)
+    assert not documents.satisfies(msgspec.convert(body, documents.LoadBalancerSpec), wanted)

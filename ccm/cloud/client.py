@@ -16,8 +16,9 @@ from urllib.parse import quote
 import httpx2
 import msgspec
 
-from ccm import errors, lines, model, settings
+from ccm import errors, settings, streams
 from ccm import metrics as metrics_
+from ccm.cloud import documents
 
 REQUEST_TIMEOUT_S = 10.0
 STREAM_IDLE_S = 60.0
@@ -37,7 +38,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     kind: str = ""
     object: msgspec.Raw = msgspec.Raw(b"null")
 
-    def load_balancer(self) -> model.LoadBalancer:
+    def load_balancer(self) -> documents.LoadBalancer:
         """Return the load balancer that the frame carries. Raises: msgspec.MsgspecError."""
         return _load_balancer_decoder.decode(self.object)
 
@@ -58,11 +59,11 @@ class _FieldError(msgspec.Struct):
 
 
 class _Page(msgspec.Struct):
-    items: tuple[model.LoadBalancer, ...] = ()
+    items: tuple[documents.LoadBalancer, ...] = ()
     next_page_token: str | None = None
 
 
-_load_balancer_decoder = msgspec.json.Decoder(model.LoadBalancer)
+_load_balancer_decoder = msgspec.json.Decoder(documents.LoadBalancer)
 _problem_decoder = msgspec.json.Decoder(_Problem)
 _page_decoder = msgspec.json.Decoder(_Page)
 _frame_decoder = msgspec.json.Decoder(Frame)
@@ -90,16 +91,16 @@ class Client:
             trust_env=False,
         )
 
-    async def get(self, name: str) -> model.LoadBalancer | None:
+    async def get(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer, None if the cloud has none of that name."""
         response = await self._send("GET", _path(name))
         if _is_absent(response):
             return None
         return _decode(_load_balancer_decoder, _checked(response))
 
-    async def list(self) -> tuple[model.LoadBalancer, ...]:
+    async def list(self) -> tuple[documents.LoadBalancer, ...]:
         """Return all load balancers of the project."""
-        found: list[model.LoadBalancer] = []
+        found: list[documents.LoadBalancer] = []
         params: dict[str, str] = {}
         for _ in range(MAX_PAGES):
             response = await self._send("GET", "/load-balancers", params=params)
@@ -110,7 +111,7 @@ class Client:
             params["page_token"] = page.next_page_token
         raise errors.CloudBusy("endless_list", f"more than {MAX_PAGES} pages of load balancers")
 
-    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
         """Ask for `document`; return the load balancer as it is now, usually not ACTIVE yet."""
         response = await self._send("PUT", _path(name), content=_encoder.encode(document))
         return _decode(_load_balancer_decoder, _checked(response))
@@ -143,7 +144,7 @@ class Client:
                     self._on_status(response)
                     _checked(response)
                 yield Frame("OPEN")
-                splitter = lines.LineSplitter()
+                splitter = streams.LineSplitter()
                 async for chunk in response.aiter_bytes():
                     for line in splitter.feed(chunk):
                         yield _frame(line)

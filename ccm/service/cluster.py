@@ -7,14 +7,15 @@ from typing import Any
 
 import msgspec
 
-from ccm import errors, model, nodes, settings
-from ccm.kube import events, informer, patches
+from ccm import errors, settings
+from ccm.kube import events, informer, objects
 from ccm.kube import transport as transports
+from ccm.service import nodes
 
-SERVICES = "/api/v1/services"
-NODES = "/api/v1/nodes"
+EVENT_SOURCE = "service-controller"
+"""reportingController; the name that upstream's controller uses."""
 
-_service_decoder = msgspec.json.Decoder(model.Service)
+_service_decoder = msgspec.json.Decoder(objects.Service)
 
 
 class _Manager(msgspec.Struct, rename={"fields": "fieldsV1"}):
@@ -39,8 +40,8 @@ class Cluster:
     def __init__(
         self,
         transport: transports.Transport,
-        services: informer.Informer[model.Service],
-        nodes_: informer.Informer[model.Node],
+        services: informer.Informer[objects.Service],
+        nodes_: informer.Informer[objects.Node],
         recorder: events.Recorder,
         *,
         may_write: Callable[[], None] = lambda: None,
@@ -54,11 +55,11 @@ class Cluster:
         self._backends: tuple[nodes.Backend, ...] | None = None
         nodes_.handlers.append(self._node_changed)
 
-    def service(self, key: str) -> model.Service | None:
+    def service(self, key: str) -> objects.Service | None:
         """Return the Service in the cache, None if there is none."""
         return self._services.store.get(key)
 
-    def services(self) -> tuple[model.Service, ...]:
+    def services(self) -> tuple[objects.Service, ...]:
         """Return all Services in the cache."""
         return tuple(self._services.store.values())
 
@@ -68,7 +69,7 @@ class Cluster:
             self._backends = nodes.backends(self._nodes.store.values())
         return self._backends
 
-    async def live_service(self, key: str) -> tuple[model.Service, bool] | None:
+    async def live_service(self, key: str) -> tuple[objects.Service, bool] | None:
         """Return the Service as the API server has it now, and whether its finalizer is ours.
 
         The finalizer's name is shared by all implementations; whoever added it is recorded as
@@ -84,20 +85,18 @@ class Cluster:
 
     async def write(
         self,
-        service: model.Service,
+        service: objects.Service,
         *,
         finalizers: tuple[str, ...] | None = None,
-        ingress: tuple[model.Ingress, ...] | None = None,
-        conditions: tuple[model.Condition, ...] | None = None,
-    ) -> model.Service:
+        ingress: tuple[objects.Ingress, ...] | None = None,
+        conditions: tuple[objects.Condition, ...] | None = None,
+    ) -> objects.Service:
         """Write what is given in one patch; return the Service as it is now.
 
         Raises: KubeConflict if somebody else wrote since `service` was read; KubeError.
         """
         self._may_write()
-        body = patches.service_status(
-            service, finalizers=finalizers, ingress=ingress, conditions=conditions
-        )
+        body = _status_patch(service, finalizers=finalizers, ingress=ingress, conditions=conditions)
         answer = await self._transport.request(
             "PATCH",
             f"{_path(service.key)}/status",
@@ -109,18 +108,45 @@ class Cluster:
         self._services.observe(written)
         return written
 
-    def record(self, service: model.Service, type_: str, reason: str, note: str) -> None:
+    def record(self, service: objects.Service, type_: str, reason: str, note: str) -> None:
         """Record an event about `service`; never blocks. type_: Normal | Warning."""
-        self._recorder.record(service, type_, reason, note)
+        self._recorder.record(EVENT_SOURCE, service.reference, type_, reason, note)
 
-    def _node_changed(self, key: str, old: model.Node | None, new: model.Node | None) -> None:
+    def _node_changed(self, key: str, old: objects.Node | None, new: objects.Node | None) -> None:
         self._backends = None
 
 
-async def cluster_uid(transport: transports.Transport) -> str:
-    """Return the UID of the kube-system namespace, the cluster's identity. Raises: KubeError."""
-    body = await transport.request("GET", "/api/v1/namespaces/kube-system")
-    return _service_decoder.decode(body).metadata.uid
+def _status_patch(
+    service: objects.Service,
+    *,
+    finalizers: tuple[str, ...] | None = None,
+    ingress: tuple[objects.Ingress, ...] | None = None,
+    conditions: tuple[objects.Condition, ...] | None = None,
+) -> dict[str, Any]:
+    """Return the patch that sets what is given and leaves the rest.
+
+    Lists are replaced whole by a merge patch, so the resource version goes along: whoever wrote
+    in between makes it a 409 instead of a lost update.
+    """
+    metadata: dict[str, Any] = {"resourceVersion": service.metadata.resource_version}
+    if finalizers is not None:
+        metadata["finalizers"] = list(finalizers)
+    status: dict[str, Any] = {}
+    if ingress is not None:
+        status["loadBalancer"] = {"ingress": msgspec.to_builtins(ingress) if ingress else None}
+    if conditions is not None:
+        status["conditions"] = [_condition(one) for one in conditions] or None
+    body: dict[str, Any] = {"metadata": metadata}
+    if status:
+        body["status"] = status
+    return body
+
+
+def _condition(condition: objects.Condition) -> dict[str, Any]:
+    body: dict[str, Any] = msgspec.to_builtins(condition)
+    if not condition.observed_generation:
+        del body["observedGeneration"]
+    return body
 
 
 def _path(key: str) -> str:
@@ -132,4 +158,4 @@ def _holds_finalizer(manager: _Manager) -> bool:
     if manager.manager != settings.FIELD_MANAGER:
         return False
     finalizers = ((manager.fields or {}).get("f:metadata") or {}).get("f:finalizers") or {}
-    return f'v:"{model.CLEANUP_FINALIZER}"' in finalizers
+    return f'v:"{objects.CLEANUP_FINALIZER}"' in finalizers

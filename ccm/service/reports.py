@@ -11,8 +11,10 @@ from typing import Final
 import structlog
 
 from ccm import clock as clocks
-from ccm import conditions, doors, errors, model
-from ccm.outcome import Memory
+from ccm import errors
+from ccm.kube import objects
+from ccm.service import conditions, ports
+from ccm.service.ports import Memory
 
 NORMAL: Final = "Normal"
 WARNING: Final = "Warning"
@@ -33,17 +35,17 @@ _log = structlog.get_logger()
 class Reports:
     """Events and conditions of Services. has_conditions: whether conditions are written at all."""
 
-    def __init__(self, kube: doors.Kube, clock: clocks.Clock, *, has_conditions: bool) -> None:
+    def __init__(self, kube: ports.Kube, clock: clocks.Clock, *, has_conditions: bool) -> None:
         self._kube = kube
         self._clock = clock
         self._has_conditions = has_conditions
 
-    def tell(self, service: model.Service, reason: str) -> None:
+    def tell(self, service: objects.Service, reason: str) -> None:
         """Record one of the events whose words are fixed."""
         type_, note = EVENTS[reason]
         self._kube.record(service, type_, reason, note)
 
-    def announce(self, service: model.Service, memory: Memory) -> None:
+    def announce(self, service: objects.Service, memory: Memory) -> None:
         """Record the end of what was begun, if anything was; trouble counts as over."""
         if memory.announce:
             self.tell(service, memory.announce)
@@ -51,7 +53,7 @@ class Reports:
         memory.told = None
 
     def warn_once(
-        self, service: model.Service, memory: Memory, what: tuple[str, ...], text: str
+        self, service: objects.Service, memory: Memory, what: tuple[str, ...], text: str
     ) -> None:
         """Record SyncLoadBalancerFailed, unless `what` was told of the Service as it is now."""
         told = (*what, service.spec, service.metadata.annotations)
@@ -63,7 +65,7 @@ class Reports:
         _log.warning("service_not_served", service=service.key, error=text)
 
     def deletion_failed(
-        self, service: model.Service, memory: Memory, failed: errors.CloudError
+        self, service: objects.Service, memory: Memory, failed: errors.CloudError
     ) -> None:
         """Record DeleteLoadBalancerFailed once; a wait that the cloud asked for is no failure."""
         told = ("delete", failed.code, str(failed))
@@ -73,7 +75,7 @@ class Reports:
             self._kube.record(service, WARNING, "DeleteLoadBalancerFailed", note)
 
     async def refuse(
-        self, service: model.Service, memory: Memory, reason: str, message: str
+        self, service: objects.Service, memory: Memory, reason: str, message: str
     ) -> None:
         """Say once why the Service can't be served."""
         text = f"{reason}: {message}"
@@ -81,7 +83,7 @@ class Reports:
         await self._write_current(service, conditions.Stage.UNSUPPORTED, text)
 
     async def cloud_failed(
-        self, service: model.Service, memory: Memory, failed: errors.CloudError
+        self, service: objects.Service, memory: Memory, failed: errors.CloudError
     ) -> None:
         """Say once that the cloud is in trouble; a wait that the cloud asked for is no trouble."""
         if failed.retry_after_s is None:
@@ -91,11 +93,11 @@ class Reports:
 
     async def write(
         self,
-        service: model.Service,
+        service: objects.Service,
         stage: conditions.Stage,
         message: str = "",
         *,
-        ingress: tuple[model.Ingress, ...] | None = None,
+        ingress: tuple[objects.Ingress, ...] | None = None,
     ) -> None:
         """Write the conditions of `stage`, and `ingress` if given; nothing if all is so already.
 
@@ -111,8 +113,8 @@ class Reports:
             await self._kube.write(service, ingress=ingress, conditions=changed)
 
     def changed_conditions(
-        self, service: model.Service, stage: conditions.Stage, message: str, *, is_serving: bool
-    ) -> tuple[model.Condition, ...] | None:
+        self, service: objects.Service, stage: conditions.Stage, message: str, *, is_serving: bool
+    ) -> tuple[objects.Condition, ...] | None:
         """Return the conditions to write, None if they are off or as they should be."""
         if not self._has_conditions:
             return None
@@ -123,7 +125,7 @@ class Reports:
         return None if wanted == service.conditions else wanted
 
     async def _write_current(
-        self, service: model.Service, stage: conditions.Stage, message: str
+        self, service: objects.Service, stage: conditions.Stage, message: str
     ) -> None:
         current = self._kube.service(service.key)  # newer than `service` if we wrote meanwhile
         if current is not None:

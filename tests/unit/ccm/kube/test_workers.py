@@ -6,8 +6,10 @@ import asyncio
 
 import pytest
 
-from ccm import errors, metrics, workers, workqueue
-from ccm.outcome import Outcome, Verdict
+from ccm import errors, metrics
+from ccm.kube import workers, workqueue
+from ccm.kube.workers import Outcome
+from ccm.service.ports import Verdict
 from tests.fakes.ccm_clock import FakeClock, settle
 
 

@@ -8,14 +8,17 @@ import random
 import msgspec
 import pytest
 
-from ccm import metrics, model, triggers, workqueue
+from ccm import metrics
+from ccm.cloud import documents
+from ccm.kube import objects, workqueue
+from ccm.service import triggers
 from tests.fakes.ccm_clock import FakeClock
 from tests.unit.ccm import builders
 
-LOAD_BALANCER = model.LoadBalancer(
+LOAD_BALANCER = documents.LoadBalancer(
     "k8s-u-1",
     {"cluster-uid": builders.CLUSTER_UID, "namespace": "shop", "service": "web"},
-    status=model.CloudStatus(id="lb_1", state="ACTIVE", generation=1, observed_generation=1),
+    status=documents.CloudStatus(id="lb_1", state="ACTIVE", generation=1, observed_generation=1),
 )
 
 
@@ -25,7 +28,7 @@ class Setup:
     def __init__(self):
         self.clock = FakeClock()
         self.queue = workqueue.WorkQueue(self.clock, metrics.Metrics())
-        self.all: tuple[model.Service, ...] = ()
+        self.all: tuple[objects.Service, ...] = ()
         self.known: set[str] = set()
         self.target = triggers.Triggers(
             self.queue,
@@ -55,7 +58,7 @@ def it():
         pytest.param(builders.service(), True, id="wanted"),
         pytest.param(builders.service(type="ClusterIP"), False, id="other type"),
         pytest.param(
-            builders.service(type="ClusterIP", finalizers=(model.CLEANUP_FINALIZER,)),
+            builders.service(type="ClusterIP", finalizers=(objects.CLEANUP_FINALIZER,)),
             True,
             id="with the finalizer",
         ),

@@ -8,7 +8,9 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from ccm import cloud, desired, errors, metrics, nodes
+from ccm import errors, metrics
+from ccm.cloud import client as clients
+from ccm.service import desired, nodes
 from tests.fakes.cloud import TOKEN, FakeCloud, problem
 from tests.unit.ccm import builders
 
@@ -27,7 +29,7 @@ def token_file(tmp_path):
 @asynccontextmanager
 async def client_of(fake, token_file):
     """Give a client of `fake`."""
-    client = cloud.Client(fake.url, token_file, metrics.Metrics())
+    client = clients.Client(fake.url, token_file, metrics.Metrics())
     try:
         yield client
     finally:
@@ -92,7 +94,7 @@ def test_message_names_the_fields():
         b'{"code": "validation_failed", "detail": "2 fields are wrong", "retryable": false,'
         b'"errors": [{"pointer": "/spec/listeners/0/port", "code": "x", "message": "1 to 65535"}]}'
     )
-    error = cloud.problem_error(422, body)
+    error = clients.problem_error(422, body)
     assert str(error) == "2 fields are wrong (/spec/listeners/0/port: 1 to 65535)"
 
 
@@ -101,12 +103,12 @@ def test_message_says_nothing_twice():
         b'{"code": "unsupported", "detail": "/spec/listeners/0/protocol: sctp is not offered here",'
         b'"errors": [{"pointer": "/spec/listeners/0/protocol", "message": "sctp is not offered"}]}'
     )
-    error = cloud.problem_error(422, body)
+    error = clients.problem_error(422, body)
     assert str(error) == "/spec/listeners/0/protocol: sctp is not offered here"
 
 
 async def test_silent_cloud_is_unreachable_in_bounded_time(token_file, monkeypatch):
-    monkeypatch.setattr(cloud, "REQUEST_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(clients, "REQUEST_TIMEOUT_S", 0.05)
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         fake.trouble.hang = True
         with pytest.raises(errors.CloudUnreachable, match="no answer in time"):
@@ -126,7 +128,7 @@ async def test_lost_answer_is_unreachable_and_the_next_put_finds_the_same(token_
 async def test_nobody_there_is_unreachable_with_the_url(token_file):
     async with FakeCloud().serving() as fake:
         url = fake.url
-    client = cloud.Client(url, token_file, metrics.Metrics())
+    client = clients.Client(url, token_file, metrics.Metrics())
     with pytest.raises(errors.CloudUnreachable, match=url):
         await client.get("k8s-u-1")
     await client.close()
@@ -151,4 +153,4 @@ def test_unusable_token_file_is_a_configuration_error(tmp_path, content, word):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(errors.ConfigError, match=word):
-        cloud.read_token(file)
+        clients.read_token(file)

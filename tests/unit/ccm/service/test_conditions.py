@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ccm import conditions, model
+from ccm.kube import objects
+from ccm.service import conditions
 
-FOREIGN = model.Condition("Foreign", "True", "Because", "kept", "2025-01-01T00:00:00Z", 7)
+FOREIGN = objects.Condition("Foreign", "True", "Because", "kept", "2025-01-01T00:00:00Z", 7)
 
 
 def summary(found):

@@ -1,17 +1,18 @@
 """Service and nodes in, the whole load balancer to ask the cloud for out.
 
-Order of the decisions: is it ours (`Ownership`), can it be served (`_refuse…`, raises Rejected),
-then the document. Nothing here looks at what exists.
+Order of the decisions: can it be served (`_refuse…`, raises Rejected), then the document. Nothing here looks at what exists.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from typing import Final
 
-from ccm import annotations as annotations_
-from ccm import errors, model, nodes
+from ccm import errors
+from ccm.cloud import documents
+from ccm.kube import objects
+from ccm.service import annotations as annotations_
+from ccm.service import nodes, ownership
 
 OPEN_TO_ALL: Final = ("0.0.0.0/0", "::/0")
 HEALTH_INTERVAL_S: Final = 2
@@ -20,60 +21,9 @@ CLIENT_IP_TIMEOUT_S: Final = 10800  # the API server's default
 SUPPORTED_PROTOCOLS: Final = ("TCP", "UDP")
 
 
-@dataclass(frozen=True, slots=True)
-class Ownership:
-    """Which Services are ours, and how their load balancers are marked in the cloud.
-
-    cluster_uid: UID of the kube-system namespace; names of clusters repeat.
-    """
-
-    cluster_name: str
-    cluster_uid: str
-    classes: tuple[str, ...]
-    handle_unclassed: bool
-
-    def class_is_ours(self, service: model.Service) -> bool:
-        """Return whether the Service's class, or the lack of one, is ours to serve."""
-        wanted = service.spec.load_balancer_class
-        return self.handle_unclassed if wanted is None else wanted in self.classes
-
-    def wants(self, service: model.Service) -> bool:
-        """Return whether the Service should have a load balancer of ours."""
-        return (
-            service.spec.type == "LoadBalancer"
-            and service.metadata.deletion_timestamp is None
-            and self.class_is_ours(service)
-        )
-
-    def owns(self, load_balancer: model.LoadBalancer) -> bool:
-        """Return whether this cluster made `load_balancer`."""
-        return load_balancer.labels.get("cluster-uid") == self.cluster_uid
-
-    def labels(self, service: model.Service) -> dict[str, str]:
-        """Return the labels that mark a load balancer as belonging to `service`."""
-        return {
-            "cluster": self.cluster_name,
-            "cluster-uid": self.cluster_uid,
-            "namespace": service.metadata.namespace,
-            "service": service.metadata.name,
-            "service-uid": service.metadata.uid,
-        }
-
-
-def load_balancer_name(service_uid: str) -> str:
-    """Return the load balancer's name: from the UID, since a name can be given away again."""
-    return f"k8s-{service_uid}"
-
-
-def service_key(load_balancer: model.LoadBalancer) -> str:
-    """Return namespace/name of the Service that `load_balancer` was made for."""
-    labels = load_balancer.labels
-    return f"{labels.get('namespace', '')}/{labels.get('service', '')}"
-
-
 def build(
-    service: model.Service, backends: tuple[nodes.Backend, ...], ownership: Ownership
-) -> model.Document:
+    service: objects.Service, backends: tuple[nodes.Backend, ...], owner: ownership.Ownership
+) -> documents.Document:
     """Return the document to PUT for `service`, with one target group per port.
 
     Raises: Rejected if the Service can't be served as written.
@@ -84,58 +34,64 @@ def build(
     health_check = _health_check(service)
     addressed = [(one.name, one.ip_of(families)) for one in backends]
     groups = tuple(
-        model.TargetGroup(
+        documents.TargetGroup(
             name=_port_name(port),
             targets=tuple(
-                model.Target(ip=ip, port=port.node_port, node=name) for name, ip in addressed if ip
+                documents.Target(ip=ip, port=port.node_port, node=name)
+                for name, ip in addressed
+                if ip
             ),
             affinity=affinity,
             health_check=health_check,
         )
         for port in service.ports
     )
-    spec = model.LoadBalancerSpec(
+    spec = documents.LoadBalancerSpec(
         addresses=tuple(_address(family, service) for family in families),
         listeners=tuple(
-            model.Listener(_port_name(port), port.protocol.lower(), port.port, _port_name(port))
+            documents.Listener(_port_name(port), port.protocol.lower(), port.port, _port_name(port))
             for port in service.ports
         ),
         target_groups=groups,
         source_ranges=_source_ranges(service),
     )
     passed_on = annotations_.for_the_cloud(service.annotations)
-    return model.Document(labels=ownership.labels(service), spec=spec, annotations=passed_on)
+    return documents.Document(labels=owner.labels(service), spec=spec, annotations=passed_on)
 
 
-def ingress(service: model.Service, load_balancer: model.LoadBalancer) -> tuple[model.Ingress, ...]:
+def ingress(
+    service: objects.Service, load_balancer: documents.LoadBalancer
+) -> tuple[objects.Ingress, ...]:
     """Return what to publish for a load balancer that serves.
 
     ipMode is Proxy: packets reach the nodes with the node's address as their destination
     (KEP-1860), and traffic from pods has to pass the load balancer too.
     """
-    ports = tuple(model.PortStatus(port.port, port.protocol) for port in service.ports)
+    ports = tuple(objects.PortStatus(port.port, port.protocol) for port in service.ports)
     return tuple(
-        model.Ingress(ip=address.ip, ip_mode="Proxy", ports=ports)
+        objects.Ingress(ip=address.ip, ip_mode="Proxy", ports=ports)
         for address in load_balancer.status.addresses
         if address.ip
     )
 
 
-def has_targets(document: model.Document) -> bool:
+def has_targets(document: documents.Document) -> bool:
     """Return whether any node takes the traffic."""
     return any(group.targets for group in document.spec.target_groups)
 
 
-def only_targets_differ(observed: model.LoadBalancerSpec, wanted: model.LoadBalancerSpec) -> bool:
+def only_targets_differ(
+    observed: documents.LoadBalancerSpec, wanted: documents.LoadBalancerSpec
+) -> bool:
     """Return whether changing the set of nodes is all that has to be done."""
     return (
-        model.satisfies(observed.addresses, wanted.addresses)
-        and model.satisfies(observed.listeners, wanted.listeners)
-        and model.satisfies(observed.source_ranges, wanted.source_ranges)
+        documents.satisfies(observed.addresses, wanted.addresses)
+        and documents.satisfies(observed.listeners, wanted.listeners)
+        and documents.satisfies(observed.source_ranges, wanted.source_ranges)
     )
 
 
-def _refuse_unsupported(service: model.Service) -> None:
+def _refuse_unsupported(service: objects.Service) -> None:
     for port in service.ports:
         if port.protocol not in SUPPORTED_PROTOCOLS:
             raise errors.Rejected(
@@ -157,32 +113,32 @@ def _refuse_unsupported(service: model.Service) -> None:
         )
 
 
-def _port_name(port: model.ServicePort) -> str:
+def _port_name(port: objects.ServicePort) -> str:
     # Not the port's own name: renaming a port must not rebuild anything.
     return f"{port.protocol.lower()}-{port.port}"
 
 
-def _affinity(service: model.Service) -> model.Affinity:
+def _affinity(service: objects.Service) -> documents.Affinity:
     if service.spec.session_affinity != "ClientIP":
-        return model.Affinity()
+        return documents.Affinity()
     config = service.spec.session_affinity_config
     timeout = config.client_ip.timeout_seconds if config and config.client_ip else None
-    return model.Affinity("client_ip", timeout or CLIENT_IP_TIMEOUT_S)
+    return documents.Affinity("client_ip", timeout or CLIENT_IP_TIMEOUT_S)
 
 
-def _health_check(service: model.Service) -> model.HealthCheck:
+def _health_check(service: objects.Service) -> documents.HealthCheck:
     is_local = service.spec.external_traffic_policy == "Local"
     port = service.spec.health_check_node_port if is_local else KUBE_PROXY_HEALTH_PORT
-    return model.HealthCheck("http", port, "/healthz", HEALTH_INTERVAL_S)
+    return documents.HealthCheck("http", port, "/healthz", HEALTH_INTERVAL_S)
 
 
-def _address(family: str, service: model.Service) -> model.Address:
+def _address(family: str, service: objects.Service) -> documents.Address:
     asked = service.spec.load_balancer_ip
     is_of_family = bool(asked) and (":" in asked) == (family == "IPv6")
-    return model.Address(family.lower(), ip=asked if is_of_family else None)
+    return documents.Address(family.lower(), ip=asked if is_of_family else None)
 
 
-def _source_ranges(service: model.Service) -> tuple[str, ...]:
+def _source_ranges(service: objects.Service) -> tuple[str, ...]:
     field = "spec.loadBalancerSourceRanges"
     written = tuple(part.strip() for part in service.spec.load_balancer_source_ranges or ())
     if not written:

@@ -15,8 +15,9 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 import structlog
 
-from ccm import backoff, desired, errors, model
 from ccm import clock as clocks
+from ccm import errors, streams
+from ccm.cloud import documents
 
 TOMBSTONES: Final = 4096
 UNREACHABLE_PAUSE_S: Final = 0.15
@@ -45,17 +46,17 @@ class FrameLike(Protocol):
     def resource_version(self) -> str | int:
         """Return where to resume after this frame."""
 
-    def load_balancer(self) -> model.LoadBalancer:
+    def load_balancer(self) -> documents.LoadBalancer:
         """Return the load balancer it carries. Raises: msgspec.MsgspecError."""
 
 
 class Client(Protocol):
     """Requests to the cloud; all raise CloudError."""
 
-    async def get(self, name: str) -> model.LoadBalancer | None:
+    async def get(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer, None if there is none."""
 
-    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
         """Ask for `document`; return the load balancer as it is now."""
 
     async def delete(self, name: str) -> bool:
@@ -78,19 +79,24 @@ class Mirror:
         clock: clocks.Clock,
         rng: random.Random | None = None,
         *,
+        key_of: Callable[[documents.LoadBalancer], str],
         may_write: Callable[[], None] = lambda: None,
     ) -> None:
-        """may_write: called before every write; raises LeaseLost when another one leads."""
+        """key_of: what a load balancer was made for, the key of made_for().
+
+        may_write: called before every write; raises LeaseLost when another one leads.
+        """
         self._client = client
+        self._key_of = key_of
         self._may_write = may_write
         self._clock = clock
         self._rng = rng or random.Random()
-        self._store: dict[str, model.LoadBalancer] = {}
+        self._store: dict[str, documents.LoadBalancer] = {}
         self._names: dict[str, set[str]] = {}
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._since: str | None = None
         self.handlers: list[
-            Callable[[model.LoadBalancer | None, model.LoadBalancer | None], None]
+            Callable[[documents.LoadBalancer | None, documents.LoadBalancer | None], None]
         ] = []
         self.on_return: list[Callable[[], None]] = []
         self.synced = asyncio.Event()
@@ -103,15 +109,15 @@ class Mirror:
         """Return why the cloud is of no use now, "" if it is."""
         return self._refusal or self._stream_problem
 
-    def observed(self, name: str) -> model.LoadBalancer | None:
+    def observed(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer as last seen."""
         return self._store.get(name)
 
-    def made_for(self, key: str) -> tuple[model.LoadBalancer, ...]:
-        """Return the load balancers labelled with a Service's namespace/name, of any cluster."""
+    def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
+        """Return the load balancers made for `key`, of any cluster."""
         return tuple(self._store[name] for name in sorted(self._names.get(key, ())))
 
-    async def look_up(self, name: str) -> model.LoadBalancer | None:
+    async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer as the cloud has it now. Raises: CloudError."""
         found = await self._ask(self._client.get(name))
         if found is None:
@@ -120,7 +126,7 @@ class Mirror:
             self._remember(found)
         return found
 
-    async def put(self, name: str, document: model.Document) -> model.LoadBalancer:
+    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
         """Ask the cloud for `document`; return what it made of it. Raises: CloudError."""
         self._may_write()
         answer = await self._ask(self._client.put(name, document))
@@ -139,7 +145,7 @@ class Mirror:
 
     async def run(self) -> None:
         """Follow the stream until cancelled; a fault means a pause and a new connection."""
-        pause = backoff.Backoff(self._rng, first_s=0.2, max_s=15.0)
+        pause = streams.Backoff(self._rng, first_s=0.2, max_s=15.0)
         while True:
             self._opened_at = None
             try:
@@ -206,7 +212,7 @@ class Mirror:
         for name in [name for name in self._store if name not in snapshot]:
             self._emit(self._drop(name), None)
 
-    def _remember(self, answer: model.LoadBalancer) -> None:
+    def _remember(self, answer: documents.LoadBalancer) -> None:
         if answer.status.id in self._dead:
             return
         stored = self._store.get(answer.name)
@@ -218,15 +224,15 @@ class Mirror:
         ):
             self._keep(answer)
 
-    def _keep(self, load_balancer: model.LoadBalancer) -> None:
+    def _keep(self, load_balancer: documents.LoadBalancer) -> None:
         self._drop(load_balancer.name)
         self._store[load_balancer.name] = load_balancer
-        self._names.setdefault(desired.service_key(load_balancer), set()).add(load_balancer.name)
+        self._names.setdefault(self._key_of(load_balancer), set()).add(load_balancer.name)
 
-    def _drop(self, name: str) -> model.LoadBalancer | None:
+    def _drop(self, name: str) -> documents.LoadBalancer | None:
         dropped = self._store.pop(name, None)
         if dropped is not None:
-            key = desired.service_key(dropped)
+            key = self._key_of(dropped)
             self._names[key].discard(name)
             if not self._names[key]:
                 del self._names[key]
@@ -237,7 +243,7 @@ class Mirror:
         if len(self._dead) > TOMBSTONES:
             self._dead.popitem(last=False)
 
-    def _emit(self, old: model.LoadBalancer | None, new: model.LoadBalancer | None) -> None:
+    def _emit(self, old: documents.LoadBalancer | None, new: documents.LoadBalancer | None) -> None:
         for handler in self.handlers:
             handler(old, new)
 

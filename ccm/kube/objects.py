@@ -1,14 +1,13 @@
-"""Values: the parts of Kubernetes objects and of cloud documents that the controller reads.
+"""The parts of Kubernetes objects that the controller reads.
 
 Unknown fields are skipped while decoding, so a cache of thousands of objects stays small; and
-what was read is never sent back: writes are patches, or a document made from scratch.
+what was read is never sent back: writes are patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
 
 import msgspec
 
@@ -29,6 +28,16 @@ class ObjectMeta(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
     finalizers: tuple[str, ...] | None = None
+
+
+class Reference(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """What an event is about."""
+
+    kind: str
+    name: str
+    uid: str
+    namespace: str = ""
+    api_version: str = "v1"
 
 
 class ServicePort(msgspec.Struct, frozen=True, gc=False, rename="camel"):
@@ -144,6 +153,12 @@ class Service(msgspec.Struct, frozen=True, gc=False):
         return f"{self.metadata.namespace}/{self.metadata.name}"
 
     @property
+    def reference(self) -> Reference:
+        """Return what an event about the Service refers to."""
+        meta = self.metadata
+        return Reference("Service", meta.name, meta.uid, meta.namespace)
+
+    @property
     def annotations(self) -> Mapping[str, str]:
         """Return the annotations, empty if there are none."""
         return self.metadata.annotations or _EMPTY
@@ -220,140 +235,7 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     spec: LeaseSpec = LeaseSpec()
 
 
-class Address(msgspec.Struct, frozen=True, gc=False):
-    """An address asked for, or (in a status) assigned."""
+class Namespace(msgspec.Struct, frozen=True, gc=False):
+    """A Namespace; that of kube-system is as old as the cluster, and its UID names the cluster."""
 
-    family: str
-    ip: str | None = None
-    pool: str | msgspec.UnsetType = msgspec.UNSET
-
-
-class Listener(msgspec.Struct, frozen=True, gc=False):
-    """A port of the load balancer and the target group behind it."""
-
-    name: str
-    protocol: str
-    port: int
-    target_group: str
-    accept_proxy_protocol: bool = False
-
-
-class Affinity(msgspec.Struct, frozen=True, gc=False):
-    """How a client comes back to the same target; kind none | client_ip | cookie."""
-
-    kind: str = "none"
-    timeout_s: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class HealthCheck(msgspec.Struct, frozen=True, gc=False):
-    """How targets are probed; protocol http | tcp | none, interval in seconds."""
-
-    protocol: str
-    port: int | None = None
-    path: str | msgspec.UnsetType = msgspec.UNSET
-    interval_s: int | msgspec.UnsetType = msgspec.UNSET
-
-
-class Target(msgspec.Struct, frozen=True, gc=False):
-    """Where connections go; weight 0-256."""
-
-    ip: str
-    port: int
-    weight: int = 1
-    node: str | None = None
-    drain: bool = False
-
-
-class TargetGroup(msgspec.Struct, frozen=True, gc=False):
-    """Targets that share an algorithm and a health check."""
-
-    name: str
-    targets: tuple[Target, ...] = ()
-    algorithm: str = "round_robin"
-    affinity: Affinity = Affinity()
-    send_proxy_protocol: str = "none"
-    health_check: HealthCheck | msgspec.UnsetType = msgspec.UNSET
-
-
-class LoadBalancerSpec(msgspec.Struct, frozen=True, gc=False):
-    """What is asked of the cloud."""
-
-    addresses: tuple[Address, ...] = ()
-    listeners: tuple[Listener, ...] = ()
-    target_groups: tuple[TargetGroup, ...] = ()
-    source_ranges: tuple[str, ...] = ()
-    admin_up: bool = True
-
-
-class Document(msgspec.Struct, frozen=True, gc=False):
-    """The whole desired load balancer: the body of a PUT. UNSET is left out: the cloud decides."""
-
-    labels: dict[str, str]
-    spec: LoadBalancerSpec
-    annotations: dict[str, str] = {}
-
-
-class LastError(msgspec.Struct, frozen=True, gc=False):
-    """Why the cloud failed to put a load balancer into effect."""
-
-    code: str = ""
-    message: str = ""
-    detail: str = ""
-
-
-class CloudStatus(msgspec.Struct, frozen=True, gc=False):
-    """What the cloud made of it."""
-
-    id: str = ""
-    state: str = ""
-    operating_state: str = ""
-    addresses: tuple[Address, ...] = ()
-    generation: int = 0
-    observed_generation: int = 0
-    resource_version: str = ""
-    last_error: LastError | str | None = None
-
-
-class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
-    """A load balancer as the cloud describes it."""
-
-    name: str
-    labels: dict[str, str] = {}
-    spec: LoadBalancerSpec = LoadBalancerSpec()
-    status: CloudStatus = CloudStatus()
-    annotations: dict[str, str] = {}
-
-    @property
-    def is_applied(self) -> bool:
-        """Return whether traffic flows according to the latest spec."""
-        status = self.status
-        return status.state == "ACTIVE" and status.observed_generation >= status.generation
-
-    @property
-    def problem(self) -> str:
-        """Return the cloud's last error as one line, "" if there is none."""
-        match self.status.last_error:
-            case None:
-                return ""
-            case str(text):
-                return text
-            case error:
-                text = error.message or error.detail
-                return f"{error.code}: {text}" if error.code and text else error.code or text
-
-
-def satisfies(observed: Any, wanted: Any) -> bool:
-    """Return whether `observed` has every value that `wanted` sets.
-
-    None and UNSET in `wanted` are left to the cloud and not compared; lists compare in order.
-    """
-    if wanted is None or wanted is msgspec.UNSET:
-        return True
-    if isinstance(wanted, msgspec.Struct):
-        return type(observed) is type(wanted) and all(
-            satisfies(getattr(observed, name), getattr(wanted, name))
-            for name in wanted.__struct_fields__
-        )
-    if isinstance(wanted, tuple):
-        return len(observed) == len(wanted) and all(map(satisfies, observed, wanted))
-    return bool(observed == wanted)
+    metadata: ObjectMeta

@@ -8,7 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
-from ccm import cloud, desired, errors, metrics, mirror, nodes
+from ccm import errors, metrics
+from ccm.cloud import client as clients
+from ccm.cloud import mirror
+from ccm.service import desired, nodes, ownership
 from tests.fakes.ccm_clock import FakeClock, HastyClock, until
 from tests.fakes.cloud import TOKEN, FakeCloud
 from tests.unit.ccm import builders
@@ -24,8 +27,10 @@ async def mirroring(fake, tmp_path, clock=None):
     """Give a running mirror of `fake` and the changes that it reported."""
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
-    client = cloud.Client(fake.url, token_file, metrics.Metrics())
-    target = mirror.Mirror(client, clock or HastyClock(), random.Random(1))
+    client = clients.Client(fake.url, token_file, metrics.Metrics())
+    target = mirror.Mirror(
+        client, clock or HastyClock(), random.Random(1), key_of=ownership.service_key
+    )
     seen: list[tuple[str, str]] = []
     target.handlers.append(
         lambda old, new: seen.append(

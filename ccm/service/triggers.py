@@ -11,13 +11,15 @@ from collections.abc import Callable
 from typing import Protocol
 
 from ccm import clock as clocks
-from ccm import desired, model, nodes, workqueue
+from ccm.cloud import documents
+from ccm.kube import objects, workqueue
+from ccm.service import nodes, ownership
 
 
 class Sources(Protocol):
     """Where all Services are."""
 
-    def services(self) -> tuple[model.Service, ...]:
+    def services(self) -> tuple[objects.Service, ...]:
         """Return all Services in the cache."""
 
 
@@ -29,37 +31,37 @@ class Triggers:
         queue: workqueue.WorkQueue,
         sources: Sources,
         has_load_balancer: Callable[[str], bool],
-        ownership: desired.Ownership,
+        owner: ownership.Ownership,
         clock: clocks.Clock,
         rng: random.Random | None = None,
     ) -> None:
         self._queue = queue
         self._sources = sources
         self._has_load_balancer = has_load_balancer
-        self._ownership = ownership
+        self._owner = owner
         self._clock = clock
         self._rng = rng or random.Random()
         self._nodes_changed = asyncio.Event()
 
     def service_changed(
-        self, key: str, old: model.Service | None, new: model.Service | None
+        self, key: str, old: objects.Service | None, new: objects.Service | None
     ) -> None:
         """Add the key if the Service is, was, or may have been ours."""
         if any(one is not None and self._concerns(one) for one in (old, new)):
             self._queue.add(key)
 
-    def node_changed(self, key: str, old: model.Node | None, new: model.Node | None) -> None:
+    def node_changed(self, key: str, old: objects.Node | None, new: objects.Node | None) -> None:
         """Note a change of the nodes that take traffic; heartbeats are none."""
         if (old and nodes.backend(old)) != (new and nodes.backend(new)):
             self._nodes_changed.set()
 
     def load_balancer_changed(
-        self, old: model.LoadBalancer | None, new: model.LoadBalancer | None
+        self, old: documents.LoadBalancer | None, new: documents.LoadBalancer | None
     ) -> None:
         """Add the key of the Service that the load balancer was made for."""
         one = new or old
-        if one is not None and self._ownership.owns(one) and _tells_more(old, new):
-            self._queue.add(desired.service_key(one))
+        if one is not None and self._owner.owns(one) and _tells_more(old, new):
+            self._queue.add(ownership.service_key(one))
 
     async def run_nodes(self, debounce_s: float) -> None:
         """Turn node changes into keys; changes within `debounce_s` are one."""
@@ -81,15 +83,15 @@ class Triggers:
                 pause = self._rng.uniform(0.0, spread_s) if spread_s else 0.0
                 self._queue.add_after(service.key, pause)
 
-    def _concerns(self, service: model.Service) -> bool:
+    def _concerns(self, service: objects.Service) -> bool:
         return (
-            self._ownership.wants(service)
-            or model.CLEANUP_FINALIZER in service.finalizers
-            or self._has_load_balancer(desired.load_balancer_name(service.metadata.uid))
+            self._owner.wants(service)
+            or objects.CLEANUP_FINALIZER in service.finalizers
+            or self._has_load_balancer(ownership.load_balancer_name(service.metadata.uid))
         )
 
 
-def _tells_more(old: model.LoadBalancer | None, new: model.LoadBalancer | None) -> bool:
+def _tells_more(old: documents.LoadBalancer | None, new: documents.LoadBalancer | None) -> bool:
     """Return whether the change matters; health of targets is the cloud's business."""
     if old is None or new is None:
         return True

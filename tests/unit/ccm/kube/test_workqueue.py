@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from ccm import metrics, workqueue
+from ccm import metrics
+from ccm.kube import workqueue
 from tests.fakes.ccm_clock import FakeClock, settle
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from ccm import model
+from ccm.kube import objects
 
 EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 AUTOSCALER_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
@@ -39,28 +39,28 @@ class Backend:
         return None
 
 
-def is_being_deleted(node: model.Node) -> bool:
+def is_being_deleted(node: objects.Node) -> bool:
     """Return whether the Node object is on its way out."""
     return node.metadata.deletion_timestamp is not None
 
 
-def is_excluded(node: model.Node) -> bool:
+def is_excluded(node: objects.Node) -> bool:
     """Return whether the node's label keeps it out of load balancers."""
     value = (node.metadata.labels or {}).get(EXCLUDE_LABEL)
     return value is not None and value not in _GO_FALSE
 
 
-def is_going_away(node: model.Node) -> bool:
+def is_going_away(node: objects.Node) -> bool:
     """Return whether the cluster autoscaler is about to remove the node."""
     return any(taint.key == AUTOSCALER_TAINT for taint in node.spec.taints or ())
 
 
-def is_eligible(node: model.Node) -> bool:
+def is_eligible(node: objects.Node) -> bool:
     """Return whether the node may be a target at all."""
     return not (is_being_deleted(node) or is_excluded(node) or is_going_away(node))
 
 
-def internal_ips(node: model.Node) -> tuple[str, ...]:
+def internal_ips(node: objects.Node) -> tuple[str, ...]:
     """Return the node's InternalIPs that parse, in its own order."""
     return tuple(
         address.address
@@ -69,7 +69,7 @@ def internal_ips(node: model.Node) -> tuple[str, ...]:
     )
 
 
-def backend(node: model.Node) -> Backend | None:
+def backend(node: objects.Node) -> Backend | None:
     """Return the node as a backend, None if it takes no traffic. Equal results: nothing to do."""
     if not is_eligible(node):
         return None
@@ -77,7 +77,7 @@ def backend(node: model.Node) -> Backend | None:
     return Backend(node.metadata.name, ips) if ips else None
 
 
-def backends(nodes: Iterable[model.Node]) -> tuple[Backend, ...]:
+def backends(nodes: Iterable[objects.Node]) -> tuple[Backend, ...]:
     """Return the nodes that take traffic, by name."""
     found = (backend(node) for node in nodes)
     return tuple(sorted((one for one in found if one), key=lambda one: one.name))

@@ -12,10 +12,14 @@ from __future__ import annotations
 import structlog
 
 from ccm import clock as clocks
-from ccm import conditions, desired, doors, errors, model, removal, reports
+from ccm import errors
 from ccm import metrics as metrics_
 from ccm import settings as settings_
-from ccm.outcome import Memory, Outcome, Verdict
+from ccm.cloud import documents
+from ccm.kube import objects
+from ccm.kube.workers import Outcome
+from ccm.service import conditions, desired, ownership, ports, removal, reports
+from ccm.service.ports import Memory, Verdict
 
 _log = structlog.get_logger()
 
@@ -25,21 +29,21 @@ class Reconciler:
 
     def __init__(
         self,
-        kube: doors.Kube,
-        cloud: doors.Cloud,
-        ownership: desired.Ownership,
+        kube: ports.Kube,
+        cloud: ports.Cloud,
+        owner: ownership.Ownership,
         settings: settings_.Settings,
         clock: clocks.Clock,
         metrics: metrics_.Metrics,
     ) -> None:
         self._kube = kube
         self._cloud = cloud
-        self._ownership = ownership
+        self._owner = owner
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._reports = reports.Reports(kube, clock, has_conditions=settings.service_conditions)
-        self._removal = removal.Removal(kube, cloud, self._reports, ownership, settings, clock)
+        self._removal = removal.Removal(kube, cloud, self._reports, owner, settings, clock)
         self._memory: dict[str, Memory] = {}
 
     async def reconcile(self, key: str) -> Outcome:
@@ -53,14 +57,14 @@ class Reconciler:
             return await self._removal.delete_orphans(key)
         memory = self._remember(key, service)
         await self._removal.delete_former(key, service)
-        if self._ownership.wants(service):
+        if self._owner.wants(service):
             return await self._serve(service, memory)
         outcome = await self._removal.clean_up(service, memory)
         if outcome.verdict is Verdict.REMOVED:
             del self._memory[key]
         return outcome
 
-    async def _serve(self, service: model.Service, memory: Memory) -> Outcome:
+    async def _serve(self, service: objects.Service, memory: Memory) -> Outcome:
         """Ensure, and tell people why if that can't be done."""
         try:
             return await self._ensure(service, memory)
@@ -74,56 +78,56 @@ class Reconciler:
         await self._reports.refuse(service, memory, reason, text)
         return Outcome(Verdict.REFUSED, self._settings.reprobe_s)
 
-    async def _ensure(self, service: model.Service, memory: Memory) -> Outcome:
+    async def _ensure(self, service: objects.Service, memory: Memory) -> Outcome:
         memory.delete_asked_at = None
-        document = desired.build(service, self._kube.backends(), self._ownership)
+        document = desired.build(service, self._kube.backends(), self._owner)
         if self._is_refused(document, memory):
             return Outcome(Verdict.REFUSED, self._settings.reprobe_s)
-        name = desired.load_balancer_name(service.metadata.uid)
+        name = ownership.load_balancer_name(service.metadata.uid)
         observed = self._cloud.observed(name)
-        if model.CLEANUP_FINALIZER not in service.finalizers:
+        if objects.CLEANUP_FINALIZER not in service.finalizers:
             service = await self._begin(service)
         if observed is None or not self._is_asked_for(observed, document, memory):
             self._check_may_take(observed)
             observed = await self._put(service, memory, name, observed, document)
         return await self._publish(service, memory, observed)
 
-    def _is_refused(self, document: model.Document, memory: Memory) -> bool:
+    def _is_refused(self, document: documents.Document, memory: Memory) -> bool:
         """Return whether the cloud refused exactly this not long ago."""
         if memory.refused != document:
             memory.refused = None
             return False
         return self._clock.monotonic() - memory.refused_at < self._settings.reprobe_s
 
-    async def _begin(self, service: model.Service) -> model.Service:
+    async def _begin(self, service: objects.Service) -> objects.Service:
         """Write the finalizer, before any call to the cloud, and say that work has begun."""
         return await self._kube.write(
             service,
-            finalizers=(*service.finalizers, model.CLEANUP_FINALIZER),
+            finalizers=(*service.finalizers, objects.CLEANUP_FINALIZER),
             conditions=self._reports.changed_conditions(
                 service, conditions.Stage.IN_PROGRESS, "", is_serving=bool(service.ingress)
             ),
         )
 
     def _is_asked_for(
-        self, observed: model.LoadBalancer, document: model.Document, memory: Memory
+        self, observed: documents.LoadBalancer, document: documents.Document, memory: Memory
     ) -> bool:
-        if observed.status.state == "DELETING" or not self._ownership.owns(observed):
+        if observed.status.state == "DELETING" or not self._owner.owns(observed):
             return False
         same_marks = (observed.labels, observed.annotations) == (
             document.labels,
             document.annotations,
         )
-        if same_marks and model.satisfies(observed.spec, document.spec):
+        if same_marks and documents.satisfies(observed.spec, document.spec):
             return True
         # The cloud may write a value in another way; then what we asked for last tells.
         is_same_generation = observed.status.generation == memory.applied_generation
         return is_same_generation and memory.applied == document
 
-    def _check_may_take(self, observed: model.LoadBalancer | None) -> None:
+    def _check_may_take(self, observed: documents.LoadBalancer | None) -> None:
         if observed is None:
             return
-        if not self._ownership.owns(observed):
+        if not self._owner.owns(observed):
             raise errors.Rejected(
                 "NameTaken",
                 f"load balancer {observed.name} exists in the cloud and belongs to another cluster",
@@ -134,12 +138,12 @@ class Reconciler:
 
     async def _put(
         self,
-        service: model.Service,
+        service: objects.Service,
         memory: Memory,
         name: str,
-        before: model.LoadBalancer | None,
-        document: model.Document,
-    ) -> model.LoadBalancer:
+        before: documents.LoadBalancer | None,
+        document: documents.Document,
+    ) -> documents.LoadBalancer:
         moves_nodes_only = before is not None and desired.only_targets_differ(
             before.spec, document.spec
         )
@@ -166,7 +170,7 @@ class Reconciler:
         return answer
 
     async def _publish(
-        self, service: model.Service, memory: Memory, load_balancer: model.LoadBalancer
+        self, service: objects.Service, memory: Memory, load_balancer: documents.LoadBalancer
     ) -> Outcome:
         """Bring the status in line with what the cloud reports."""
         if not load_balancer.is_applied:
@@ -187,7 +191,7 @@ class Reconciler:
         return Outcome(Verdict.IN_SYNC)
 
     async def _report_progress(
-        self, service: model.Service, memory: Memory, load_balancer: model.LoadBalancer
+        self, service: objects.Service, memory: Memory, load_balancer: documents.LoadBalancer
     ) -> Outcome:
         if load_balancer.status.state == "ERROR":
             # After ACTIVE the last good configuration still serves, so the address stays.
@@ -198,7 +202,7 @@ class Reconciler:
             await self._reports.write(service, conditions.Stage.IN_PROGRESS)
         return Outcome(Verdict.WAITING, self._settings.recheck_s)
 
-    def _remember(self, key: str, service: model.Service) -> Memory:
+    def _remember(self, key: str, service: objects.Service) -> Memory:
         memory = self._memory.get(key)
         if memory is None or memory.uid != service.metadata.uid:
             memory = Memory(service.metadata.uid, self._clock.monotonic())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ccm import nodes
+from ccm.service import nodes
 from tests.unit.ccm import builders
 
 

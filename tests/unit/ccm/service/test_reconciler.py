@@ -5,15 +5,17 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from ccm import errors, metrics, model, nodes, reconciler
-from ccm.outcome import Verdict
+from ccm import errors, metrics
+from ccm.kube import objects
+from ccm.service import nodes, reconciler
+from ccm.service.ports import Verdict
 from tests.fakes.ccm_clock import FakeClock
 from tests.fakes.ccm_world import Crash, FakeCloudDoor, FakeKube, World
 from tests.unit.ccm import builders
 
 KEY = "shop/web"
 NAME = "k8s-u-1"
-FINALIZER = model.CLEANUP_FINALIZER
+FINALIZER = objects.CLEANUP_FINALIZER
 
 
 class Setup:
@@ -42,7 +44,7 @@ class Setup:
         """Reconcile the one key."""
         return await self.target.reconcile(KEY)
 
-    async def served(self, **spec: object) -> model.Service:
+    async def served(self, **spec: object) -> objects.Service:
         """Bring a Service to its address."""
         self.kube.create(builders.service(**spec))
         await self.look()
@@ -72,7 +74,7 @@ async def test_service_gets_its_address_in_the_right_order(it):
         "kube:ingress+conditions",
     ]
     assert it.kube.store[KEY].ingress == (
-        model.Ingress("127.77.0.1", ip_mode="Proxy", ports=(model.PortStatus(80, "TCP"),)),
+        objects.Ingress("127.77.0.1", ip_mode="Proxy", ports=(objects.PortStatus(80, "TCP"),)),
     )
     assert it.kube.reasons() == ["EnsuringLoadBalancer", "EnsuredLoadBalancer"]
 
@@ -179,7 +181,7 @@ async def test_type_change_removes_everything_that_is_ours(it):
     service = await it.served()
     spec = msgspec.structs.replace(service.spec, type="ClusterIP")
     # The API server clears the addresses in the same write.
-    status = msgspec.structs.replace(service.status, load_balancer=model.LoadBalancerStatus())
+    status = msgspec.structs.replace(service.status, load_balancer=objects.LoadBalancerStatus())
     it.kube.create(msgspec.structs.replace(service, spec=spec, status=status))
     it.cloud.deletes_at_once = True
     await it.look()
@@ -199,9 +201,9 @@ async def test_foreign_finalizers_are_kept(it):
     assert it.kube.store[KEY].finalizers == ("example.com/x",)
 
 
-FOREIGN_STATUS = model.ServiceStatus(
-    model.LoadBalancerStatus((model.Ingress("203.0.113.1"),)),
-    (model.Condition("Foreign", "True"),),
+FOREIGN_STATUS = objects.ServiceStatus(
+    objects.LoadBalancerStatus((objects.Ingress("203.0.113.1"),)),
+    (objects.Condition("Foreign", "True"),),
 )
 
 
@@ -387,7 +389,7 @@ async def test_crash_in_front_of_any_write_of_a_removal_leaves_nothing(it, step,
         it.kube.delete(KEY)
     else:
         spec = msgspec.structs.replace(service.spec, type="ClusterIP")
-        status = msgspec.structs.replace(service.status, load_balancer=model.LoadBalancerStatus())
+        status = msgspec.structs.replace(service.status, load_balancer=objects.LoadBalancerStatus())
         it.kube.create(msgspec.structs.replace(service, spec=spec, status=status))
     it.cloud.deletes_at_once = True
     it.world.crash_before = step
