@@ -2,10 +2,10 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api kind kind-down lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-dataplane kind kind-down lock
 
 help:  ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
 
 setup:  ## install what is missing: uv, the locked environment in .venv, HAProxy
 	@sh tests/setup.sh
@@ -33,6 +33,9 @@ bench: setup  ## time to address and answer, memory, failed requests; a table an
 
 bench-api: setup  ## the cloud API: requests, watches, memory, crashes; a table and a line of JSON
 	@$(PY) -m tests.bench.api
+
+bench-dataplane: setup  ## HAProxy and UDP beside Envoy and nginx; a table and a line of JSON
+	@sh tests/bench/get_envoy.sh && $(PY) -m tests.bench.dataplane $(PARTS)
 
 kind:  ## a kind cluster whose LoadBalancer Services get addresses
 	@python3 -m tests.e2e.kind up

