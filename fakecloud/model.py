@@ -232,7 +232,8 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     across updates, crashes and restarts; a new epoch counts from 0. requests_total: HTTP
     requests. denied_total: refused by source ranges or limits. failed_total: connections to
     targets that failed. connect_ms, response_ms: average of the latest 1024, targets only, None
-    when there was none. estimated: some of it was lost, as a process died before it was read.
+    when there was none. gaps: how many processes of the epoch died before they were read to the
+    end; what such a one carried since its last reading is missing.
     """
 
     kind: Literal["listener", "target_group", "target"]
@@ -247,7 +248,7 @@ class Counters(msgspec.Struct, frozen=True, kw_only=True):
     connect_ms: int | None = None
     response_ms: int | None = None
     epoch: str = ""
-    estimated: bool = False
+    gaps: int = 0
 
 
 class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):

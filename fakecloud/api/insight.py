@@ -66,7 +66,7 @@ def stats(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
     return replies.json(
         {
             "name": lb.name,
-            "running": counters is not None,
+            "running": lb.id in cloud.inspector.running(),
             "counters": [msgspec.to_builtins(one) for one in counters or ()],
         }
     )

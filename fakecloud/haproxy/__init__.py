@@ -4,6 +4,7 @@ dataplane   the front: many load balancers on one host, adopted, watched, swept
 instance    one load balancer: what runs becomes what is desired, and is kept so
 departures  servers on their way out of one process
 draining    generations that accept nothing any more
+meter       what was carried, over all processes
 restarts    when a dead process is started again (pure)
 generation  one process of a load balancer, from its files to its end
 changes     what a running process can be told, and what takes a new one (pure)
@@ -13,5 +14,5 @@ process     door: find the program, start it, recognise it
 runtime     door: the stats socket
 state       the load balancer's directory
 
-dataplane → instance → departures → draining → generation → restarts → changes | process | runtime | state → config → words
+dataplane → instance → departures → draining | meter → generation → restarts → changes | process | runtime | state → config → words
 """

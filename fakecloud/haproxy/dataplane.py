@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from fakecloud import clock, errors, model, processes, supervisor
-from fakecloud.haproxy import config, generation, instance, process, runtime, words
+from fakecloud.haproxy import generation, instance, meter, process, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -63,6 +63,7 @@ class HaproxyDataPlane:
             connections=process.connection_budget(),
             run_as=run_as,
         )
+        self._meters = _private(state_dir.resolve() / "meters")
         self._alone = processes.lock(self._host.root / "lock")
         self._on_crash = on_crash
         self._lock = Lock()
@@ -165,31 +166,27 @@ class HaproxyDataPlane:
         return [] if found is None else found[0].log_tail(most)
 
     def counters(self, lb_id: str) -> list[model.Counters] | None:
-        """Return what HAProxy has counted since it started; None if nothing runs here.
+        """Return what the load balancer has carried on this host; None if it never was here.
 
-        Raises: Transient when it doesn't answer.
+        Also of one that was removed, until `forget_counters`.
+        Raises: Transient when HAProxy doesn't answer.
         """
-        found = self._current(lb_id)
-        if found is None:
-            return None
-        running, desired = found
-        meaning = config.names(desired.spec)
-        rows = [
-            (meaning[key], row)
-            for row in running.runtime.statistics()
-            if (key := (row["pxname"], row["svname"])) in meaning
-        ]
-        return [
-            model.Counters(
-                kind=kind,
-                name=name,
-                connections=int(row["scur"] or 0),
-                connections_total=int(row["stot"] or 0),
-                bytes_in=int(row["bin"] or 0),
-                bytes_out=int(row["bout"] or 0),
-            )
-            for (kind, name), row in rows
-        ]
+        with self._lock:
+            found = self._instances.get(lb_id)
+        counted = None if found is None else found.counters()
+        if counted is None and _ID.fullmatch(lb_id):
+            return meter.finished(self._host.meter(lb_id))
+        return counted
+
+    def counted(self) -> list[str]:
+        """Return the ids of all that `counters` knows."""
+        return [path.stem for path in self._meters.glob("*.json")]
+
+    def forget_counters(self, lb_id: str) -> None:
+        """Forget what a load balancer carried that was removed and is billed."""
+        with self._lock:
+            if lb_id not in self._instances and _ID.fullmatch(lb_id):
+                self._host.meter(lb_id).unlink(missing_ok=True)
 
     def _current(self, lb_id: str) -> tuple[generation.Generation, model.Desired] | None:
         with self._lock:

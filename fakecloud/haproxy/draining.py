@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import structlog
@@ -35,7 +35,14 @@ class Pace:
 class Draining:
     """Generations on their way out, the oldest first. Not thread-safe: its owner takes turns."""
 
-    def __init__(self, time: clock.Clock, log: structlog.stdlib.BoundLogger) -> None:
+    def __init__(
+        self,
+        time: clock.Clock,
+        log: structlog.stdlib.BoundLogger,
+        farewell: Callable[[generation.Generation], None],
+    ) -> None:
+        """Call `farewell` with each right before it is ended: what it counted goes with it."""
+        self._farewell = farewell
         self._clock = time
         self._log = log
         self._pace = Pace()
@@ -85,4 +92,5 @@ class Draining:
 
     def _end(self, running: generation.Generation) -> None:
         self._generations = [one for one in self._generations if one is not running]
+        self._farewell(running)
         running.end()

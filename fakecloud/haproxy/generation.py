@@ -21,6 +21,8 @@ from fakecloud.haproxy import changes, config, process, runtime, state, words
 
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001
+FINISH_TURNS: Final = 50
+FINISH_POLL_S: Final = 0.005
 MAX_LOG_BYTES: Final = 256 * 1024
 _SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
 MAX_MESSAGE: Final = 500
@@ -40,6 +42,10 @@ class Host:
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""
         return self.root / lb_id
+
+    def meter(self, lb_id: str) -> Path:
+        """Return the file of what a load balancer has carried; it outlives the directory."""
+        return self.root.parent / "meters" / f"{lb_id}.json"
 
     def socket(self, lb_id: str, number: int | str) -> Path:
         """Return the stats socket of a generation: short, as sockets' paths are limited."""
@@ -121,6 +127,27 @@ class Generation:
             return self.runtime.sessions() == 0
         except errors.Transient:
             return not self.process.alive()
+
+    def finish(self) -> bool:
+        """Cut what connections are left, so that all are counted; False if that is not known.
+
+        HAProxy counts a living connection every few seconds only.
+        """
+        if not self.process.alive():
+            return False
+        never = Event()
+        try:
+            if self.runtime.sessions():
+                self.stop_accepting(self.deadline)
+            for _ in range(FINISH_TURNS):
+                living = self.runtime.session_ids()
+                if not living:
+                    return True
+                self.runtime.execute([words.line("shutdown", "session", one) for one in living])
+                self._host.clock.wait(never, FINISH_POLL_S)
+        except errors.Transient:
+            pass
+        return False
 
     def end(self) -> str:
         """End the process now, remove its files, return how it ended."""

@@ -18,6 +18,7 @@ from fakecloud import errors, model
 from fakecloud.haproxy import changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
 from fakecloud.haproxy.draining import Draining
+from fakecloud.haproxy.meter import Meter
 from fakecloud.haproxy.restarts import Restarts
 
 RETELL_S: Final = 1.0
@@ -38,7 +39,10 @@ class Instance:
         self._desired: model.Desired | None = None
         self._running: config.Config | None = None  # None: what runs isn't known in detail
         self._active: generation.Generation | None = None
-        self._draining = Draining(host.clock, self._log)
+        self._meter = Meter(host.meter(lb_id))
+        self._draining = Draining(
+            host.clock, self._log, lambda gone: self._meter.finish(gone, None)
+        )
         self._departures = Departures()
         self._restarts = Restarts()
         self._last_number = 0
@@ -114,6 +118,20 @@ class Instance:
         with self._turn():
             return self._active is not None and self._active.process.alive()
 
+    def counters(self) -> list[model.Counters] | None:
+        """Return what was carried since the load balancer came to this host; None if it has left.
+
+        Raises: Transient when a process doesn't say.
+        """
+        with self._turn():
+            if self._over:
+                return None
+            told = [self._measure(one) or not one.process.alive() for one in self._generations()]
+            self._meter.save()
+            if not all(told):
+                raise errors.Transient("runtime_unavailable", "HAProxy does not tell its counters")
+            return self._meter.counters(self._desired.spec if self._desired else None)
+
     def current(self) -> tuple[generation.Generation, model.Desired] | None:
         """Return what serves now and what it was told, None if nothing does."""
         with self._turn():
@@ -153,8 +171,18 @@ class Instance:
 
     def _end_all(self) -> None:
         for running in self._generations():
-            running.end()
+            self._end(running)
         self._forget_all()
+
+    def _end(self, running: generation.Generation) -> str:
+        """End a process and count what it carried."""
+        spec = self._desired.spec if self._desired and running is self._active else None
+        self._meter.finish(running, spec)
+        return running.end()
+
+    def _measure(self, running: generation.Generation) -> bool:
+        spec = self._desired.spec if self._desired and running is self._active else None
+        return self._meter.measure(running, spec)
 
     def _forget_all(self) -> None:
         self._draining.clear()
@@ -172,6 +200,10 @@ class Instance:
         return config.build(desired, connections=self._host.connections)
 
     def _put(self, desired: model.Desired, wanted: config.Config) -> None:
+        before = self._active
+        renamed = _listeners(self._desired) != _listeners(desired)
+        if before is not None and renamed:
+            self._measure(before)  # what was until now counts under the names until now
         if not wanted.frontends:
             self._retire()
         elif self._active is None or not self._active.process.alive():
@@ -181,6 +213,9 @@ class Instance:
             self._change(self._active, wanted)
         self._desired, self._running, self._dirty = desired, wanted, False
         self._save(durable=False)
+        if self._active is not None and (renamed or self._active is not before):
+            self._measure(self._active)
+            self._meter.save()
 
     def _change(self, active: generation.Generation, wanted: config.Config) -> None:
         """Tell the running process, or replace it when that can't be told."""
@@ -233,6 +268,7 @@ class Instance:
             self._save(durable=False)
             raise
         self._restarts.started(now)
+        self._meter.begin(self._active)
         self._departures.clear()
         self._save(durable=False)
         if before is not None:
@@ -258,7 +294,7 @@ class Instance:
         self._draining.bury()
         if self._active is None or self._active.process.alive():
             return
-        number, ended = self._active.number, self._active.end()
+        number, ended = self._active.number, self._end(self._active)
         self._active, self._crashed = None, True
         self._departures.clear()
         self._restarts.died(now)
@@ -315,6 +351,7 @@ class Instance:
             self._last_number = max(self._last_number, known.number)
             self._adopt_process(record, known)
         generation.tidy(self._host, self.lb_id)
+        self._meter.keep(running.number for running in self._generations())
         if self._desired is not None:
             self._dirty = True  # what the last life left half done is told again
             try:
@@ -333,7 +370,7 @@ class Instance:
         elif known.number > (record.active or 0):
             found.end()  # it was about to take over; what it should become is told anew
         else:
-            self._draining.add(found, 0)
+            self._draining.add(found, _patience_s(record.desired))
 
     def _generations(self) -> list[generation.Generation]:
         return [*self._draining, *([self._active] if self._active else [])]
@@ -348,3 +385,12 @@ class Instance:
             processes=(*living, *([starting] if starting else [])),
         )
         state.save(self._directory, record, durable=durable)
+
+
+def _listeners(desired: model.Desired | None) -> dict[int, str]:
+    return {one.port: one.name for one in desired.spec.listeners} if desired else {}
+
+
+def _patience_s(desired: model.Desired | None) -> int:
+    groups = desired.spec.target_groups if desired else ()
+    return max((group.drain_timeout_s for group in groups), default=0)

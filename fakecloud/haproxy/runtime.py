@@ -67,6 +67,12 @@ class Runtime:
         """Return `show stat`: one mapping by column name per frontend, backend and server."""
         return list(_table(self._tell("show stat -1 7 -1\n"), 0, ","))
 
+    def session_ids(self) -> list[str]:
+        """Return every connection that the load balancer holds, as `shutdown session` takes it."""
+        lines = self._tell("show sess\n").splitlines()
+        ours = [line for line in lines if line.startswith("0x") and " proto=unix" not in line]
+        return [line.partition(":")[0] for line in ours]
+
     def frontends(self) -> list[str]:
         """Return the names of the frontends."""
         return [row["pxname"] for row in _table(self._tell("show stat -1 1 -1\n"), 0, ",")]
