@@ -12,6 +12,7 @@ from fastapi import Depends, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from fakecloud import scopes
 from fakecloud.actions import Actions
@@ -31,6 +32,18 @@ from fakecloud.store.database import Database
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub
+
+
+class _NoColon(StringConvertor):
+    """No parameter of a path has a colon: `web:drain` is an action on `web`, never a name.
+
+    Otherwise GET of an action would be a look for a strange name, and not a wrong method.
+    """
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("str", _NoColon())  # before any route is made: every router imports this
 
 BEARER: Final = HTTPBearer(auto_error=False, description="A token of 64 letters and digits")
 

@@ -42,9 +42,20 @@ NewName = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="name or id")]
 IfMatch = Annotated[str | None, Header(description="an ETag; its generation is compared")]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: create only")]
-Wait = Annotated[str | None, Query(description="wait for the result, e.g. 25s; at most 60s")]
+Wait = Annotated[
+    str | None,
+    Query(
+        description="wait for the result, e.g. 25s; at most 60s",
+        json_schema_extra=replies.TIME,
+    ),
+]
 WaitFor = Annotated[
-    str | None, Query(max_length=100, description="until it is in one of `state:ACTIVE,ERROR`")
+    str | None,
+    Query(
+        max_length=100,
+        description="until it is in one of `state:ACTIVE,ERROR`",
+        json_schema_extra={"pattern": "^state:[A-Z]+(,[A-Z]+)*$"},
+    ),
 ]
 RvGt = Annotated[
     int | None, Query(ge=0, lt=1 << 63, description="until it is newer than this resource version")

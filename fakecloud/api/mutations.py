@@ -142,7 +142,10 @@ async def _mutation(
     caller: Caller,
     idempotency_key: Annotated[
         str | None,
-        Header(description='at most 255 printable characters, "quoted" or bare; kept for 48 h'),
+        Header(
+            description='at most 255 printable characters, "quoted" or bare; kept for 48 h',
+            json_schema_extra={"pattern": "^[!#-~]([ -~]{0,253}[!-~])?$"},
+        ),
     ] = None,
 ) -> Mutation:
     key = None if idempotency_key is None else _parse_key(idempotency_key)

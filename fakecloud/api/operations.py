@@ -35,7 +35,10 @@ KIND: Final = lists.Kind(
 )
 Id = Annotated[str, Path(pattern=r"^[a-z0-9_]{1,63}$")]
 ListAsked = Annotated[lists.Asked, Depends(lists.asking(KIND))]
-Wait = Annotated[str | None, Query(description="wait for its end, e.g. 25s; at most 60s")]
+Wait = Annotated[
+    str | None,
+    Query(description="wait for its end, e.g. 25s; at most 60s", json_schema_extra=replies.TIME),
+]
 
 
 @router.get(

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from fastapi import Query
+from pydantic import JsonValue
 from starlette.responses import Response
 
 from fakecloud import documents, errors
@@ -21,6 +22,9 @@ _KEYS: dict[type, Any] = {
     int: Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)],
     str: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,63}$")],
 }
+
+TIME: Final[dict[str, JsonValue]] = {"pattern": r"^\d{1,4}(\.\d{1,3})?s?$"}
+"""What `seconds` takes, for the description."""
 
 PageSize = Annotated[int, Query(ge=1, le=1000, description="items in one page")]
 PageToken = Annotated[

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import html
 from importlib.metadata import version
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.responses import Response
 
@@ -74,7 +74,9 @@ async def metrics(request: Request, cloud: CloudParts) -> Response:
     response_class=HTMLResponse,
     responses=replies.ANY_PROBLEM | replies.refused(404),
 )
-async def problem(code: str) -> Response:
+async def problem(
+    code: Annotated[str, Path(json_schema_extra={"enum": [*sorted(_PAGES)]})],
+) -> Response:
     """Explain a problem's code to people."""
     kind = _PAGES.get(code)
     if kind is None:

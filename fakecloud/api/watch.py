@@ -74,7 +74,10 @@ async def watch(
     initial: Annotated[bool, Query(description="begin with everything that exists")] = False,
     label_selector: lists.SelectorText = None,
     fields: lists.FieldsText = None,
-    heartbeat: Annotated[str | None, Query(description="bookmarks at least that often")] = None,
+    heartbeat: Annotated[
+        str | None,
+        Query(description="bookmarks at least that often", json_schema_extra=replies.TIME),
+    ] = None,
     accept: Annotated[str, Header(include_in_schema=False)] = JSON_LINES,
     last_event_id: Annotated[int | None, Header(ge=0, lt=1 << 63)] = None,
 ) -> StreamingResponse:

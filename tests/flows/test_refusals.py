@@ -222,6 +222,8 @@ def test_an_unknown_path_is_a_problem_too(untouched, path):
         ("DELETE", "/v1/watch", {"GET"}),
         ("OPTIONS", LB, {"GET", "PUT", "PATCH", "DELETE"}),
         ("PUT", "/healthz", {"GET"}),
+        ("GET", "/v1/load-balancers/web:drain", {"POST"}),
+        ("DELETE", "/v1/operations/op_1:cancel", {"POST"}),
     ],
 )
 def test_another_method_is_told_which_there_are(untouched, method, path, allow):
