@@ -13,6 +13,8 @@
     instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     interference.py    faults that disturb the workers
+    flapping.py        the fault that lets a state flap
+    sweeper.py         removes what deleted load balancers have left behind
     allocation.py      which addresses somebody gets
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
@@ -44,6 +46,7 @@
     checks.py          health checks as values
     chaos.py           faults at work: rules, hits, the log
     faults.py          whether a fault hits, decided purely
+    fault_actions.py   the catalogue of what faults do
     chaos_labels.py    faults asked for by labels and annotations
     scenarios.py       named sets of faults
     filters.py         filters, label selectors, orders and field masks of lists
@@ -59,6 +62,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
-→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
+__main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
+→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
 """

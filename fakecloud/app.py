@@ -29,6 +29,7 @@ from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.errors import StartError, Unavailable
+from fakecloud.flapping import Flapping
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
 from fakecloud.instances import Instances
@@ -49,6 +50,7 @@ from fakecloud.snapshots import Snapshots
 from fakecloud.store import events, idempotency, load_balancers, operations
 from fakecloud.store.database import Database
 from fakecloud.store.notifications import Notifications
+from fakecloud.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.watch import Hub
 
@@ -198,7 +200,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "recovery": lambda: _see_crash(provisioner, crashes),
             "clock": lambda: _keep_time(timekeeper, loops.stop, clock),
             "heartbeat": lambda: _beat(me, provisioner, settings, clock, loops.stop),
-            "faults": lambda: _renew_faults(chaos, clock, loops.stop),
+            "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
+            "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
             "housekeeping": lambda: _keep_house(
                 database, settings, authority, clock, metrics, loops.stop
             ),
@@ -373,10 +376,27 @@ def _save_health(health: Health, clock: Clock, stop: Event) -> None:
     clock.wait(stop, HEALTH_SAVE_S)
 
 
-def _renew_faults(chaos: Chaos, clock: Clock, stop: Event) -> None:
-    """Hear of faults that other replicas were told of; remove expired ones."""
-    chaos.refresh()
-    clock.wait(stop, FAULTS_S)
+def _sweep(sweeper: Sweeper, settings: Settings, clock: Clock, loops: Loops) -> Callable[[], None]:
+    """Remove what deleted load balancers have left behind."""
+
+    def turn() -> None:
+        clock.wait(loops.stop, settings.heartbeat_s)
+        sweeper.step()
+
+    return turn
+
+
+def _renew_faults(
+    chaos: Chaos, flapping: Flapping, clock: Clock, loops: Loops
+) -> Callable[[], None]:
+    """Hear of faults that other replicas were told of; remove expired ones; let states flap."""
+
+    def turn() -> None:
+        chaos.refresh()
+        flapping.step()
+        clock.wait(loops.stop, FAULTS_S)
+
+    return turn
 
 
 def _keep_house(

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from fakecloud import faults, scenarios
+from fakecloud import fault_actions, faults, outcomes, scenarios
 from fakecloud.clock import Clock
 from fakecloud.errors import LimitExceeded, NameInUse, NotFound, ValidationFailed
 from fakecloud.faults import Action, Facts, Hit, Layer, Match, Rule, Trigger
@@ -26,6 +26,8 @@ from fakecloud.store import load_balancers
 from fakecloud.store.database import Connection, Database
 
 MOST_RULES: Final = 200
+SYSTEM: Final = "system.fault"
+"""The type of operations that a fault begins, or its end."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +88,11 @@ class Chaos:
         return any(
             rule.id == rule_id and rule.enabled and wall < rule.expires_at for rule in self._rules
         )
+
+    def has(self, action: str) -> bool:
+        """Say whether a rule with this action lives."""
+        wall = self._clock.wall()
+        return any(rule.action.type == action and rule.lives(wall) for rule in self._rules)
 
     def candidates(self, facts: Facts) -> list[Rule]:
         """Return the rules that are about `facts`, in order, spent ones too."""
@@ -175,7 +182,7 @@ class Chaos:
             rule = _found(rows.find(connection, project, id), id)
             rows.enable(connection, id, enabled)
             if not enabled:
-                rows.hurry(connection, {id}, self._clock.wall())
+                self._let_heal(connection, {id})
         self.refresh()
         return msgspec.structs.replace(rule, enabled=enabled)
 
@@ -216,7 +223,7 @@ class Chaos:
         return made
 
     def _rule(self, project: str, draft: Draft) -> Rule:
-        wrong = faults.mistakes(draft.layer, draft.match, draft.trigger, draft.action)
+        wrong = fault_actions.mistakes(draft.layer, draft.match, draft.trigger, draft.action)
         if wrong:
             raise ValidationFailed(
                 "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3]), errors=tuple(wrong)
@@ -242,7 +249,16 @@ class Chaos:
 
     def _remove(self, connection: Connection, ids: Collection[str]) -> None:
         rows.remove(connection, ids)
-        rows.hurry(connection, ids, self._clock.wall())
+        self._let_heal(connection, ids)
+
+    def _let_heal(self, connection: Connection, ids: Collection[str]) -> None:
+        """Let load balancers that these faults hold, or hold back in part, be worked on at once."""
+        now, wall = self._clock.now(), self._clock.wall()
+        rows.hurry(connection, ids, wall)
+        for lb in rows.held_while_active(connection, ids):
+            again = outcomes.lost(lb, wall)
+            if again is not None:
+                load_balancers.begin(connection, again, SYSTEM, now)
 
     def _record(
         self,

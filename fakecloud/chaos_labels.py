@@ -24,6 +24,7 @@ _KEYS: Final = ("provision", "delete", "state", "profile")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 _DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|)")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
+_LISTENER: Final = re.compile(r"[a-z0-9*?.-]{1,63}")
 MAX_TIMES: Final = 1000
 
 
@@ -40,6 +41,11 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             return self.delete
         failing = Action(type="fail_permanent", code="fault_injected")
         return (failing, *self.provision) if self.error else self.provision
+
+    @property
+    def lasting(self) -> tuple[bool, tuple[Action, ...]]:
+        """Return what holds a load balancer for as long as it is asked for."""
+        return self.error, tuple(one for one in self.provision if one.type == "partial")
 
 
 NOTHING: Final = Asked()
@@ -95,9 +101,13 @@ def _action(key: str, part: str) -> Action:
         return Action(type="fail_transient", times=_times(value))
     if key == "provision" and name == "error_then_heal":
         return Action(type="error_then_heal", seconds=_seconds(name, value))
+    if key == "provision" and name == "partial":
+        return Action(type="partial", listeners=_listeners(value) if equals else None)
     if key == "provision" and name == "fail_permanent":
         return Action(type="fail_permanent", code=_code(value) if equals else None)
-    more = ", error_then_heal=30s, fail_permanent=CODE" if key == "provision" else ""
+    more = ""
+    if key == "provision":
+        more = ", error_then_heal=30s, fail_permanent=CODE, partial=LISTENER"
     raise ValueError(
         f"{part[:60]!r} is not one of delay=90s, stuck, stuck=60s, fail_transient=3{more}"
     )
@@ -113,6 +123,12 @@ def _code(text: str) -> str:
     if not _CODE.fullmatch(text):
         raise ValueError(f"fail_permanent={text[:20]!r} is not a code such as config_invalid")
     return text
+
+
+def _listeners(text: str) -> tuple[str, ...]:
+    if not _LISTENER.fullmatch(text):
+        raise ValueError(f"partial={text[:20]!r} is not the name of a listener, or a glob")
+    return (text,)
 
 
 def _seconds(name: str, text: str) -> float:

@@ -14,12 +14,11 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from fnmatch import fnmatchcase
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from fakecloud import filters
-from fakecloud.errors import FieldError, InvalidFilter
 
 DEFAULT_EXPIRES_S: Final = 600
 MAX_EXPIRES_S: Final = 86_400
@@ -28,6 +27,8 @@ MAX_SECONDS: Final = 3600.0
 Phase = Literal["claim", "pre_apply", "post_apply", "pre_commit", "post_commit"]
 Distribution = Literal["fixed", "uniform", "lognormal"]
 DatabaseTrouble = Literal["busy", "serialization", "disconnect"]
+Leak = Literal["process", "ip"]
+"""What a deletion can leave behind. A port can't be alone: it goes with its process."""
 
 
 class Layer(StrEnum):
@@ -72,7 +73,7 @@ class Trigger(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults
 
 
 class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
-    """What a hit does; `ACTIONS` says which parameters belong to which type."""
+    """What a hit does; `fault_actions` says which parameters belong to which type."""
 
     type: str
     code: int | str | None = None
@@ -89,6 +90,9 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     times: int | None = None
     point: Phase | None = None
     kind: DatabaseTrouble | None = None
+    skew_s: float | None = None
+    listeners: tuple[str, ...] | None = None  # globs
+    leaks: Leak | None = None
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -168,7 +172,12 @@ def triggers(rule: Rule, ordinal: int) -> bool:
         return ordinal % trigger.every_n == 0
     if trigger.first_n is not None:
         return ordinal <= trigger.first_n
-    return trigger.nth is None or ordinal == trigger.nth
+    return ordinal == trigger.nth if trigger.nth is not None else _by_itself(rule.action, ordinal)
+
+
+def _by_itself(action: Action, ordinal: int) -> bool:
+    """Say whether a look is a hit where no trigger was given: every one, unless it flaps."""
+    return action.type != "auth_flap" or (ordinal - 1) // (action.times or 1) % 2 == 0
 
 
 def in_order(rules: Iterable[Rule]) -> tuple[Rule, ...]:
@@ -204,15 +213,27 @@ def _operation_matches(rule: Rule, facts: Facts) -> bool:
     if rule.layer is not Layer.PROVISION:
         return True
     # Unless it is said, a fault doesn't keep anybody from deleting: that would leave things behind.
-    return (facts.operation == "delete") is (rule.action.type == "slow_delete")
+    return (facts.operation == "delete") is (rule.action.type in _OF_DELETION)
 
 
 def phase_of(action: Action) -> str:
-    """Return where in the life of a worker's attempt an action takes place."""
+    """Return where in the life of a worker's attempt an action takes place.
+
+    Besides the points of an attempt: `applying` and `removing`, what the data plane is told, and
+    `active`, between two attempts.
+    """
     return action.point or action.phase or _PHASES.get(action.type, "pre_apply")
 
 
-_PHASES: Final = {"pause": "post_apply", "lease_steal": "post_apply", "db_error": "pre_commit"}
+_OF_DELETION: Final = frozenset({"slow_delete", "delete_leaks"})
+_PHASES: Final = {
+    "pause": "post_apply",
+    "lease_steal": "post_apply",
+    "db_error": "pre_commit",
+    "partial": "applying",
+    "delete_leaks": "removing",
+    "flap_state": "active",
+}
 
 
 def duration_s(action: Action, number: float, default: float = 0.0) -> float:
@@ -225,118 +246,3 @@ def duration_s(action: Action, number: float, default: float = 0.0) -> float:
         z = statistics.NormalDist().inv_cdf(min(max(number, 1e-9), 1 - 1e-9))
         return min(seconds * math.exp((0.5 if action.sigma is None else action.sigma) * z), most)
     return seconds
-
-
-class _Takes(msgspec.Struct, frozen=True, kw_only=True):
-    """Parameters of an action: those it must have, and those it may have."""
-
-    needs: frozenset[str] = frozenset()
-    may: frozenset[str] = frozenset()
-
-
-def _takes(needs: str = "", may: str = "") -> _Takes:
-    return _Takes(needs=frozenset(needs.split()), may=frozenset(may.split()))
-
-
-_SPREAD: Final = "distribution most_s sigma"
-_POINTS_OUTSIDE: Final = ("claim", "pre_apply", "post_apply")
-ACTIONS: Final[dict[Layer, dict[str, _Takes]]] = {
-    Layer.API: {
-        "status": _takes("code", "problem retry_after_s"),
-        "html_502": _takes(),
-        "latency": _takes("seconds", _SPREAD),
-        "hang": _takes(may="seconds"),
-        "reset_before": _takes(),
-        "drop_after_commit": _takes(),
-        "truncate_body": _takes(),
-        "malformed_json": _takes(),
-        "wrong_content_type": _takes(),
-        "stale_read": _takes(may="versions"),
-        "omit_from_list": _takes(may="probability"),
-        "rate_limit": _takes(may="retry_after_s"),
-    },
-    Layer.WATCH: {
-        "disconnect": _takes(may="after_n"),
-        "delay": _takes("seconds", _SPREAD),
-        "duplicate": _takes(),
-        "expire": _takes(may="after_n"),
-        "no_bookmarks": _takes(),
-        "silent_stall": _takes(may="after_n"),
-    },
-    Layer.PROVISION: {
-        "delay": _takes("seconds", f"phase {_SPREAD}"),
-        "fail_transient": _takes(may="phase times"),
-        "fail_permanent": _takes(may="phase code"),
-        "stuck": _takes(may="phase"),
-        "slow_delete": _takes("seconds", _SPREAD),
-        "pool_exhausted": _takes(),
-        "quota_zero": _takes(),
-        "error_then_heal": _takes("seconds"),
-    },
-    Layer.WORKER: {
-        "crash": _takes("point"),
-        "pause": _takes("seconds", "point"),
-        "lease_steal": _takes(may="point"),
-        "duplicate_run": _takes(may="point"),
-        "db_error": _takes(may="kind point"),
-    },
-}
-AT_ADMISSION: Final = frozenset({"pool_exhausted", "quota_zero"})
-_ONLY_AT: Final[dict[str, tuple[str, ...]]] = {
-    "pause": _POINTS_OUTSIDE,
-    "lease_steal": _POINTS_OUTSIDE,
-    "duplicate_run": _POINTS_OUTSIDE,
-    "db_error": ("claim", "pre_apply", "post_apply", "pre_commit"),
-    "delay": _POINTS_OUTSIDE,
-    "fail_transient": _POINTS_OUTSIDE,
-    "fail_permanent": _POINTS_OUTSIDE,
-    "stuck": _POINTS_OUTSIDE,
-}
-
-
-def mistakes(layer: Layer, match: Match, trigger: Trigger, action: Action) -> list[FieldError]:
-    """Return what is wrong with a rule beyond the shape of its fields; empty if nothing is."""
-    found = [*_action_mistakes(layer, action)]
-    given = [name for name in trigger.__struct_fields__ if getattr(trigger, name) is not None]
-    if len(given) > 1:
-        found.append(_wrong("/trigger", f"give one of {', '.join(given)}, not several"))
-    if trigger.window is not None and trigger.window.last < trigger.window.first:
-        found.append(_wrong("/trigger/window", "last is before first"))
-    try:
-        filters.parse_selector(match.label_selector)
-    except InvalidFilter as error:
-        found.append(_wrong("/match/label_selector", error.detail))
-    if match.label_selector and action.type in AT_ADMISSION:
-        found.append(
-            _wrong("/match/label_selector", f"{action.type} comes before there are labels")
-        )
-    return found
-
-
-def _action_mistakes(layer: Layer, action: Action) -> Iterable[FieldError]:
-    takes = ACTIONS[layer].get(action.type)
-    if takes is None:
-        offered = ", ".join(ACTIONS[layer])
-        yield _wrong("/action/type", f"layer {layer} has no {action.type!r}; it has {offered}")
-        return
-    given = set(msgspec.to_builtins(action)) - {"type"}
-    for name in sorted(takes.needs - given):
-        yield _wrong(f"/action/{name}", f"{action.type} needs it")
-    for name in sorted(given - takes.needs - takes.may):
-        yield _wrong(f"/action/{name}", f"{action.type} doesn't have it")
-    wanted: Any = str if action.type == "fail_permanent" else int
-    if action.code is not None and not isinstance(action.code, wanted):
-        kind = "a word" if wanted is str else "an HTTP status"
-        yield _wrong("/action/code", f"{action.type} takes {kind}")
-    elif isinstance(action.code, int) and not 400 <= action.code <= 599:
-        yield _wrong("/action/code", "an injected status is 400 to 599")
-    points = _ONLY_AT.get(action.type)
-    if points is not None and phase_of(action) not in points and layer is not Layer.WATCH:
-        name = "point" if action.point else "phase"
-        yield _wrong(f"/action/{name}", f"{action.type} takes place at {', '.join(points)}")
-    if action.distribution == "uniform" and (action.most_s or 0) < (action.seconds or 0):
-        yield _wrong("/action/most_s", "the upper end of uniform is below `seconds`")
-
-
-def _wrong(pointer: str, message: str) -> FieldError:
-    return FieldError(pointer, "invalid", message)

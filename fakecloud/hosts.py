@@ -18,7 +18,6 @@ from fakecloud.errors import StartError
 from fakecloud.model import LoadBalancer
 from fakecloud.store import hosts as host_rows
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.hosts import Host
 
@@ -146,9 +145,7 @@ class Hosts:
         again = outcomes.lost(freed, wall)
         if again is None:
             return  # due anyway, and now for any host
-        operation = operations.new(lb.project, FAILOVER, lb.name, lb.id, lb.generation, now)
-        rows.save(connection, msgspec.structs.replace(again, operation=operation.id), now)
-        operations.start(connection, operation)
+        rows.begin(connection, again, FAILOVER, now)
 
     def _dead(self, connection: Connection) -> list[Host]:
         return [

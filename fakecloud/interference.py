@@ -11,18 +11,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from fnmatch import fnmatchcase
 from threading import Event, Lock
 from typing import Final
 
 import msgspec
 import structlog
 
-from fakecloud import chaos_labels, faults
+from fakecloud import chaos_labels, fault_actions, faults
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock
 from fakecloud.errors import CloudError, Permanent, Postponed, Transient, Unavailable
 from fakecloud.faults import Action, Facts, Layer, Rule
-from fakecloud.model import Condition, LoadBalancer, State
+from fakecloud.model import Condition, Desired, LoadBalancer, State
 from fakecloud.store import faults as rows
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
@@ -61,6 +62,7 @@ class Interference:
         self._clock = clock
         self._end = end
         self._planned: dict[tuple[str, int], Action] = {}
+        self._partial: set[tuple[str, int]] = set()  # told the data plane less than is wanted
         self._lock = Lock()
 
     def at(self, point: str, lb: LoadBalancer) -> None:
@@ -75,7 +77,59 @@ class Interference:
         if asked is not chaos_labels.NOTHING or not self._chaos.quiet(Layer.PROVISION):
             self._disturb_provisioning(point, lb, asked)
         if point == "post_apply" and lb.state is not State.DELETING:
-            self._clear(lb)
+            with self._lock:
+                partial = (lb.id, lb.lease_epoch) in self._partial
+                self._partial.discard((lb.id, lb.lease_epoch))
+            if not partial:
+                self._clear(lb)
+
+    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
+        """Return `desired` without the listeners that a fault `partial` leaves out."""
+        found = self._standing("applying", lb)
+        if found is None:
+            return desired
+        fault_id, action = found
+        spec = desired.spec
+        if action.listeners is None:
+            kept = spec.listeners[:-1]
+        else:
+            kept = tuple(
+                one
+                for one in spec.listeners
+                if not any(fnmatchcase(one.name, glob) for glob in action.listeners)
+            )
+        self._flag(fault_id, action, lb)
+        with self._lock:
+            self._partial.add((lb.id, lb.lease_epoch))
+        return msgspec.structs.replace(desired, spec=msgspec.structs.replace(spec, listeners=kept))
+
+    def forgets(self, lb: LoadBalancer) -> bool:
+        """Say whether a fault `delete_leaks` leaves the process; an address is left at the end."""
+        found = self._standing("removing", lb)
+        if found is None:
+            return False
+        if found[1].leaks == "ip":
+            with self._lock:
+                self._planned[lb.id, lb.lease_epoch] = found[1]
+        return found[1].leaks == "process"
+
+    def _standing(self, point: str, lb: LoadBalancer) -> tuple[str, Action] | None:
+        """Return the fault that changes what the data plane is told, logged if it is a new hit."""
+        subject = _subject(point, lb)
+        asked = chaos_labels.parse(lb.labels, lb.annotations)
+        for action in asked.actions(_operation(lb)):
+            if faults.phase_of(action) == point:
+                if self._so_far(BY_LABEL, subject, action)[1] is None:
+                    self._chaos.log_again(BY_LABEL, lb.project, Layer.PROVISION, action, subject)
+                return BY_LABEL, action
+        if self._chaos.quiet(Layer.PROVISION):
+            return None
+        for rule in self._chaos.candidates(_facts(Layer.PROVISION, point, lb)):
+            if faults.phase_of(rule.action) == point:
+                known = self._so_far(rule.id, subject, rule.action)[1] is not None
+                if known or self._chaos.try_rule(rule, subject) is not None:
+                    return rule.id, rule.action
+        return None
 
     def _disturb_worker(self, point: str, lb: LoadBalancer) -> None:
         if point == "pre_commit":  # decided before: what is logged inside would be rolled back
@@ -115,6 +169,9 @@ class Interference:
                     rows.steal_lease(connection, lb.pk, lb.lease_epoch, self._clock.wall())
             case "duplicate_run":
                 self._let_another_run(lb)
+            case "delete_leaks":
+                with self._database.write() as connection:
+                    rows.leave_address(connection, lb.id, [a.ip for a in lb.addresses])
             case "db_error":
                 words = _TROUBLES[action.kind or "busy"]
                 raise Unavailable(f"the database can't be used now: {words} (injected)")
@@ -138,7 +195,7 @@ class Interference:
                 self._by_label(action, point, lb)
         for rule in self._chaos.candidates(_facts(Layer.PROVISION, point, lb)):
             if (
-                rule.action.type not in faults.AT_ADMISSION
+                rule.action.type not in fault_actions.AT_ADMISSION
                 and faults.phase_of(rule.action) == point
             ):
                 self._by_rule(rule, point, lb)

@@ -278,7 +278,7 @@ class LoadBalancers:
         if after.state is State.ERROR:
             return msgspec.structs.replace(after, due_at=wall)
         again = outcomes.lost(after, wall)
-        if again is None or was.error == asked.error:
+        if again is None or was.lasting == asked.lasting:
             return after
         operation = operations.new(
             after.project, "system.fault", after.name, after.id, after.generation, now

@@ -100,12 +100,26 @@ class Hook(Protocol):
         transaction, any exception rolls back and leaves the lease to end by itself.
         """
 
+    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
+        """Return what the data plane is told in place of `desired`."""
+
+    def forgets(self, lb: LoadBalancer) -> bool:
+        """Say whether the worker leaves the data plane of a deleted load balancer behind."""
+
 
 class NoHook:
     """Disturbs nobody."""
 
     def at(self, point: Point, lb: LoadBalancer) -> None:
         """Do nothing."""
+
+    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
+        """Return `desired`."""
+        return desired
+
+    def forgets(self, lb: LoadBalancer) -> bool:
+        """Say no."""
+        return False
 
 
 class Provisioner:
@@ -233,9 +247,7 @@ class Provisioner:
         again = outcomes.lost(lb, wall)
         if again is None:
             return  # not made yet, or on its way out: due anyway
-        operation = operations.new(lb.project, RECOVER, lb.name, lb.id, lb.generation, now)
-        rows.save(connection, msgspec.structs.replace(again, operation=operation.id), now)
-        operations.start(connection, operation)
+        rows.begin(connection, again, RECOVER, now)
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
@@ -261,25 +273,25 @@ class Provisioner:
         told = self._health.settle(lb)
         self.hold([lb.id])
         self._hook.at(Point.PRE_APPLY, lb)
-        self._dataplane.apply(
-            Desired(
-                lb_id=lb.id,
-                epoch=lb.lease_epoch,
-                generation=lb.generation,
-                spec=lb.spec,
-                addresses=lb.addresses,
-                down=told.down,
-                weights=told.weights,
-            )
+        desired = Desired(
+            lb_id=lb.id,
+            epoch=lb.lease_epoch,
+            generation=lb.generation,
+            spec=lb.spec,
+            addresses=lb.addresses,
+            down=told.down,
+            weights=told.weights,
         )
+        self._dataplane.apply(self._hook.wanted(lb, desired))
         self._health.applied(lb.id, told)
         self._addresses.prune(lb.id, lb.addresses)
 
     def _remove(self, lb: LoadBalancer) -> None:
         self._health.forget(lb.id)
         self._hook.at(Point.PRE_APPLY, lb)
-        self._dataplane.remove(lb.id, lb.lease_epoch)
-        self._addresses.prune(lb.id, ())
+        if not self._hook.forgets(lb):
+            self._dataplane.remove(lb.id, lb.lease_epoch)
+            self._addresses.prune(lb.id, ())
         with self._lock:
             self._mine.discard(lb.id)
 

@@ -19,6 +19,7 @@ service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
 chaos           faults on demand: make, list, log    fault_schemas  their wire models
 disturbance     faults that happen to requests       tampering      to answers and streams
+page_faults     pages that overlap or leave a gap    reordering     events in another order
 description     the OpenAPI document: what all routes have in common
 replies         successful answers, pages and tokens
 problems        errors to problem+json       guard       limits on requests before any handler

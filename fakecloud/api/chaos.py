@@ -118,6 +118,14 @@ def reset(cloud: CloudParts, caller: Caller, change: Change) -> Response:
     return _done(cloud, change, act)
 
 
+@router.get(
+    "/chaos/actions", response_model=fault_schemas.ActionKindList, summary="List fault actions"
+)
+def list_actions(cloud: CloudParts, caller: Caller) -> Response:
+    """Return what faults can do, with an example of each."""
+    return replies.json({"items": fault_schemas.action_kinds()})
+
+
 @router.get("/chaos/scenarios", response_model=fault_schemas.ScenarioList, summary="List scenarios")
 def list_scenarios(cloud: CloudParts, caller: Caller) -> Response:
     """Return the named sets of faults."""

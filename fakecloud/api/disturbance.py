@@ -18,9 +18,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fakecloud import errors
-from fakecloud.api import problems, tampering
+from fakecloud.api import envelope, page_faults, problems, tampering
 from fakecloud.api.context import Cloud
-from fakecloud.faults import AT_ADMISSION, Facts, Hit, Layer
+from fakecloud.fault_actions import AT_ADMISSION
+from fakecloud.faults import Facts, Hit, Layer
 from fakecloud.model import Token
 from fakecloud.store import load_balancers
 
@@ -41,6 +42,8 @@ _BY_STATUS: Final[dict[int, type[errors.Problem]]] = {
     )
 }  # fmt: skip
 
+_DENIALS: Final = (errors.Unauthenticated, errors.TokenExpired, errors.TokenRevoked)
+
 
 class Disturbance:
     """Lets faults of the layers api and watch, and those at admission, happen to requests."""
@@ -59,6 +62,10 @@ class Disturbance:
             "reset_before": _reset,
             "drop_after_commit": self._drop_after_commit,
             "truncate_body": self._truncate,
+            "clock_skew_header": self._skew,
+            "auth_flap": _deny,
+            "dup_page": self._misplace,
+            "skip_page": self._misplace,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,7 +88,7 @@ class Disturbance:
             await self._strike(_Struck(cloud, request, token.project, hit, receive, send))
         elif _is_watch(scope):
             facts = _facts(Layer.WATCH, request, token.project)
-            stream = tampering.Stream(cloud.chaos, facts, request_id, send, _Cut(receive))
+            stream = tampering.Stream(cloud, facts, request_id, send, _Cut(receive))
             await stream.run(lambda out: self._app(scope, receive, out))
         else:
             await self._app(scope, receive, send)
@@ -104,7 +111,7 @@ class Disturbance:
         await struck.cut.now()
 
     async def _truncate(self, struck: _Struck) -> None:
-        start, body = await self._answer(struck)
+        start, body = await tampering.whole(self._app, struck.request.scope, struck.receive)
         await struck.marked(start)
         await struck.send({"type": "http.response.body", "body": body[: len(body) // 2],
                            "more_body": True})  # fmt: skip
@@ -112,7 +119,7 @@ class Disturbance:
 
     async def _tamper(self, struck: _Struck) -> None:
         """Change the whole answer: bodies that lie, are no JSON, or are outdated."""
-        start, body = await self._answer(struck)
+        start, body = await tampering.whole(self._app, struck.request.scope, struck.receive)
         if start["status"] == 200 or struck.hit.action.type not in tampering.OF_READS:
             start, body = await tampering.change(
                 struck.cloud.database, struck.project, struck.hit, start, body
@@ -120,19 +127,20 @@ class Disturbance:
         await struck.marked(start)
         await struck.send({"type": "http.response.body", "body": body})
 
-    async def _answer(self, struck: _Struck) -> tuple[Message, bytes]:
-        """Return the start and the body of what the handlers answer."""
-        start: Message = {}
-        chunks: list[bytes] = []
+    async def _skew(self, struck: _Struck) -> None:
+        skew_s = struck.hit.action.skew_s or 0.0
 
-        async def keep(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                start.update(message)
-            else:
-                chunks.append(message.get("body", b""))
+        async def skewed(message: Message) -> None:
+            await struck.marked(tampering.with_skewed_time(message, skew_s))
 
-        await self._app(struck.request.scope, struck.receive, keep)
-        return start, b"".join(chunks)
+        await self._app(struck.request.scope, struck.receive, skewed)
+
+    async def _misplace(self, struck: _Struck) -> None:
+        """Let the pages of a list overlap, or leave a gap."""
+        kind, request = struck.hit.action.type, struck.request
+        start, body = await page_faults.answer(self._app, request.scope, struck.receive, kind)
+        await struck.marked(start)
+        await struck.send({"type": "http.response.body", "body": body})
 
 
 class _Cut:
@@ -185,9 +193,13 @@ class _Struck:
     async def marked(self, message: Message) -> None:
         """Send a message; an answer's start says which fault hit it."""
         if message["type"] == "http.response.start":
-            headers = [*message["headers"], (b"x-fault-injected", self.hit.rule_id.encode())]
-            if not any(name == b"x-request-id" for name, _ in headers):
-                headers.append((b"x-request-id", problems.request_id(self.request).encode()))
+            given = [*message["headers"], (b"x-fault-injected", self.hit.rule_id.encode())]
+            names = {name for name, _ in given}
+            usual = (
+                (b"x-request-id", problems.request_id(self.request).encode()),
+                *envelope.always(self.cloud),
+            )
+            headers = [*given, *(pair for pair in usual if pair[0] not in names)]
             message = {**message, "headers": headers}
         await self.send(message)
 
@@ -224,6 +236,12 @@ async def _status(struck: _Struck) -> None:
 async def _rate_limit(struck: _Struck) -> None:
     after = struck.hit.action.retry_after_s
     await struck.refuse(errors.RateLimited, 429, 1 if after is None else after)
+
+
+async def _deny(struck: _Struck) -> None:
+    code = struck.hit.action.problem
+    kind = next((k for k in _DENIALS if k.code == code), errors.Unauthenticated)
+    await struck.refuse(kind, 401, None)
 
 
 async def _no_capacity(struck: _Struck) -> None:
@@ -303,7 +321,10 @@ async def _look(cloud: Cloud, request: Request, project: str, request_id: str) -
         return None
 
 
-_BEFORE: Final = ("status", "html_502", "rate_limit", "latency", "hang", "reset_before")
+_BEFORE: Final = (
+    *("status", "html_502", "rate_limit", "latency", "hang", "reset_before"),
+    *("auth_flap", "clock_skew_header"),
+)
 
 
 async def _at_admission(

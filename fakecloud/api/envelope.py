@@ -18,6 +18,14 @@ from fakecloud.rate_limits import Allowance
 _VERSION: Final = version("fakecloud").encode()
 
 
+def always(cloud: Cloud) -> list[tuple[bytes, bytes]]:
+    """Return the headers that every answer has, whoever gives it."""
+    return [
+        (b"fakecloud-time", rfc3339(cloud.clock.now()).encode()),
+        (b"fakecloud-version", _VERSION),
+    ]
+
+
 class Envelope:
     """Gives every request an id and every answer its headers; records refused changes."""
 
@@ -50,10 +58,7 @@ class Envelope:
         await self._app(scope, receive, sealed)
 
     def _headers(self, state: dict[str, Any], message: Message) -> list[tuple[bytes, bytes]]:
-        headers = [
-            (b"fakecloud-time", rfc3339(self._cloud.clock.now()).encode()),
-            (b"fakecloud-version", _VERSION),
-        ]
+        headers = always(self._cloud)
         if not any(name == b"x-request-id" for name, _ in message["headers"]):
             headers.append((b"x-request-id", state["request_id"].encode()))
         allowance: Allowance | None = state.get("allowance")

@@ -1,4 +1,4 @@
-"""Wire models of faults. What belongs to which action is checked by `faults.mistakes`."""
+"""Wire models of faults. What belongs to which action is checked by `fault_actions`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from fakecloud import faults
+from fakecloud import fault_actions, faults
 from fakecloud.chaos import Draft
 from fakecloud.clock import rfc3339
 from fakecloud.store.faults import Record
@@ -19,13 +19,15 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Lasting = Annotated[float, Field(gt=0, le=faults.MAX_EXPIRES_S)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 ActionType = Literal[
-    "crash", "db_error", "delay", "disconnect", "drop_after_commit", "duplicate",
-    "duplicate_run", "error_then_heal", "expire", "fail_permanent", "fail_transient", "hang",
-    "html_502", "latency", "lease_steal", "malformed_json", "no_bookmarks", "omit_from_list",
-    "pause", "pool_exhausted", "quota_zero", "rate_limit", "reset_before", "silent_stall",
-    "slow_delete", "stale_read", "status", "stuck", "truncate_body", "wrong_content_type",
+    "auth_flap", "clock_skew_header", "crash", "db_error", "delay", "delete_leaks", "disconnect",
+    "drop_after_commit", "dup_page", "duplicate", "duplicate_run", "error_then_heal", "expire",
+    "fail_permanent", "fail_transient", "flap_state", "hang", "html_502", "latency", "lease_steal",
+    "malformed_json", "no_bookmarks", "omit_from_list", "partial", "pause", "pool_exhausted",
+    "quota_zero", "rate_limit", "reorder_across_objects", "reset_before", "silent_stall",
+    "skip_page", "slow_delete", "stale_read", "status", "stuck", "truncate_body",
+    "wrong_content_type",
 ]  # fmt: skip
-assert set(get_args(ActionType)) == {one for of in faults.ACTIONS.values() for one in of}
+assert set(get_args(ActionType)) == {one for of in fault_actions.ACTIONS.values() for one in of}
 
 
 class _Wire(BaseModel):
@@ -86,6 +88,9 @@ class Action(_Wire):
     times: int | None = Field(default=None, ge=1, le=1000)
     point: faults.Phase | None = None
     kind: faults.DatabaseTrouble | None = None
+    skew_s: float | None = Field(default=None, ge=-86_400, le=86_400)
+    listeners: list[Glob] | None = Field(default=None, min_length=1, max_length=50)
+    leaks: faults.Leak | None = None
 
 
 class CreateFault(_Wire):
@@ -166,6 +171,23 @@ class HitList(BaseModel):
     resource_version: str
 
 
+class ActionKind(BaseModel):
+    """One type of action: parameters that it needs and may have, and a command that injects it."""
+
+    layer: str
+    type: str
+    description: str
+    needs: list[str]
+    may: list[str]
+    example: str
+
+
+class ActionKindList(BaseModel):
+    """Every type of action of every layer."""
+
+    items: list[ActionKind]
+
+
 class Scenario(BaseModel):
     """A named set of faults."""
 
@@ -186,6 +208,22 @@ class Reset(BaseModel):
 
     faults: int
     hits: int
+
+
+def action_kinds() -> list[dict[str, object]]:
+    """Return the documents of all actions, layer by layer."""
+    return [
+        {
+            "layer": layer.value,
+            "type": type,
+            "description": kind.says,
+            "needs": sorted(kind.needs),
+            "may": sorted(kind.may),
+            "example": f"fakecloud fault add {layer} {type} {kind.example}".rstrip(),
+        }
+        for layer, kinds in fault_actions.ACTIONS.items()
+        for type, kind in kinds.items()
+    ]
 
 
 def draft(body: CreateFault) -> Draft:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
 import msgspec
 from starlette.responses import Response
-from starlette.types import Message, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fakecloud import watch
-from fakecloud.api import problems
-from fakecloud.chaos import Chaos
+from fakecloud.api import envelope, problems, reordering
+from fakecloud.api.context import Cloud
+from fakecloud.clock import rfc3339
 from fakecloud.errors import Unavailable, WatchExpired
 from fakecloud.faults import Facts, Hit
 from fakecloud.store import events
@@ -30,7 +32,7 @@ async def change(
     if not body:
         return start, body
     if kind == "wrong_content_type":
-        return _with_header(start, b"content-type", b"text/html; charset=utf-8"), body
+        return with_header(start, b"content-type", b"text/html; charset=utf-8"), body
     if kind == "malformed_json":
         body = body[:-1] + b",}"
     elif kind == "omit_from_list":
@@ -38,7 +40,7 @@ async def change(
     elif kind == "stale_read":
         body = await asyncio.to_thread(_older, database, project, hit.action.versions or 1, body)
         start = _without_header(start, b"etag")
-    return _with_header(start, b"content-length", str(len(body)).encode()), body
+    return with_header(start, b"content-length", str(len(body)).encode()), body
 
 
 def with_members(answer: Response, changes: dict[str, Any]) -> Response:
@@ -47,9 +49,38 @@ def with_members(answer: Response, changes: dict[str, Any]) -> Response:
     headers = {
         k: v for k, v in answer.headers.items() if k not in ("content-length", "retry-after")
     }
+    if document["status"] == 401:
+        headers["www-authenticate"] = "Bearer"
     if document["retry_after_ms"] is not None:
         headers["retry-after"] = str(document["retry_after_ms"] // 1000)
     return Response(msgspec.json.encode(document), document["status"], headers)
+
+
+async def whole(app: ASGIApp, scope: Scope, receive: Receive) -> tuple[Message, bytes]:
+    """Return the start and the body of what the handlers answer."""
+    start: Message = {}
+    chunks: list[bytes] = []
+
+    async def keep(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            start.update(message)
+        else:
+            chunks.append(message.get("body", b""))
+
+    await app(scope, receive, keep)
+    return start, b"".join(chunks)
+
+
+def with_skewed_time(message: Message, skew_s: float) -> Message:
+    """Return an answer's start with a Fakecloud-Time that is wrong by so many seconds."""
+    if message["type"] != "http.response.start":
+        return message
+    name = b"fakecloud-time"
+    true = next((value for known, value in message["headers"] if known == name), None)
+    if true is None:
+        return message
+    wrong = datetime.fromisoformat(true.decode()) + timedelta(seconds=skew_s)
+    return with_header(message, name, rfc3339(wrong).encode())
 
 
 def _without_some(body: bytes, hit: Hit) -> bytes:
@@ -91,7 +122,8 @@ def _before(
     return None if text is None else msgspec.json.decode(text)
 
 
-def _with_header(start: Message, name: bytes, value: bytes) -> Message:
+def with_header(start: Message, name: bytes, value: bytes) -> Message:
+    """Return the start of an answer with a header in the place of any of that name."""
     others = _without_header(start, name)["headers"]
     return {**start, "headers": [*others, (name, value)]}
 
@@ -117,8 +149,9 @@ class Stream:
     A hit lasts until the stream or the rule ends.
     """
 
-    def __init__(self, chaos: Chaos, facts: Facts, request_id: str, send: Send, cut: Cut) -> None:
-        self._chaos = chaos
+    def __init__(self, cloud: Cloud, facts: Facts, request_id: str, send: Send, cut: Cut) -> None:
+        self._cloud = cloud
+        self._chaos = cloud.chaos
         self._facts = facts
         self._request_id = request_id
         self._send = send
@@ -130,6 +163,7 @@ class Stream:
         self._sent = 0
         self._streams = False
         self._since_hit = 0
+        self._back: list[bytes] = []  # frames that wait for others to overtake them
 
     async def run(self, app: Callable[[Send], Awaitable[None]]) -> None:
         """Let `app` answer through the faults."""
@@ -153,6 +187,9 @@ class Stream:
         more = message.get("more_body", False)
         if self._hit is not None and self._streams:
             body = await self._disturbed(body, self._hit)
+        elif self._back:
+            body = b"".join(self._back) + body
+            self._back = []
         self._sent += 1
         await self._send({"type": "http.response.body", "body": body, "more_body": more})
 
@@ -186,7 +223,8 @@ class Stream:
         answer = problems.response(
             WatchExpired(f"fault {self._hit.rule_id} was injected; list again"), self._request_id
         )
-        headers = [*answer.raw_headers, (b"x-fault-injected", self._hit.rule_id.encode())]
+        mark = (b"x-fault-injected", self._hit.rule_id.encode())
+        headers = [*answer.raw_headers, mark, *envelope.always(self._cloud)]
         await self._send(
             {"type": "http.response.start", "status": answer.status_code, "headers": headers}
         )
@@ -212,6 +250,10 @@ class Stream:
         if action.type == "no_bookmarks":
             kept = [frame for frame in frames if not _is_bookmark(frame)]
             return b"".join(frame + end for frame in kept) or (b"" if self._sent else b"\n")
+        if action.type == "reorder_across_objects":
+            out, back = reordering.turn([*self._back, *(frame + end for frame in frames)], hit)
+            self._back = back
+            return b"".join(out) or (b"" if self._sent else b"\n")
         return await self._ended(action.type, action.after_n or 0, frames, end)
 
     async def _ended(self, kind: str, after_n: int, frames: list[bytes], end: bytes) -> bytes:

@@ -14,7 +14,8 @@ app = typer.Typer(help="Faults on demand.", no_args_is_help=True)
 
 COLUMNS = ("id", "name", "layer", "action", "on", "looks", "hits", "expires")
 LOG_COLUMNS = ("at", "fault", "layer", "action", "subject")
-_LISTS = frozenset({"methods", "sequence"})
+ACTION_COLUMNS = ("layer", "action", "parameters", "what happens", "example")
+_LISTS = frozenset({"methods", "sequence", "listeners"})
 
 Pairs = list[str]
 
@@ -136,6 +137,36 @@ def log(
         [one["at"], one["fault_id"], one["layer"], one["action"], one["subject"]] for one in found
     ]
     output.rows(o, LOG_COLUMNS, lines)
+
+
+@app.command()
+def actions(
+    layer: Annotated[str | None, typer.Argument(help="only those of this layer")] = None,
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """List what faults can do, with a command for each; in brackets what may be left out.
+
+    Example: fakecloud fault actions provision
+    """
+    with client.connect(url, token_file) as cloud:
+        found = cloud.get("/v1/chaos/actions")["items"]
+    found = [one for one in found if layer in (None, one["layer"])]
+    if o is output.Format.JSON:
+        output.json(found)
+        return
+    lines = [
+        [
+            one["layer"],
+            one["type"],
+            " ".join([*one["needs"], *(f"[{name}]" for name in one["may"])]),
+            one["description"],
+            one["example"],
+        ]
+        for one in found
+    ]
+    output.rows(o, ACTION_COLUMNS, lines)
 
 
 @app.command()

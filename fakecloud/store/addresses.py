@@ -10,6 +10,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fakecloud.model import Address
 from fakecloud.tables import address as table
+from fakecloud.tables import load_balancer
 
 
 def last_given(connection: Connection, pool: str, family: str) -> str | None:
@@ -60,6 +61,17 @@ def give(connection: Connection, address: Address, load_balancer_id: str, now: d
         .returning(table.c.ip)
     )
     return result.first() is not None
+
+
+def of_deleted(connection: Connection) -> list[tuple[str, str]]:
+    """Return (load balancer id, ip) of addresses whose load balancer is deleted."""
+    rows = connection.execute(
+        select(table.c.load_balancer_id, table.c.ip)
+        .join(load_balancer, table.c.load_balancer_id == load_balancer.c.id)
+        .where(load_balancer.c.deleted_at.is_not(None))
+        .order_by(table.c.ip)
+    )
+    return [(row.load_balancer_id, row.ip) for row in rows]
 
 
 def take_back(connection: Connection, load_balancer_id: str, ips: list[str], now: datetime) -> None:

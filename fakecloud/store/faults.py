@@ -11,11 +11,11 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from fakecloud.faults import Rule
-from fakecloud.model import State
-from fakecloud.store import quotas
+from fakecloud.model import LoadBalancer, State
+from fakecloud.store import load_balancers, quotas
+from fakecloud.tables import address, load_balancer
 from fakecloud.tables import fault as table
 from fakecloud.tables import fault_hit as hits
-from fakecloud.tables import load_balancer
 
 KEPT_HITS = 10_000
 
@@ -175,18 +175,39 @@ def hurry(connection: Connection, ids: Collection[str], wall: datetime) -> None:
             load_balancer.c.state == State.ERROR, load_balancer.c.due_at > wall
         )
     ).all()
-    healed = [
-        row.pk
-        for row in rows
-        if any(
-            one["type"] == "FaultInjected" and one["status"] == "True" and one["message"] in ids
-            for one in row.conditions
-        )
-    ]
+    healed = [row.pk for row in rows if _is_held(row.conditions, ids)]
     if healed:
         connection.execute(
             update(load_balancer).where(load_balancer.c.pk.in_(healed)).values(due_at=wall)
         )
+
+
+def held_while_active(connection: Connection, ids: Collection[str]) -> list[LoadBalancer]:
+    """Return load balancers that are ACTIVE, but not as they should be because of these faults."""
+    rows = connection.execute(
+        select(load_balancer.c.pk, load_balancer.c.conditions).where(
+            load_balancer.c.state == State.ACTIVE
+        )
+    ).all()
+    held = [row.pk for row in rows if _is_held(row.conditions, ids)]
+    found = (load_balancers.get(connection, pk) for pk in held)
+    return [lb for lb in found if lb is not None]
+
+
+def _is_held(conditions: list[dict[str, str]], ids: Collection[str]) -> bool:
+    return any(
+        one["type"] == "FaultInjected" and one["status"] == "True" and one["message"] in ids
+        for one in conditions
+    )
+
+
+def leave_address(connection: Connection, lb_id: str, ips: Collection[str]) -> None:
+    """Let addresses stay with a load balancer that is gone."""
+    connection.execute(
+        update(address)
+        .where(address.c.ip.in_(ips))
+        .values(load_balancer_id=lb_id, released_at=None)
+    )
 
 
 def steal_lease(connection: Connection, pk: int, epoch: int, wall: datetime) -> None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 
 from fakecloud import documents
 from fakecloud.model import LoadBalancer, State
-from fakecloud.store import events, listings, quotas
+from fakecloud.store import events, listings, operations, quotas
 from fakecloud.tables import load_balancer as table
 
 _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
@@ -76,6 +76,14 @@ def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalance
         quotas.give_back(connection, lb.project, "load_balancers")
     _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
     return lb
+
+
+def begin(connection: Connection, lb: LoadBalancer, type: str, now: datetime) -> LoadBalancer:
+    """Save `lb` with a new operation of that type, under way."""
+    operation = operations.new(lb.project, type, lb.name, lb.id, lb.generation, now)
+    saved = save(connection, msgspec.structs.replace(lb, operation=operation.id), now)
+    operations.start(connection, operation)
+    return saved
 
 
 def _record(connection: Connection, lb: LoadBalancer, type: str) -> None:
@@ -227,14 +235,23 @@ def release_all(connection: Connection, owner: str) -> None:
 
 def moved(connection: Connection, host: str, ids: Collection[str]) -> dict[str, int]:
     """Return which of these load balancers another host has, or had last, with their epochs."""
+    return _epochs(connection, ids, table.c.host != host)
+
+
+def deleted_among(connection: Connection, ids: Collection[str]) -> dict[str, int]:
+    """Return which of these load balancers are deleted, with their epochs."""
+    return _epochs(connection, ids, table.c.deleted_at.is_not(None))
+
+
+def _epochs(
+    connection: Connection, ids: Collection[str], condition: ColumnElement[bool]
+) -> dict[str, int]:
     found: dict[str, int] = {}
     wanted = list(ids)
     for start in range(0, len(wanted), 500):
         some = wanted[start : start + 500]
         rows = connection.execute(
-            select(table.c.id, table.c.lease_epoch).where(
-                table.c.id.in_(some), table.c.host != host
-            )
+            select(table.c.id, table.c.lease_epoch).where(table.c.id.in_(some), condition)
         )
         found |= {row.id: row.lease_epoch for row in rows}
     return found

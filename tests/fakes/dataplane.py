@@ -118,6 +118,10 @@ class FakeDataPlane:
         """Return whether the load balancer accepts connections now."""
         return lb_id in self.host.running and lb_id in self._known
 
+    def running(self) -> frozenset[str]:
+        """Return what this host runs."""
+        return frozenset(lb_id for lb_id in self._known if self.serving(lb_id))
+
     def close(self) -> None:
         """Let go of the load balancers; they go on."""
         self._known = set()

@@ -86,7 +86,9 @@ def test_wrong_use_says_what_is_wrong(cloud, fault, words, code, says):
     assert says in result.stderr.replace("\n", " ")
 
 
-@pytest.mark.parametrize("command", ["list", "add", "remove", "reset", "log", "scenario"])
+@pytest.mark.parametrize(
+    "command", ["list", "add", "remove", "reset", "log", "actions", "scenario"]
+)
 def test_every_command_has_an_example(command, fault):
     shown = fault(command, "--help").stdout
     assert f"fakecloud fault {command}" in shown

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from fakecloud import chaos_labels, faults, scenarios
+from fakecloud import chaos_labels, fault_actions, faults, scenarios
 from fakecloud.faults import Action, Facts, Layer, Match, Rule, Trigger, Window
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -163,14 +163,14 @@ def test_durations_follow_their_distribution():
     ],
 )
 def test_a_rule_that_makes_no_sense_is_refused_by_field(layer, trigger, action, pointer):
-    found = faults.mistakes(
+    found = fault_actions.mistakes(
         Layer(layer), Match(), msgspec.convert(trigger, Trigger), msgspec.convert(action, Action)
     )
     assert [one.pointer for one in found] == [pointer]
 
 
 def test_a_selector_is_checked_when_the_rule_is_made():
-    found = faults.mistakes(
+    found = fault_actions.mistakes(
         Layer.API, Match(label_selector="a b"), Trigger(), Action(type="html_502")
     )
     assert [one.pointer for one in found] == ["/match/label_selector"]
@@ -179,7 +179,7 @@ def test_a_selector_is_checked_when_the_rule_is_made():
 @pytest.mark.parametrize("name", scenarios.SCENARIOS)
 def test_every_scenario_is_made_of_valid_rules(name):
     for one in scenarios.SCENARIOS[name].faults:
-        assert faults.mistakes(one.layer, one.match, one.trigger, one.action) == []
+        assert fault_actions.mistakes(one.layer, one.match, one.trigger, one.action) == []
 
 
 @pytest.mark.parametrize(
@@ -244,3 +244,22 @@ def test_what_is_not_understood_is_named_by_its_key(key, value, says):
     assert wrong.pointer == f"/annotations/chaos.fakecloud.dev~1{key}"
     assert f"annotation chaos.fakecloud.dev/{key}" in wrong.message
     assert says in wrong.message
+
+
+def test_a_token_is_refused_and_taken_by_turns_unless_a_trigger_says_when():
+    def hits(action: Action, trigger: Trigger) -> str:
+        one = rule(action=action, trigger=trigger)
+        return "".join("x" if faults.triggers(one, n) else "." for n in range(1, 9))
+
+    assert hits(Action(type="auth_flap"), Trigger()) == "x.x.x.x."
+    assert hits(Action(type="auth_flap", times=3), Trigger()) == "xxx...xx"
+    assert hits(Action(type="auth_flap"), Trigger(first_n=2)) == "xx......"
+    assert hits(Action(type="html_502"), Trigger()) == "xxxxxxxx"
+
+
+def test_every_action_is_described_and_its_example_names_what_it_needs():
+    for layer, kinds in fault_actions.ACTIONS.items():
+        for name, kind in kinds.items():
+            assert kind.says, name
+            for parameter in kind.needs:
+                assert f"-p {parameter}=" in kind.example, (layer, name)
