@@ -68,8 +68,12 @@ class Process:
         """End the process: SIGTERM, after `patience_s` SIGKILL. Returns when it is gone."""
         self.signal(signal.SIGTERM)
         if not self.wait(patience_s):
-            self.signal(signal.SIGKILL)
-            self.wait(patience_s)
+            self.kill(patience_s)
+
+    def kill(self, patience_s: float = 2.0) -> None:
+        """End the process without asking: it doesn't listen. Returns when it is gone."""
+        self.signal(signal.SIGKILL)
+        self.wait(patience_s)
 
     def close(self) -> str:
         """Reap the process if it is our child, forget it, return how it ended (for the log)."""

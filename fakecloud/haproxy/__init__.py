@@ -1,18 +1,21 @@
 """Load balancers as HAProxy processes.
 
-dataplane   the front: many load balancers on one host, adopted, watched, swept
-instance    one load balancer: what runs becomes what is desired, and is kept so
-departures  servers on their way out of one process
-draining    generations that accept nothing any more
-meter       what was carried, over all processes
-restarts    when a dead process is started again (pure)
-generation  one process of a load balancer, from its files to its end
-changes     what a running process can be told, and what takes a new one (pure)
-config      a desired load balancer as a typed configuration and as text (pure)
-words       the one type of text that may reach HAProxy (pure)
-process     door: find the program, start it, recognise it
-runtime     door: the stats socket
-state       the load balancer's directory
+dataplane    the front: many load balancers on one host, adopted, watched, swept
+instance     one load balancer: what runs becomes what is desired, and is kept so
+generations  all processes of a load balancer
+journal      what the directory remembers of it
+departures   servers on their way out of one process
+draining     generations that accept nothing any more
+meter        what was carried, over all processes
+restarts     when a dead process is started again (pure)
+pulse        when a silent process is looked at, and given up (pure)
+generation   one process of a load balancer, from its files to its end
+changes      what a running process can be told, and what takes a new one (pure)
+config       a desired load balancer as a typed configuration and as text (pure)
+words        the one type of text that may reach HAProxy (pure)
+process      door: find the program, start it, recognise it
+runtime      door: the stats socket
+state        the load balancer's directory
 
-dataplane → instance → departures → draining | meter → generation → restarts → changes | process | runtime | state → config → words
+dataplane → instance → generations | departures | journal → draining | meter → generation → restarts | pulse → changes | process | runtime | state → config → words
 """

@@ -76,11 +76,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """What differs between two processes of one configuration.
 
-    `ranges_file` is relative to the directory HAProxy is started in.
+    `ranges_file` and `spare_socket` are relative to the directory HAProxy is started in.
     """
 
     socket: words.Word
     ranges_file: words.Word
+    spare_socket: words.Word | None = None
     run_as: tuple[int, int] | None = None
 
 
@@ -145,9 +146,11 @@ def _global(config: Config, place: Place) -> Iterator[tuple[words.Word, ...]]:
     yield line("noreuseport")
     # Spares every process its own copy of the system's certificate authorities.
     yield line("httpclient.ssl.verify", "none")
-    yield line(
-        *("stats", "socket", place.socket, "mode", 600, "level", "admin", "expose-fd", "listeners")
-    )
+    # The second one lies beside this file: a cleaned runtime directory doesn't take the control.
+    spare = () if place.spare_socket is None else (f"unix@{place.spare_socket}",)
+    for socket in (place.socket, *spare):
+        options = ("mode", 600, "level", "admin", "expose-fd", "listeners")
+        yield line("stats", "socket", socket, *options)
     yield line("hard-stop-after", "1h")
     if place.run_as is not None:
         uid, gid = place.run_as

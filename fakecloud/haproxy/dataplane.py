@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from fakecloud import clock, errors, model, processes, supervisor
-from fakecloud.haproxy import generation, instance, meter, process, runtime, words
+from fakecloud.haproxy import generation, instance, meter, process, pulse, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -39,7 +39,8 @@ class HaproxyDataPlane:
 
     state_dir: keeps `lb/<id>/` for every load balancer. runtime_dir: keeps their sockets; short.
     haproxy: program, by name or path. run_as: user and group of the processes, for a server
-    that is root. on_crash: told the id after a crash, from a thread of the data plane.
+    that is root. on_crash: told the id after a crash, from a thread of the data plane. beat_s:
+    pause between two looks at a process that says nothing by itself.
     Every method may be called from any thread; calls for one load balancer take turns.
     Raises: StartError when HAProxy is missing or too old, or a directory can't be used or is in
     use by another server.
@@ -54,14 +55,18 @@ class HaproxyDataPlane:
         haproxy: str = "haproxy",
         run_as: tuple[int, int] | None = None,
         on_crash: Callable[[str], None] | None = None,
+        beat_s: float = pulse.BEAT_S,
     ) -> None:
+        root = _private(state_dir.resolve() / "lb")
         self._host = generation.Host(
-            root=_private(state_dir.resolve() / "lb"),
+            root=root,
             runtime_dir=_private(_short(runtime_dir.absolute())),
             program=process.find_program(haproxy),
             clock=time,
             connections=process.connection_budget(),
             run_as=run_as,
+            spare_sockets=runtime.can_hold_sockets(root),
+            beat_s=beat_s,
         )
         self._meters = _private(state_dir.resolve() / "meters")
         self._alone = processes.lock(self._host.root / "lock")

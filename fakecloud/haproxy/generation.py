@@ -17,7 +17,7 @@ from threading import Event
 from typing import Final
 
 from fakecloud import clock, errors, processes
-from fakecloud.haproxy import changes, config, process, runtime, state, words
+from fakecloud.haproxy import changes, config, process, pulse, runtime, state, words
 
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001
@@ -26,6 +26,7 @@ FINISH_POLL_S: Final = 0.005
 MAX_LOG_BYTES: Final = 256 * 1024
 _SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
 MAX_MESSAGE: Final = 500
+_STAGED: Final = ("lst", "cfg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Host:
     clock: clock.Clock
     connections: int
     run_as: tuple[int, int] | None
+    spare_sockets: bool = True
+    beat_s: float = pulse.BEAT_S
 
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""
@@ -52,22 +55,41 @@ class Host:
         name = hashlib.blake2s(lb_id.encode(), digest_size=5).hexdigest()
         return self.runtime_dir / f"{name}.g{number}.sock"
 
+    def door(self, lb_id: str, number: int) -> runtime.Runtime:
+        """Return the runtime interface of a generation."""
+        spare = (self.directory(lb_id), _spare_socket(number)) if self.spare_sockets else None
+        return runtime.Runtime(str(self.socket(lb_id, number)), spare)
+
 
 class Generation:
     """A process that answers on its socket (or did, until it ended)."""
 
-    def __init__(self, host: Host, lb_id: str, number: int, ours: processes.Process) -> None:
+    def __init__(
+        self, host: Host, lb_id: str, number: int, ours: processes.Process, program: str
+    ) -> None:
         self._host = host
         self._lb_id = lb_id
         self.number = number
         self.process = ours
-        self.runtime = runtime.Runtime(str(host.socket(lb_id, number)))
+        self.program = program
+        self.runtime = host.door(lb_id, number)
         self.deadline = float("inf")
 
     def record(self) -> state.ProcessRecord:
         """Return what makes the process known again."""
         ours = self.process
-        return state.ProcessRecord(number=self.number, pid=ours.pid, start=ours.start)
+        return state.ProcessRecord(
+            number=self.number, pid=ours.pid, start=ours.start, program=self.program
+        )
+
+    def has_lost_its_socket(self) -> bool:
+        """Return whether somebody removed or took the name of the process's first socket."""
+        return self.runtime.first_pid() != self.process.pid
+
+    def is_outdated(self) -> bool:
+        """Return whether another HAProxy was installed since the process was started."""
+        now = process.identity(self._host.program)
+        return bool(now) and bool(self.program) and now != self.program
 
     def observe(self, assumed: config.Config) -> config.Config:
         """Return `assumed` as the process has it now. Raises: Transient."""
@@ -80,12 +102,25 @@ class Generation:
         if wanted.source_ranges is not None:
             self.runtime.replace_networks(_ranges_file(self.number), wanted.source_ranges)
 
-    def write_files(self, wanted: config.Config) -> None:
-        """Make the files on disk what the process runs; bound its log."""
-        write_files(self._host, self._lb_id, self.number, wanted)
+    def stage_files(self, wanted: config.Config) -> None:
+        """Write what `commit_files` puts in place; nothing if the files say `wanted` already.
+
+        Raises: OSError, and then the files are as before.
+        """
+        stage_files(self._host, self._lb_id, self.number, wanted)
+
+    def commit_files(self) -> None:
+        """Make the files on disk what was staged; bound the log."""
+        for suffix in _STAGED:
+            state.commit(self._path(suffix))
         log = self._path("log")
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.write_bytes(b"")
+
+    def drop_files(self) -> None:
+        """Forget what was staged."""
+        for suffix in _STAGED:
+            state.drop(self._path(suffix))
 
     def configuration(self) -> str:
         """Return the configuration file without what is secret; empty if it is gone."""
@@ -151,10 +186,14 @@ class Generation:
 
     def end(self) -> str:
         """End the process now, remove its files, return how it ended."""
-        self.process.end()
-        ended = self.process.close()
+        ended = self.end_process()
         remove_files(self._host, self._lb_id, self.number)
         return ended
+
+    def end_process(self) -> str:
+        """End the process now, leave its files, return how it ended."""
+        self.process.end()
+        return self.process.close()
 
     def _path(self, suffix: str) -> Path:
         return _path(self._host, self._lb_id, self.number, suffix)
@@ -174,48 +213,73 @@ def start(
     Raises: Permanent or Transient when it doesn't; then nothing of it is left, and `before`
     serves as if nothing had happened.
     """
-    write_files(host, lb_id, number, wanted)
     log = _path(host, lb_id, number, "log")
-    take_over = ("-x", str(host.socket(lb_id, before[0].number))) if before else ()
-    name = _path(host, lb_id, number, "cfg").name
+    program = process.identity(host.program)
     try:
-        ours = process.spawn(host.program, host.directory(lb_id), name, log, lb_id, *take_over)
-    except FileNotFoundError as error:
-        remove_files(host, lb_id, number)
-        message = f"{host.program} is gone: {process.INSTALL}"
-        raise errors.Transient("haproxy_missing", message) from error
+        host.runtime_dir.mkdir(mode=0o700, exist_ok=True)  # somebody may have tidied it away
+        write_files(host, lb_id, number, wanted)
+        ours = process.spawn(
+            host.program,
+            host.directory(lb_id),
+            _path(host, lb_id, number, "cfg").name,
+            log,
+            lb_id,
+            *(("-x", _handover(host, lb_id, before[0])) if before else ()),
+        )
     except OSError as error:
         remove_files(host, lb_id, number)
-        message = f"HAProxy can't be started: {error.strerror}"
-        raise errors.Transient("start_failed", message) from error
-    started = Generation(host, lb_id, number, ours)
+        raise _not_started(host, error) from error
+    started = Generation(host, lb_id, number, ours, program)
     if not _wait_ready(host, started):
         failure = _explain(host, wanted, before, log, hung=ours.alive())
         started.end()
         raise failure
+    try:
+        if changes.diff(started.observe(wanted), wanted):
+            raise errors.Permanent("config_invalid", "HAProxy runs other targets than it was told")
+    except errors.DataPlaneError:
+        started.end()
+        raise
     return started
 
 
 def find(host: Host, record: state.Record, known: state.ProcessRecord) -> Generation | None:
     """Return the generation that `known` tells of if it still lives."""
-    socket = runtime.Runtime(str(host.socket(record.lb_id, known.number)))
-    pid = socket.peer_pid()
-    if pid is None or known.pid not in (None, pid):
+    pid = host.door(record.lb_id, known.number).peer_pid()
+    if pid is None:
         return None
-    ours = process.recognise(pid, known.start, host.directory(record.lb_id), record.lb_id)
-    return Generation(host, record.lb_id, known.number, ours) if ours else None
+    # The kernel says who listens on a socket of our private directories. A start time is only
+    # compared for the process that was recorded: a full disk may have kept a newer one's away.
+    start = known.start if pid == known.pid else None
+    ours = process.recognise(pid, start, host.directory(record.lb_id), record.lb_id)
+    return Generation(host, record.lb_id, known.number, ours, known.program) if ours else None
 
 
 def write_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
-    """Write the configuration and the list of networks of a generation."""
+    """Write the files of a generation that don't say `wanted` already. Raises: OSError."""
+    stage_files(host, lb_id, number, wanted)
+    for suffix in _STAGED:
+        state.commit(_path(host, lb_id, number, suffix))
+
+
+def stage_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
+    """Write beside the files of a generation what they shall say. Raises: OSError."""
     text = config.render(wanted, _place(host, lb_id, number))
-    state.write(_path(host, lb_id, number, "lst"), config.render_ranges(wanted).encode("ascii"))
-    state.write(_path(host, lb_id, number, "cfg"), text.encode("ascii"))
+    contents = {"lst": config.render_ranges(wanted), "cfg": text}
+    try:
+        for suffix, content in contents.items():
+            path = _path(host, lb_id, number, suffix)
+            if _content(path) != content.encode("ascii"):
+                state.stage(path, content.encode("ascii"))
+    except OSError:
+        for suffix in _STAGED:
+            state.drop(_path(host, lb_id, number, suffix))
+        raise
 
 
 def remove_files(host: Host, lb_id: str, number: int) -> None:
     """Remove everything a generation left on disk."""
-    for suffix in ("cfg", "lst", "log"):
+    for suffix in (*_STAGED, "log", "sock"):
         _path(host, lb_id, number, suffix).unlink(missing_ok=True)
     host.socket(lb_id, number).unlink(missing_ok=True)
 
@@ -232,7 +296,37 @@ def tidy(host: Host, lb_id: str) -> None:
 
 def _place(host: Host, lb_id: str, number: int) -> config.Place:
     socket = words.Word(str(host.socket(lb_id, number)))
-    return config.Place(socket=socket, ranges_file=_ranges_file(number), run_as=host.run_as)
+    spare = words.Word(_spare_socket(number)) if host.spare_sockets else None
+    return config.Place(
+        socket=socket,
+        ranges_file=_ranges_file(number),
+        spare_socket=spare,
+        run_as=host.run_as,
+    )
+
+
+def _handover(host: Host, lb_id: str, before: Generation) -> str:
+    """Return the socket over which a generation gives its listening sockets away."""
+    lost = host.spare_sockets and before.has_lost_its_socket()
+    return _spare_socket(before.number) if lost else str(host.socket(lb_id, before.number))
+
+
+def _spare_socket(number: int) -> str:
+    return f"g{number}.sock"
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _not_started(host: Host, error: OSError) -> errors.DataPlaneError | OSError:
+    """Return why no process was made."""
+    if error.errno == errno.ENOENT and not process.identity(host.program):
+        return errors.Transient("haproxy_missing", f"{host.program} is gone: {process.INSTALL}")
+    return error
 
 
 def _ranges_file(number: int) -> words.Word:

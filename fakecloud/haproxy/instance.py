@@ -17,8 +17,10 @@ import structlog
 from fakecloud import errors, model
 from fakecloud.haproxy import changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
-from fakecloud.haproxy.draining import Draining
+from fakecloud.haproxy.generations import Generations
+from fakecloud.haproxy.journal import Journal
 from fakecloud.haproxy.meter import Meter
+from fakecloud.haproxy.pulse import Pulse
 from fakecloud.haproxy.restarts import Restarts
 
 RETELL_S: Final = 1.0
@@ -35,17 +37,14 @@ class Instance:
         self._directory = host.directory(lb_id)
         self._log = log.bind(lb_id=lb_id)
         self._lock = RLock()
-        self._epoch = epoch
+        self._journal = Journal(self._directory, lb_id, epoch, self._log)
         self._desired: model.Desired | None = None
         self._running: config.Config | None = None  # None: what runs isn't known in detail
-        self._active: generation.Generation | None = None
         self._meter = Meter(host.meter(lb_id))
-        self._draining = Draining(
-            host.clock, self._log, lambda gone: self._meter.finish(gone, None)
-        )
+        self._generations = Generations(host, lb_id, self._log, self._count_out)
         self._departures = Departures()
         self._restarts = Restarts()
-        self._last_number = 0
+        self._pulse = Pulse(host.beat_s)
         self._dirty = False
         self._crashed = False
         self.lb_id = lb_id
@@ -85,11 +84,11 @@ class Instance:
                 return
             wanted = self._build(desired)
             self._desired, self._dirty = desired, True
-            if self._active is not None and self._active.process.alive():
+            if self._generations.alive():
                 self._put(desired, wanted)
             else:
                 self._running = wanted
-                self._save(durable=False)
+                self._save()
 
     def remove(self, epoch: int) -> None:
         """End every process and remove the directory. Raises: StaleEpoch."""
@@ -97,26 +96,27 @@ class Instance:
             if not self._over:
                 with suppress(OSError):  # a full disk must not keep what shall go
                     self._fence(epoch)
-                self._end_all()
+                self._generations.end()
+                self._over = True
                 shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
         """End every process; the directory stays, so that a later start returns to it."""
         with self._turn():
             if not self._over:
-                self._end_all()
+                self._generations.end()
+                self._over = True
 
     def release(self) -> None:
         """Let go of the processes; they live on."""
         with self._lock:
-            for running in self._generations():
-                running.process.close()
-            self._forget_all()
+            self._generations.release()
+            self._over = True
 
     def serving(self) -> bool:
         """Return whether a process accepts connections now."""
         with self._turn():
-            return self._active is not None and self._active.process.alive()
+            return self._generations.alive()
 
     def counters(self) -> list[model.Counters] | None:
         """Return what was carried since the load balancer came to this host; None if it has left.
@@ -126,7 +126,7 @@ class Instance:
         with self._turn():
             if self._over:
                 return None
-            told = [self._measure(one) or not one.process.alive() for one in self._generations()]
+            told = [self._measure(one) or not one.process.alive() for one in self._generations]
             self._meter.save()
             if not all(told):
                 raise errors.Transient("runtime_unavailable", "HAProxy does not tell its counters")
@@ -135,14 +135,15 @@ class Instance:
     def current(self) -> tuple[generation.Generation, model.Desired] | None:
         """Return what serves now and what it was told, None if nothing does."""
         with self._turn():
-            if self._active is None or self._desired is None:
+            active = self._generations.active
+            if active is None or self._desired is None:
                 return None
-            return self._active, self._desired
+            return active, self._desired
 
     def processes(self) -> list[generation.Generation]:
         """Return the generations to watch."""
         with self._turn():
-            return self._generations()
+            return list(self._generations)
 
     def tend(self) -> tuple[bool, float | None]:
         """Do what is due: restart a crashed process, end drained ones, retry what failed.
@@ -154,11 +155,16 @@ class Instance:
                 return False, None
             now = self._host.clock.monotonic()
             self._bury(now)
+            due = [
+                self._revive(now),
+                self._retell(now),
+                self._check(now),
+                self._drain(now),
+                self._forget(now),
+                self._save_again(now),
+            ]
             crashed, self._crashed = self._crashed, False
-            due = [self._revive(now), self._retell(now), self._drain(now), self._forget(now)]
             return crashed, min((moment for moment in due if moment is not None), default=None)
-
-    # applying
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -169,77 +175,96 @@ class Instance:
                 self._adopt()
             yield
 
-    def _end_all(self) -> None:
-        for running in self._generations():
-            self._end(running)
-        self._forget_all()
-
-    def _end(self, running: generation.Generation) -> str:
-        """End a process and count what it carried."""
-        spec = self._desired.spec if self._desired and running is self._active else None
-        self._meter.finish(running, spec)
-        return running.end()
+    def _count_out(self, ending: generation.Generation) -> None:
+        """Count what a process carried, right before it ends."""
+        self._meter.finish(ending, self._spec_of(ending))
 
     def _measure(self, running: generation.Generation) -> bool:
-        spec = self._desired.spec if self._desired and running is self._active else None
-        return self._meter.measure(running, spec)
+        return self._meter.measure(running, self._spec_of(running))
 
-    def _forget_all(self) -> None:
-        self._draining.clear()
-        self._active, self._over = None, True
+    def _spec_of(self, running: generation.Generation) -> model.Spec | None:
+        """Return what the names in a process's counters stand for; None: for what they did."""
+        serves = running is self._generations.active
+        return self._desired.spec if serves and self._desired else None
 
     def _fence(self, epoch: int) -> None:
-        if epoch < self._epoch:
-            raise errors.StaleEpoch(self.lb_id, epoch, self._epoch)
-        if epoch > self._epoch or not self._directory.exists():
-            self._epoch = epoch
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            self._save(durable=True)
+        known = self._journal.epoch
+        if epoch < known:
+            raise errors.StaleEpoch(self.lb_id, epoch, known)
+        if epoch > known or not self._directory.exists():
+            self._journal.epoch = epoch
+            try:
+                self._save(durable=True)
+            except OSError:
+                self._journal.epoch = known
+                raise
 
     def _build(self, desired: model.Desired) -> config.Config:
         return config.build(desired, connections=self._host.connections)
 
     def _put(self, desired: model.Desired, wanted: config.Config) -> None:
-        before = self._active
-        renamed = _listeners(self._desired) != _listeners(desired)
-        if before is not None and renamed:
-            self._measure(before)  # what was until now counts under the names until now
+        """Put `desired` into effect. The record says it first: a successor goes on with it."""
+        before, served = self._desired, self._generations.active
+        renamed = _listeners(before) != _listeners(desired)
+        if served is not None and renamed:
+            self._measure(served)  # what was until now counts under the names until now
+        self._desired = desired
+        try:
+            self._save()
+            self._effect(wanted)
+        except (errors.DataPlaneError, OSError):
+            self._desired = before
+            self._save_soon()
+            raise
+        self._running, self._dirty = wanted, False
+        active = self._generations.active
+        if active is not None and (renamed or active is not served):
+            self._measure(active)
+            self._meter.save()
+
+    def _effect(self, wanted: config.Config) -> None:
         if not wanted.frontends:
-            self._retire()
-        elif self._active is None or not self._active.process.alive():
+            self._generations.retire(self._patience_s())
+            self._save_soon()
+            return
+        active = self._generations.active
+        if active is not None and active.process.alive():
+            self._change(active, wanted)
+        else:
             self._bury(self._host.clock.monotonic())
             self._start(wanted, "start")
-        else:
-            self._change(self._active, wanted)
-        self._desired, self._running, self._dirty = desired, wanted, False
-        self._save(durable=False)
-        if self._active is not None and (renamed or self._active is not before):
-            self._measure(self._active)
-            self._meter.save()
 
     def _change(self, active: generation.Generation, wanted: config.Config) -> None:
         """Tell the running process, or replace it when that can't be told."""
         if self._running is None:
             self._start(wanted, "unknown")
             return
+        active.stage_files(wanted)  # a full disk is met before the process has been told anything
         try:
-            step = self._difference(active, wanted)
-            if isinstance(step, changes.RuntimeChanges):
-                if step:
-                    active.tell(step)
-                    self._departures.note(
-                        step, self._host.clock.monotonic() + wanted.drain_timeout_s
-                    )
-                    step = self._difference(active, wanted)
-                    self._log.info("load_balancer_updated", generation=active.number)
-                if not step:
-                    active.write_files(wanted)
-                    return
-                step = changes.Swap("read-back")
+            step = self._tell(active, wanted)
+            if step is None:
+                active.commit_files()
+                return
         except errors.Transient:
             self._dirty = True
+            self._pulse.hasten(self._host.clock.monotonic())
             raise
+        finally:
+            active.drop_files()
         self._start(wanted, step.reason)
+
+    def _tell(self, active: generation.Generation, wanted: config.Config) -> changes.Swap | None:
+        """Tell the running process what differs; return why that is not enough, if so."""
+        step = self._difference(active, wanted)
+        if isinstance(step, changes.RuntimeChanges) and step:
+            active.tell(step)
+            patience_s = wanted.drain_timeout_s
+            self._departures.note(step, self._host.clock.monotonic() + patience_s)
+            self._log.info("load_balancer_updated", generation=active.number)
+            step = self._difference(active, wanted)
+            if step:
+                return changes.Swap("read-back")
+        return step if isinstance(step, changes.Swap) else None
 
     def _difference(
         self, active: generation.Generation, wanted: config.Config
@@ -253,144 +278,156 @@ class Instance:
         return self._departures.besides(step)
 
     def _start(self, wanted: config.Config, reason: str) -> None:
-        """Start the next generation; the one before, if any, only finishes its connections."""
+        """Start the next generation of `wanted`."""
+
+        def note(starting: state.ProcessRecord) -> None:
+            self._save(starting=starting)
+
+        self._generations.start(wanted, self._running or wanted, reason, note)
+        self._started()
+
+    def _started(self) -> None:
         now = self._host.clock.monotonic()
-        before = self._active
-        self._draining.make_room()
-        self._last_number += 1
-        starting = state.ProcessRecord(number=self._last_number)
-        self._save(durable=False, starting=starting)
-        was = self._running or wanted
-        held = (before, was) if before else None
-        try:
-            self._active = generation.start(self._host, self.lb_id, self._last_number, wanted, held)
-        except errors.DataPlaneError:
-            self._save(durable=False)
-            raise
         self._restarts.started(now)
-        self._meter.begin(self._active)
+        self._pulse.started(now)
+        if self._generations.active is not None:
+            self._meter.begin(self._generations.active)
         self._departures.clear()
-        self._save(durable=False)
-        if before is not None:
-            self._draining.add(before, was.drain_timeout_s)
-        self._log.info(
-            "generation_started",
-            generation=self._last_number,
-            reason=reason,
-            pid=self._active.process.pid,
-        )
+        self._save_soon()
 
-    def _retire(self) -> None:
-        """Accept nothing any more; established connections drain."""
-        before, self._active = self._active, None
-        if before is not None:
-            self._draining.add(before, self._running.drain_timeout_s if self._running else 0)
-            self._log.info("load_balancer_retired", generation=before.number)
-
-    # tending
+    def _patience_s(self) -> float:
+        """Return how long connections of what runs may take to finish."""
+        return self._running.drain_timeout_s if self._running else 0
 
     def _bury(self, now: float) -> None:
         """Notice the dead; the one that served is to be started again, the first time at once."""
-        self._draining.bury()
-        if self._active is None or self._active.process.alive():
-            return
-        number, ended = self._active.number, self._end(self._active)
-        self._active, self._crashed = None, True
-        self._departures.clear()
-        self._restarts.died(now)
-        self._log.error("load_balancer_crashed", generation=number, ended=ended)
+        if self._generations.bury():
+            self._crashed = True
+            self._departures.clear()
+            self._restarts.died(now)
 
     def _revive(self, now: float) -> float | None:
         """Start what should serve and doesn't."""
-        if self._active is not None or self._running is None or not self._running.frontends:
+        if self._generations.active or self._running is None or not self._running.frontends:
             return None
         if now < self._restarts.due_at:
             return self._restarts.due_at
         try:
-            self._start(self._running, "restart")
-        except errors.DataPlaneError as error:
+            self._restart(self._running)
+        except (errors.DataPlaneError, OSError) as error:
             self._restarts.failed(now)
-            self._log.warning("restart_failed", code=error.code, reason=error.message)
+            self._log.warning("restart_failed", reason=str(error))
             return self._restarts.due_at
         return None
 
+    def _restart(self, wanted: config.Config) -> None:
+        """Start the next generation; on a full disk, one from the files of the crashed one."""
+        try:
+            self._start(wanted, "restart")
+        except OSError:
+            if not self._generations.start_from_old_files(wanted):
+                raise
+            self._started()
+
+    def _check(self, now: float) -> float | None:
+        """See whether what serves still answers; replace what hangs or can't be reached."""
+        active = self._generations.active
+        if active is None or self._running is None:
+            return None
+        if now < self._pulse.due_at:
+            return self._pulse.due_at
+        if not active.runtime.answers():
+            return self._suspect(active)
+        self._pulse.answered(now)
+        if active.has_lost_its_socket():
+            self._replace("socket gone")
+        elif self._pulse.is_to_compare(now):
+            self._dirty = True
+            self._journal.doubt()
+            if active.is_outdated():
+                self._replace("program")
+            return now
+        return self._pulse.due_at
+
+    def _suspect(self, active: generation.Generation) -> float | None:
+        """Note that a process is silent; end it when it was for too long."""
+        now = self._host.clock.monotonic()
+        if not active.process.alive() or not self._pulse.missed(now):
+            return now
+        self._log.error("load_balancer_hangs", generation=active.number)
+        active.process.kill()
+        self._bury(now)
+        return now
+
+    def _replace(self, reason: str) -> None:
+        """Start another generation of the same; what serves goes on if that can't be done."""
+        assert self._running is not None
+        try:
+            self._start(self._running, reason)
+        except (errors.DataPlaneError, OSError) as error:
+            self._log.warning("not_replaced", reason=reason, error=str(error))
+            self._save_soon()
+
     def _retell(self, now: float) -> float | None:
         """Tell the process again what it may have missed."""
-        if not self._dirty or self._desired is None or self._active is None:
+        if not self._dirty or self._desired is None or self._generations.active is None:
             return None
         try:
             self._put(self._desired, self._build(self._desired))
-        except errors.DataPlaneError as error:
-            self._log.warning("update_failed", code=error.code, reason=error.message)
+        except (errors.DataPlaneError, OSError) as error:
+            self._log.warning("update_failed", reason=str(error))
             return now + RETELL_S
         return None
 
     def _drain(self, now: float) -> float | None:
         """End the generations that have finished."""
-        ended, again = self._draining.tend(now)
+        ended, again = self._generations.draining.tend(now)
         if ended:
-            self._save(durable=False)
+            self._save_soon()
         return again
 
     def _forget(self, now: float) -> float | None:
         """Delete removed servers that no connection uses any more, or have had their time."""
-        if not self._departures or self._active is None or self._running is None:
+        active = self._generations.active
+        if not self._departures or active is None or self._running is None:
             return None
-        again = self._departures.tend(self._active, self._running, now)
+        again = self._departures.tend(active, self._running, now)
         return again if self._departures else None
-
-    # the directory
 
     def _adopt(self) -> None:
         """Take back what an earlier life of the server left; `tend` starts what is dead."""
-        record = state.load(self._directory)
+        record = self._journal.read()
         if record is None:
             return
-        self._epoch, self._desired = max(record.epoch, self._epoch), record.desired
-        for known in record.processes:
-            self._last_number = max(self._last_number, known.number)
-            self._adopt_process(record, known)
-        generation.tidy(self._host, self.lb_id)
-        self._meter.keep(running.number for running in self._generations())
+        self._desired = record.desired
         if self._desired is not None:
             self._dirty = True  # what the last life left half done is told again
             try:
                 self._running = self._build(self._desired)
             except errors.Permanent as error:  # this version is stricter than the one before
                 self._log.warning("load_balancer_unknown", reason=error.message)
-        if self._active is not None and not self._active.runs(self._running):
+        self._generations.adopt(record, self._patience_s())
+        self._meter.keep(running.number for running in self._generations)
+        active = self._generations.active
+        if active is not None and not active.runs(self._running):
             self._running = None
 
-    def _adopt_process(self, record: state.Record, known: state.ProcessRecord) -> None:
-        found = generation.find(self._host, record, known)
-        if found is None:
-            generation.remove_files(self._host, self.lb_id, known.number)
-        elif known.number == record.active:
-            self._active = found
-        elif known.number > (record.active or 0):
-            found.end()  # it was about to take over; what it should become is told anew
-        else:
-            self._draining.add(found, _patience_s(record.desired))
-
-    def _generations(self) -> list[generation.Generation]:
-        return [*self._draining, *([self._active] if self._active else [])]
-
-    def _save(self, *, durable: bool, starting: state.ProcessRecord | None = None) -> None:
-        living = [running.record() for running in self._generations()]
-        record = state.Record(
-            lb_id=self.lb_id,
-            epoch=self._epoch,
-            desired=self._desired,
-            active=self._active.number if self._active else None,
-            processes=(*living, *([starting] if starting else [])),
+    def _save(self, *, durable: bool = False, starting: state.ProcessRecord | None = None) -> None:
+        """Write what runs and shall run. Raises: OSError."""
+        living = self._generations
+        self._journal.write(
+            self._desired, living.active, living, starting=starting, durable=durable
         )
-        state.save(self._directory, record, durable=durable)
+
+    def _save_soon(self) -> None:
+        """Write it now or as soon as the disk has room again."""
+        self._journal.write_soon(self._desired, self._generations.active, self._generations)
+
+    def _save_again(self, now: float) -> float | None:
+        if self._journal.overdue:
+            self._save_soon()
+        return now + RETELL_S if self._journal.overdue else None
 
 
 def _listeners(desired: model.Desired | None) -> dict[int, str]:
     return {one.port: one.name for one in desired.spec.listeners} if desired else {}
-
-
-def _patience_s(desired: model.Desired | None) -> int:
-    groups = desired.spec.target_groups if desired else ()
-    return max((group.drain_timeout_s for group in groups), default=0)

@@ -43,6 +43,15 @@ def find_program(name: str) -> str:
     return path
 
 
+def identity(program: str) -> str:
+    """Return what tells this file from one that replaces it; empty while there is none."""
+    try:
+        seen = os.stat(program)
+    except OSError:
+        return ""
+    return f"{seen.st_dev}:{seen.st_ino}:{seen.st_mtime_ns}"
+
+
 def parse_version(text: str) -> tuple[int, int] | None:
     """Return major and minor version from the output of `haproxy -v`."""
     found = re.match(r"HA-?Proxy version (\d+)\.(\d+)", text)

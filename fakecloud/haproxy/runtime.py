@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Final, TypeVar
 
 from fakecloud import errors
@@ -22,10 +24,15 @@ T = TypeVar("T")
 
 
 class Runtime:
-    """Commands to one process. Every call opens its own connection and is bounded in time."""
+    """Commands to one process. Every call opens its own connection and is bounded in time.
 
-    def __init__(self, path: str) -> None:
+    path: its socket. spare: directory and name of a second one, used when the first is gone: a
+    runtime directory is cleaned by others (a logout, a tidy /tmp), the state directory isn't.
+    """
+
+    def __init__(self, path: str, spare: tuple[Path, str] | None = None) -> None:
         self._path = path
+        self._spare = spare
 
     def answers(self) -> bool:
         """Return whether the process serves: it answers only once all its ports are open."""
@@ -35,14 +42,12 @@ class Runtime:
             return False
 
     def peer_pid(self) -> int | None:
-        """Return the process that listens on the socket, told by the kernel; None if nobody."""
-        try:
-            with self._connect() as connection:
-                size = struct.calcsize("3i")
-                peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
-        except OSError:
-            return None
-        return int(struct.unpack("3i", peer)[0])
+        """Return the process that listens, told by the kernel; None if nobody does."""
+        return _peer_pid(self._connect)
+
+    def first_pid(self) -> int | None:
+        """Return the process that listens on the first socket; None if nobody does."""
+        return _peer_pid(lambda: _connected(self._path))
 
     def execute(self, commands: Sequence[Command]) -> str:
         """Return the answers to `commands`, told in order, many per connection.
@@ -115,14 +120,62 @@ class Runtime:
         return answer.decode("utf-8", "replace")
 
     def _connect(self) -> socket.socket:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            connection.settimeout(TIMEOUT_S)
-            connection.connect(self._path)
+            return _connected(self._path)
+        except (FileNotFoundError, ConnectionRefusedError):
+            if self._spare is None:
+                raise
+            return _connected_in(*self._spare)
+
+
+def can_hold_sockets(directory: Path) -> bool:
+    """Return whether the directory's file system has sockets: some shared folders don't."""
+    name = ".probe.sock"
+    with contextlib.closing(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)) as probe:
+        try:
+            with _short_name(directory, name) as path:
+                (directory / name).unlink(missing_ok=True)
+                probe.bind(path)
+            (directory / name).unlink()
         except OSError:
-            connection.close()
-            raise
-        return connection
+            return False
+    return True
+
+
+def _peer_pid(connect: Callable[[], socket.socket]) -> int | None:
+    try:
+        with connect() as connection:
+            size = struct.calcsize("3i")
+            peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    except OSError:
+        return None
+    return int(struct.unpack("3i", peer)[0])
+
+
+def _connected(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(TIMEOUT_S)
+        connection.connect(path)
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _connected_in(directory: Path, name: str) -> socket.socket:
+    with _short_name(directory, name) as path:
+        return _connected(path)
+
+
+@contextlib.contextmanager
+def _short_name(directory: Path, name: str) -> Iterator[str]:
+    """Give a name of a socket that is short enough however deep its directory lies."""
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
 
 
 def bind_error(ip: str, port: int) -> int | None:

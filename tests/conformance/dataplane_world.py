@@ -18,7 +18,7 @@ from threading import Event, Thread
 import msgspec
 
 from fakecloud import clock, model
-from fakecloud.haproxy import dataplane, runtime, state
+from fakecloud.haproxy import dataplane, pulse, runtime, state
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 
 NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet
@@ -32,6 +32,7 @@ def desired(
     epoch: int = 1,
     ips: tuple[str, ...] = (IP,),
     ports: tuple[int, ...] = (PORT,),
+    generation: int = 1,
     down: Collection[model.ProbeKey] = (),
     group: dict[str, object] | None = None,
     **spec: object,
@@ -49,7 +50,7 @@ def desired(
     return model.Desired(
         lb_id=lb_id,
         epoch=epoch,
-        generation=1,
+        generation=generation,
         spec=msgspec.structs.replace(whole, **spec),
         addresses=tuple(model.Address(family="ipv4", ip=ip, pool="default") for ip in ips),
         down=frozenset(down),
@@ -98,12 +99,12 @@ class World(ABC):
         """Return the targets' names as `reach` gives them."""
         return {f"{self.targets[i].ip}:{self.targets[i].port}" for i in indexes}
 
-    def eventually(self, holds: Callable[[], bool]) -> None:
-        """Wait until `holds`, five seconds at most."""
+    def eventually(self, holds: Callable[[], bool], seconds: float = 5) -> None:
+        """Wait until `holds`."""
         time = clock.SystemClock()
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < deadline, "waited 5 s in vain"
+            assert time.monotonic() < deadline, f"waited {seconds} s in vain"
             time.wait(Event(), 0.005)
 
 
@@ -143,6 +144,9 @@ class FakeWorld(World):
 class HaproxyWorld(World):
     """HAProxy processes, real sockets, targets that say their name and then echo."""
 
+    beat_s = pulse.BEAT_S
+    haproxy = "haproxy"
+
     def __init__(self, run_as: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="fc", dir="/tmp"))
@@ -156,7 +160,9 @@ class HaproxyWorld(World):
             self.root / "state",
             self.root / "run",
             clock.SystemClock(),
+            haproxy=self.haproxy,
             run_as=self.run_as,
+            beat_s=self.beat_s,
             on_crash=self.crashes.append,
         )
 
@@ -190,8 +196,8 @@ class HaproxyWorld(World):
         return pid
 
     def door(self) -> runtime.Runtime:
-        """Return the socket of the only process."""
-        (path,) = (self.root / "run").iterdir()
+        """Return the socket of the process that serves."""
+        (path,) = (self.root / "run").glob(f"*.g{self.record().active}.sock")
         return runtime.Runtime(str(path))
 
     def crash(self, lb_id: str = "lb-1") -> None:

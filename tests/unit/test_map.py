@@ -82,7 +82,11 @@ def test_a_new_file_must_be_placed_and_mapped(copy, package):
         ("fakecloud/api/operations.py", "from fakecloud import provisioner", "HTTP handlers"),
         ("fakecloud/provisioner.py", "import httpx2", "one door"),
         ("fakecloud/addresses.py", "import random", "decisions are pure"),
-        ("ccm/service/reconciler.py", "from fakecloud import model as cloud_model", "only over HTTP"),
+        (
+            "ccm/service/reconciler.py",
+            "from fakecloud import model as cloud_model",
+            "only over HTTP",
+        ),
     ],
 )
 def test_an_import_across_the_map_is_refused(copy, file, line, contract):
