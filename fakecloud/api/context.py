@@ -89,8 +89,12 @@ class Cloud:
     rate_limiter: RateLimiter | None = None
 
 
-def cloud(request: Request) -> Cloud:
-    """Return the cloud behind this request."""
+async def cloud(request: Request) -> Cloud:
+    """Return the cloud behind this request. Not a plain `def`, which would cost a thread."""
+    return _parts(request)
+
+
+def _parts(request: Request) -> Cloud:
     parts: Cloud = request.app.state.cloud
     return parts
 
@@ -100,7 +104,7 @@ async def caller(request: Request, _doc: Annotated[object, Depends(BEARER)]) -> 
 
     Raises: Unauthenticated, TokenExpired, TokenRevoked, NotFound (project), RateLimited.
     """
-    parts = cloud(request)
+    parts = _parts(request)
     token = await _identified(request, parts.authority)
     project = request.headers.get("x-project", token.project)
     if project != token.project:

@@ -12,8 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, insert, select
+from sqlalchemy import Connection, Row, select
 
+from fakecloud.store import ledger
 from fakecloud.tables import audit as table
 
 FIRST: Final = "0" * 64
@@ -44,17 +45,23 @@ class Record(Entry, frozen=True, kw_only=True):
 
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Record.__struct_fields__)
+_NEWEST = select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)
 
 
 def append(connection: Connection, entry: Entry) -> None:
     """Add a record at the end of the chain, inside a `Database.write`."""
-    last = connection.execute(
-        select(table.c.seq, table.c.hash).order_by(table.c.seq.desc()).limit(1)
-    ).first()
-    seq, previous = (1, FIRST) if last is None else (last.seq + 1, last.hash)
-    values = {name: getattr(entry, name) for name in Entry.__struct_fields__}
-    values |= {"seq": seq, "previous": previous, "hash": _hash(seq, previous, entry)}
-    connection.execute(insert(table), values)
+    own = ledger.of(connection)
+    last, previous = own.last_record or _newest(connection)
+    hash = _hash(last + 1, previous, entry)
+    row = {name: getattr(entry, name) for name in Entry.__struct_fields__}
+    own.append(table, row | {"seq": last + 1, "previous": previous, "hash": hash})
+    own.last_record = (last + 1, hash)
+
+
+def _newest(connection: Connection) -> tuple[int, str]:
+    """Return number and hash of the newest record."""
+    row = connection.execute(_NEWEST).first()
+    return (0, FIRST) if row is None else (row.seq, row.hash)
 
 
 def page(connection: Connection, project: str | None, *, after: int, limit: int) -> list[Record]:

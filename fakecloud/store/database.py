@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import sqlite3
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock, local
-from typing import Any, Final
+from threading import local
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -16,18 +16,25 @@ from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Connection as Connection
-from sqlalchemy import Engine, create_engine, event, select, text
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fakecloud.errors import StartError, Unavailable
-from fakecloud.tables import version
+from fakecloud.store.groups import Group
+from fakecloud.store.turns import Turns
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 BUSY_TIMEOUT_MS: Final = 5000
 _MIGRATION_LOCK: Final = 0x66616B65  # advisory lock on PostgreSQL while migrating
+
+
+class Late(Exception):
+    """The turn to write didn't come in time."""
 
 
 class Database:
@@ -37,7 +44,8 @@ class Database:
         """Open (and for SQLite lock) the database. Raises: StartError with the reason."""
         self.url = _parse(url)
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        self._writer = Lock()
+        self._turns = Turns()
+        self._group: Group | None = None  # of who has the turn
         self._current = local()
         self._listeners: list[Callable[[], None]] = []
         self._lock_file = _lock(self.url) if self.is_sqlite else None
@@ -53,45 +61,95 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """Run the block in one transaction, committed at its end, rolled back on any error.
+        """Run the block in a transaction, committed when this returns, rolled back on any error.
 
-        Inside another `write` of the same thread the block joins that one's transaction.
+        Inside another `write` of the same thread the block is a part of that one. Else it may
+        share its commit with blocks of other threads that wait at the same time (`groups`).
         Raises: Unavailable when the database is locked, full or gone.
         """
         outer: Connection | None = getattr(self._current, "connection", None)
         if outer is not None:
             yield outer
             return
+        group = self._enter()
+        self._current.connection = group.connection
         try:
-            with (
-                self._turn() if self.is_sqlite else nullcontext(),
-                self._writes.begin() as connection,
-            ):
-                self._current.connection = connection
+            yield group.connection
+        except BaseException as error:
+            group.undo()
+            if isinstance(error, (DBAPIError, PoolTimeout)):
+                raise _unavailable(error) from error
+            raise
+        finally:
+            self._current.connection = None
+            self._leave(group)
+        if not group.wait(BUSY_TIMEOUT_MS / 1000):
+            raise _not_committed(group)
+
+    def write_each(self, blocks: Iterable[Callable[[], T]]) -> list[T | Exception]:
+        """Run blocks that each `write`, one after the other, with one commit for all.
+
+        Returns what each returned, or the exception that it alone failed with.
+        Raises: Unavailable, then nothing of any of them is written.
+        """
+        results: list[T | Exception] = []
+        with self.write():
+            assert self._group is not None, "inside a write there is a group"
+            for block in blocks:
                 try:
-                    if not self.is_sqlite:
-                        # Writers take turns, as on SQLite: they would wait for this row anyway,
-                        # and what they looked up before (a free name) would be outdated.
-                        connection.execute(select(version.c.value).with_for_update())
-                    yield connection
-                finally:
-                    self._current.connection = None
-        except (DBAPIError, PoolTimeout) as error:
-            raise _unavailable(error) from error
+                    self._group.save()
+                    results.append(block())
+                except Exception as error:  # noqa: BLE001 - each caller gets its own
+                    self._group.undo()
+                    results.append(error)
+        return results
+
+    def _enter(self) -> Group:
+        """Wait for the turn; join the group that whoever had it left open, or begin one."""
+        if not self._turns.take(BUSY_TIMEOUT_MS / 1000):
+            raise Unavailable("the database is busy with other writes; try again") from Late()
+        group = self._group
+        try:
+            if group is not None:
+                group.join()
+                return group
+            self._group = Group(self._writes.connect())
+            self._group.begin(lock=not self.is_sqlite)
+        except BaseException as error:
+            if group is not None:
+                self._leave(group)
+            else:
+                self._not_begun()
+            if isinstance(error, (DBAPIError, PoolTimeout)):
+                raise _unavailable(error) from error
+            raise
+        return self._group
+
+    def _not_begun(self) -> None:
+        """Let nobody wait for what has just been refused: one by one they would wait too long."""
+        if self._group is not None:
+            self._group.end()
+            self._group = None
+        self._turns.send_away()
+
+    def _leave(self, group: Group) -> None:
+        """Let the next in turn join the group, or end it."""
+        if group.takes_more and self._turns.hand_on():
+            return
+        self._group = None
+        try:
+            if group.end():
+                self._tell()
+        finally:
+            self._turns.give_back()
+            group.release()
+
+    def _tell(self) -> None:
         for listener in self._listeners:
             try:
                 listener()
             except Exception:  # committed is committed, whoever can't be told
                 log.exception("commit_listener_failed")
-
-    @contextmanager
-    def _turn(self) -> Iterator[None]:
-        if not self._writer.acquire(timeout=BUSY_TIMEOUT_MS / 1000):
-            raise Unavailable("the database is busy with other writes; try again")
-        try:
-            yield
-        finally:
-            self._writer.release()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -233,7 +291,24 @@ def _unavailable(error: SQLAlchemyError) -> Unavailable:
     return Unavailable(f"the database can't be used now: {_reason(error)}")
 
 
+def _not_committed(group: Group) -> Unavailable:
+    """Return why nothing of a group was written, as far as anybody can know."""
+    if group.error is None:
+        return Unavailable("another write took too long; nothing was written, try again")
+    refusal = _unavailable(group.error)
+    if getattr(group.error, "connection_invalidated", False):
+        refusal = Unavailable(
+            f"{refusal.detail}; it went away at the commit: read again whether that is done"
+        )
+    refusal.__cause__ = group.error
+    return refusal
+
+
 def is_lock_timeout(error: Unavailable) -> bool:
     """Say whether a writer had to wait too long for the one before it."""
     original = getattr(error.__cause__, "orig", None)
-    return getattr(original, "sqlstate", None) == "55P03" or "database is locked" in str(original)
+    return (
+        isinstance(error.__cause__, Late)
+        or getattr(original, "sqlstate", None) == "55P03"
+        or "database is locked" in str(original)
+    )

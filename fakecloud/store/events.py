@@ -6,11 +6,10 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, func, select
 
+from fakecloud.store import ledger
 from fakecloud.tables import event, version
-
-_NEXT = update(version).values(value=version.c.value + 1).returning(version.c.value)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,13 +24,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def next_version(connection: Connection) -> int:
-    """Return the next resource version; holds the row until commit, which orders the commits."""
-    value: int = connection.execute(_NEXT).scalar_one()
-    return value
+    """Return the next resource version. Writers take turns, which orders the commits."""
+    return ledger.of(connection).next_version()
 
 
 def current_version(connection: Connection) -> int:
-    """Return the newest committed resource version."""
+    """Return the newest resource version that `connection` sees."""
+    own = ledger.find(connection)
+    if own is not None:
+        return own.version()
     value: int = connection.execute(select(version.c.value)).scalar_one()
     return value
 
@@ -47,8 +48,8 @@ def append(
     document: dict[str, Any],
     at: datetime,
 ) -> None:
-    """Record a change in the transaction that makes it."""
-    values = {
+    """Record a change in the transaction that makes it; it is written at the end of that."""
+    row = {
         "resource_version": resource_version,
         "project": project,
         "type": type,
@@ -57,7 +58,7 @@ def append(
         "object": msgspec.json.encode(document).decode(),
         "at": at,
     }
-    connection.execute(insert(event), values)
+    ledger.of(connection).append(event, row)
 
 
 def since(connection: Connection, after: int, limit: int) -> list[Event]:
