@@ -10,12 +10,16 @@ meter        what was carried, over all processes
 restarts     when a dead process is started again (pure)
 pulse        when a silent process is looked at, and given up (pure)
 generation   one process of a load balancer, from its files to its end
+affinity     what one process remembers of its clients, told to the next (pure)
 changes      what a running process can be told, and what takes a new one (pure)
-config       a desired load balancer as a typed configuration and as text (pure)
+rendering    a typed configuration as text (pure)
+config       a desired load balancer as a typed configuration (pure)
+values       values of a document, looked at once more (pure)
 words        the one type of text that may reach HAProxy (pure)
 process      door: find the program, start it, recognise it
 runtime      door: the stats socket
 state        the load balancer's directory
 
-dataplane → instance → generations | departures | journal → draining | meter → generation → restarts | pulse → changes | process | runtime | state → config → words
+dataplane → instance → generations | departures | journal → draining | meter → generation → restarts | pulse
+→ affinity | changes | rendering | process | runtime | state → config → values → words
 """

@@ -1,17 +1,17 @@
 """What to tell a running HAProxy so that it becomes another configuration, if that can be told.
 
-Servers (added, removed, state, weight) and allowed networks change at run time and lose no
-connection. Everything else takes a new generation of the process.
+Servers (added, removed, state, weight), allowed networks and limits of connections change at
+run time and lose no connection. Everything else takes a new generation of the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 
-from fakecloud.haproxy import config, words
+from fakecloud.haproxy import config, values, words
 
 # `srv_admin_state` of `show servers state`: forced, inherited and by-the-file maintenance,
 # forced and inherited drain. Source: HAProxy management guide, section 9.3.
@@ -25,21 +25,26 @@ class Swap(msgspec.Struct, frozen=True):
 
 
 class RuntimeChanges(msgspec.Struct, frozen=True, kw_only=True):
-    """Changes for the runtime interface; falsy when there are none."""
+    """Changes for the runtime interface; falsy when there are none.
+
+    settle: let clients through who wait for what the predecessor remembered.
+    """
 
     added: tuple[tuple[config.Backend, config.Server], ...] = ()
     removed: tuple[tuple[config.Backend, config.Server], ...] = ()
     changed: tuple[tuple[config.Backend, config.Server, config.Server], ...] = ()
+    limits: tuple[config.Frontend, ...] = ()
     source_ranges: tuple[words.Word, ...] | None = None
+    settle: bool = False
 
     def __bool__(self) -> bool:
         """Return whether anything differs."""
-        return bool(self.added or self.removed or self.changed or self.source_ranges is not None)
+        return self != RuntimeChanges()
 
 
 def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
     """Return how to get from `old` to `new`."""
-    if old.frontends != new.frontends:
+    if [_still(one) for one in old.frontends] != [_still(one) for one in new.frontends]:
         return Swap("frontends")
     if old.max_connections != new.max_connections:
         return Swap("max_connections")
@@ -56,24 +61,36 @@ def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
             for name in wants
             if name in had and had[name] != wants[name]
         ]
-    ranges = new.source_ranges if old.source_ranges != new.source_ranges else None
     return RuntimeChanges(
-        added=tuple(added), removed=tuple(removed), changed=tuple(changed), source_ranges=ranges
+        added=tuple(added),
+        removed=tuple(removed),
+        changed=tuple(changed),
+        limits=tuple(b for a, b in zip(old.frontends, new.frontends, strict=True) if a != b),
+        source_ranges=new.source_ranges if old.source_ranges != new.source_ranges else None,
+        settle=new.settled and not old.settled,
     )
 
 
-def observed(
-    assumed: config.Config, rows: Iterable[Mapping[str, str]], ranges: Iterable[str]
-) -> config.Config:
-    """Return `assumed` with the servers and networks that HAProxy says it has.
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process says it has.
 
-    rows: `show servers state`, one mapping per server; ranges: the entries of `show acl`.
+    servers: `show servers state`, one mapping per server; ranges: the entries of `show acl`;
+    limits: connections by frontend.
     """
+
+    servers: list[Mapping[str, str]]
+    ranges: list[str]
+    limits: dict[str, int]
+    settled: bool = True
+
+
+def observed(assumed: config.Config, seen: Observation) -> config.Config:
+    """Return `assumed` with what `seen` tells."""
     found: dict[str, list[config.Server]] = {}
-    for row in rows:
+    for row in seen.servers:
         server = config.Server(
             name=words.Word(row["srv_name"]),
-            address=config.endpoint(row["srv_addr"], int(row["srv_port"])),
+            address=values.endpoint(row["srv_addr"], int(row["srv_port"])),
             weight=int(row["srv_uweight"]),
             ready=not int(row["srv_admin_state"]) & _NOT_READY,
         )
@@ -85,12 +102,21 @@ def observed(
         )
         for backend in assumed.backends
     )
-    networks = tuple(sorted(words.Word(network) for network in ranges))
-    return msgspec.structs.replace(assumed, backends=backends, source_ranges=networks)
+    frontends = tuple(
+        msgspec.structs.replace(one, max_connections=seen.limits.get(one.name, 0))
+        for one in assumed.frontends
+    )
+    return msgspec.structs.replace(
+        assumed,
+        frontends=frontends,
+        backends=backends,
+        source_ranges=tuple(sorted(words.Word(network) for network in seen.ranges)),
+        settled=seen.settled,
+    )
 
 
 def commands(changes: RuntimeChanges) -> list[tuple[words.Word, ...]]:
-    """Return the commands for the servers of `changes`, in order.
+    """Return the commands for servers and limits of `changes`, in order.
 
     A removed server goes into maintenance first and is deleted if nothing uses it; else the
     deletion is refused and has to be asked again later.
@@ -110,6 +136,9 @@ def commands(changes: RuntimeChanges) -> list[tuple[words.Word, ...]]:
     for backend, server in changes.removed:
         told.append(state(backend, server, ready=False))
         told.append(delete(backend, server))
+    for frontend in changes.limits:
+        limit = frontend.max_connections
+        told.append(words.line("set", "maxconn", "frontend", frontend.name, limit))
     return told
 
 
@@ -135,4 +164,8 @@ def cut(backend: config.Backend, server: config.Server) -> tuple[words.Word, ...
 
 
 def _shape(backend: config.Backend) -> config.Backend:
-    return msgspec.structs.replace(backend, servers=())
+    return msgspec.structs.replace(backend, servers=(), drain_timeout_s=0)
+
+
+def _still(frontend: config.Frontend) -> config.Frontend:
+    return msgspec.structs.replace(frontend, max_connections=0)

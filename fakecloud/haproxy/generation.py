@@ -17,7 +17,18 @@ from threading import Event
 from typing import Final
 
 from fakecloud import clock, errors, processes
-from fakecloud.haproxy import changes, config, process, pulse, runtime, state, words
+from fakecloud.haproxy import (
+    affinity,
+    changes,
+    config,
+    process,
+    pulse,
+    rendering,
+    runtime,
+    state,
+    values,
+    words,
+)
 
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001
@@ -26,7 +37,6 @@ FINISH_POLL_S: Final = 0.005
 MAX_LOG_BYTES: Final = 256 * 1024
 _SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
 MAX_MESSAGE: Final = 500
-_STAGED: Final = ("lst", "cfg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +103,38 @@ class Generation:
 
     def observe(self, assumed: config.Config) -> config.Config:
         """Return `assumed` as the process has it now. Raises: Transient."""
-        networks = self.runtime.networks(_ranges_file(self.number))
-        return changes.observed(assumed, self.runtime.server_rows(), networks)
+        place = self._place
+        seen = changes.Observation(
+            servers=self.runtime.server_rows(),
+            ranges=self.runtime.networks(place.ranges),
+            limits=self.runtime.limits(),
+            settled=not assumed.remembers() or bool(self.runtime.networks(place.settled)),
+        )
+        return changes.observed(assumed, seen)
 
     def tell(self, wanted: changes.RuntimeChanges) -> None:
         """Tell the process to change. Raises: Transient."""
         self.runtime.execute(changes.commands(wanted))
         if wanted.source_ranges is not None:
-            self.runtime.replace_networks(_ranges_file(self.number), wanted.source_ranges)
+            self.runtime.replace_networks(self._place.ranges, wanted.source_ranges)
+        if wanted.settle:
+            self.runtime.replace_networks(self._place.settled, rendering.EVERYBODY)
+
+    def inherit(self, before: Generation, was: config.Config, wanted: config.Config) -> None:
+        """Remember the clients that `before`, which accepts no more, remembers; then settle.
+
+        Raises: Transient, OSError.
+        """
+        try:
+            told: list[runtime.Command] = []
+            had = affinity.server_ids(before.runtime.server_rows())
+            has = affinity.server_ids(self.runtime.server_rows())
+            for old, new in affinity.pairs(was, wanted):
+                told += affinity.commands(old, new, before.runtime.remembered(old), had, has)
+            self.runtime.execute(told)
+        finally:
+            self.tell(changes.RuntimeChanges(settle=True))
+        write_files(self._host, self._lb_id, self.number, wanted)
 
     def stage_files(self, wanted: config.Config) -> None:
         """Write what `commit_files` puts in place; nothing if the files say `wanted` already.
@@ -111,16 +145,15 @@ class Generation:
 
     def commit_files(self) -> None:
         """Make the files on disk what was staged; bound the log."""
-        for suffix in _STAGED:
-            state.commit(self._path(suffix))
+        _commit_files(self._host, self._lb_id, self.number)
         log = self._path("log")
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.write_bytes(b"")
 
     def drop_files(self) -> None:
         """Forget what was staged."""
-        for suffix in _STAGED:
-            state.drop(self._path(suffix))
+        for path in _staged(self._host, self._lb_id, self.number):
+            state.drop(path)
 
     def configuration(self) -> str:
         """Return the configuration file without what is secret; empty if it is gone."""
@@ -145,7 +178,7 @@ class Generation:
             text = self._path("cfg").read_text("ascii")
         except OSError:
             return False
-        return text == config.render(wanted, _place(self._host, self._lb_id, self.number))
+        return text == rendering.text(wanted, self._place)
 
     def stop_accepting(self, deadline: float) -> None:
         """Close the listening sockets; connections live on until `deadline` at the latest.
@@ -194,6 +227,10 @@ class Generation:
         """End the process now, leave its files, return how it ended."""
         self.process.end()
         return self.process.close()
+
+    @property
+    def _place(self) -> rendering.Place:
+        return _place(self._host, self._lb_id, self.number)
 
     def _path(self, suffix: str) -> Path:
         return _path(self._host, self._lb_id, self.number, suffix)
@@ -258,29 +295,26 @@ def find(host: Host, record: state.Record, known: state.ProcessRecord) -> Genera
 def write_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
     """Write the files of a generation that don't say `wanted` already. Raises: OSError."""
     stage_files(host, lb_id, number, wanted)
-    for suffix in _STAGED:
-        state.commit(_path(host, lb_id, number, suffix))
+    _commit_files(host, lb_id, number)
 
 
 def stage_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
     """Write beside the files of a generation what they shall say. Raises: OSError."""
-    text = config.render(wanted, _place(host, lb_id, number))
-    contents = {"lst": config.render_ranges(wanted), "cfg": text}
     try:
-        for suffix, content in contents.items():
-            path = _path(host, lb_id, number, suffix)
-            if _content(path) != content.encode("ascii"):
-                state.stage(path, content.encode("ascii"))
+        for name, text in rendering.files(wanted, _place(host, lb_id, number)).items():
+            path, content = host.directory(lb_id) / name, text.encode("ascii")
+            if _content(path) != content:
+                state.stage(path, content)
     except OSError:
-        for suffix in _STAGED:
-            state.drop(_path(host, lb_id, number, suffix))
+        for path in _staged(host, lb_id, number):
+            state.drop(path)
         raise
 
 
 def remove_files(host: Host, lb_id: str, number: int) -> None:
     """Remove everything a generation left on disk."""
-    for suffix in (*_STAGED, "log", "sock"):
-        _path(host, lb_id, number, suffix).unlink(missing_ok=True)
+    for path in host.directory(lb_id).glob(f"g{number}.*"):
+        path.unlink(missing_ok=True)
     host.socket(lb_id, number).unlink(missing_ok=True)
 
 
@@ -294,15 +328,20 @@ def tidy(host: Host, lb_id: str) -> None:
             path.unlink(missing_ok=True)
 
 
-def _place(host: Host, lb_id: str, number: int) -> config.Place:
+def _commit_files(host: Host, lb_id: str, number: int) -> None:
+    """Put what was staged in place, the configuration after what it reads."""
+    for path in sorted(_staged(host, lb_id, number), key=lambda path: path.suffix == ".cfg"):
+        state.commit(path)
+
+
+def _staged(host: Host, lb_id: str, number: int) -> list[Path]:
+    return state.staged(host.directory(lb_id), f"g{number}.*")
+
+
+def _place(host: Host, lb_id: str, number: int) -> rendering.Place:
     socket = words.Word(str(host.socket(lb_id, number)))
     spare = words.Word(_spare_socket(number)) if host.spare_sockets else None
-    return config.Place(
-        socket=socket,
-        ranges_file=_ranges_file(number),
-        spare_socket=spare,
-        run_as=host.run_as,
-    )
+    return rendering.Place(socket=socket, number=number, spare=spare, run_as=host.run_as)
 
 
 def _handover(host: Host, lb_id: str, before: Generation) -> str:
@@ -327,10 +366,6 @@ def _not_started(host: Host, error: OSError) -> errors.DataPlaneError | OSError:
     if error.errno == errno.ENOENT and not process.identity(host.program):
         return errors.Transient("haproxy_missing", f"{host.program} is gone: {process.INSTALL}")
     return error
-
-
-def _ranges_file(number: int) -> words.Word:
-    return words.Word(f"g{number}.lst")
 
 
 def _path(host: Host, lb_id: str, number: int, suffix: str) -> Path:
@@ -374,7 +409,7 @@ def _explain(
 
 
 def _bind_failed(ip: str, port: int, number: int) -> errors.DataPlaneError:
-    where = config.endpoint(ip, port).removeprefix("ipv6@")
+    where = values.endpoint(ip, port).removeprefix("ipv6@")
     if number == errno.EACCES:
         remedy = f"use a port from 1024 on, or sysctl net.ipv4.ip_unprivileged_port_start={port}"
         return errors.Permanent("bind_failed", f"{where}: no permission for this port; {remedy}")

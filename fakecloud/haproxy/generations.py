@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import msgspec
 import structlog
 
+from fakecloud import errors
 from fakecloud.haproxy import config, generation, state
 from fakecloud.haproxy.draining import Draining
 
@@ -56,10 +58,14 @@ class Generations:
         self._last_number += 1
         note(state.ProcessRecord(number=self._last_number))
         before = self.active
-        self._begin(wanted, self._last_number, (before, was) if before else None)
+        inherits = before is not None and was.remembers() and wanted.remembers()
+        first = msgspec.structs.replace(wanted, settled=not inherits)
+        self._begin(first, self._last_number, (before, was) if before else None)
         assert self.active is not None
         if before is not None:
             self.draining.add(before, was.drain_timeout_s)
+            if inherits:
+                self._inherit(self.active, before, was, wanted)
         self._log.info(
             "generation_started",
             generation=self._last_number,
@@ -133,6 +139,19 @@ class Generations:
     def _clear(self) -> None:
         self.draining.clear()
         self.active = None
+
+    def _inherit(
+        self,
+        active: generation.Generation,
+        before: generation.Generation,
+        was: config.Config,
+        wanted: config.Config,
+    ) -> None:
+        """Keep every client with its target across the swap."""
+        try:
+            active.inherit(before, was, wanted)
+        except (errors.Transient, OSError) as error:
+            self._log.warning("affinity_lost", generation=active.number, reason=str(error))
 
     def _begin(
         self,

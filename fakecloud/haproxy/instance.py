@@ -258,8 +258,7 @@ class Instance:
         step = self._difference(active, wanted)
         if isinstance(step, changes.RuntimeChanges) and step:
             active.tell(step)
-            patience_s = wanted.drain_timeout_s
-            self._departures.note(step, self._host.clock.monotonic() + patience_s)
+            self._departures.note(step, self._host.clock.monotonic())
             self._log.info("load_balancer_updated", generation=active.number)
             step = self._difference(active, wanted)
             if step:
@@ -387,12 +386,11 @@ class Instance:
         return again
 
     def _forget(self, now: float) -> float | None:
-        """Delete removed servers that no connection uses any more, or have had their time."""
+        """Let go of servers that no connection uses any more, or have had their time."""
         active = self._generations.active
         if not self._departures or active is None or self._running is None:
             return None
-        again = self._departures.tend(active, self._running, now)
-        return again if self._departures else None
+        return self._departures.tend(active, self._running, now)
 
     def _adopt(self) -> None:
         """Take back what an earlier life of the server left; `tend` starts what is dead."""
@@ -411,6 +409,8 @@ class Instance:
         active = self._generations.active
         if active is not None and not active.runs(self._running):
             self._running = None
+        if self._running is not None:
+            self._departures.expect(self._running, self._host.clock.monotonic())
 
     def _save(self, *, durable: bool = False, starting: state.ProcessRecord | None = None) -> None:
         """Write what runs and shall run. Raises: OSError."""

@@ -82,6 +82,17 @@ class Runtime:
         """Return the names of the frontends."""
         return [row["pxname"] for row in _table(self._tell("show stat -1 1 -1\n"), 0, ",")]
 
+    def limits(self) -> dict[str, int]:
+        """Return how many connections each frontend takes at most."""
+        rows = _table(self._tell("show stat -1 1 -1\n"), 0, ",")
+        return {row["pxname"]: int(row["slim"] or 0) for row in rows}
+
+    def remembered(self, backend: words.Word) -> list[Mapping[str, str]]:
+        """Return which client uses which server: `key` and `server_id` of each entry."""
+        answer = self._tell(f"show table {words.Word(backend)}\n")
+        entries = [line.partition(": ")[2] for line in answer.splitlines() if line[:2] == "0x"]
+        return [dict(_pairs(entry)) for entry in entries]
+
     def networks(self, name: words.Word) -> list[str]:
         """Return the entries of the address list that was read from file `name`."""
         answer = self._tell(f"show acl {words.Word(name)}\n")
@@ -200,6 +211,13 @@ def _table(text: str, skip: int, separator: str) -> Iterator[Mapping[str, str]]:
     names = lines[0].removeprefix("# ").split(separator)
     for line in lines[1:]:
         yield dict(zip(names, line.split(separator), strict=False))
+
+
+def _pairs(entry: str) -> Iterator[tuple[str, str]]:
+    for word in entry.split():
+        name, equals, value = word.partition("=")
+        if equals:
+            yield name, value
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

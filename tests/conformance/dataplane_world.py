@@ -24,6 +24,8 @@ from tests.fakes.dataplane import FakeDataPlane, FakeHost
 NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet
 IP, OTHER_IP, TARGET_IP = f"{NET}.1", f"{NET}.2", f"{NET}.9"
 PORT = 18080
+HAPROXY = os.environ.get("FAKECLOUD_HAPROXY", "haproxy")
+"""The program that the suite runs, so that it can be run for every version."""
 
 
 def desired(
@@ -71,8 +73,8 @@ class World(ABC):
         """Replace the data plane's object, as a restart of the server does."""
 
     @abstractmethod
-    def reach(self, ip: str = IP, port: int = PORT) -> str:
-        """Return "ip:port" of the target that answers, "closed" or "refused"."""
+    def reach(self, ip: str = IP, port: int = PORT, client: str = "127.0.0.1") -> str:
+        """Return "ip:port" of the target that answers `client`, "closed" or "refused"."""
 
     @abstractmethod
     def starts(self, lb_id: str = "lb-1") -> object:
@@ -121,8 +123,8 @@ class FakeWorld(World):
         self.plane.close()
         self.plane = FakeDataPlane(self.host, on_crash=self.crashes.append)
 
-    def reach(self, ip: str = IP, port: int = PORT) -> str:
-        return self.host.reach(ip, port)
+    def reach(self, ip: str = IP, port: int = PORT, client: str = "127.0.0.1") -> str:
+        return self.host.reach(ip, port, client)
 
     def starts(self, lb_id: str = "lb-1") -> object:
         return self.host.starts[lb_id]
@@ -145,7 +147,7 @@ class HaproxyWorld(World):
     """HAProxy processes, real sockets, targets that say their name and then echo."""
 
     beat_s = pulse.BEAT_S
-    haproxy = "haproxy"
+    haproxy = HAPROXY
 
     def __init__(self, run_as: tuple[int, int] | None = None) -> None:
         super().__init__()
@@ -170,9 +172,9 @@ class HaproxyWorld(World):
         self.plane.close()
         self.plane = self.new_plane()
 
-    def reach(self, ip: str = IP, port: int = PORT) -> str:
+    def reach(self, ip: str = IP, port: int = PORT, client: str = "127.0.0.1") -> str:
         try:
-            with socket.create_connection((ip, port), timeout=5) as connection:
+            with socket.create_connection((ip, port), 5, (client, 0)) as connection:
                 return connection.recv(64).decode().strip() or "closed"
         except ConnectionRefusedError:
             return "refused"

@@ -18,12 +18,12 @@ import pytest
 
 from fakecloud import clock, errors, model
 from fakecloud.haproxy import process, pulse, words
-from tests.conformance.dataplane_world import IP, PORT, HaproxyWorld, Load, desired
+from tests.conformance.dataplane_world import HAPROXY, IP, PORT, HaproxyWorld, Load, desired
 
 pytestmark = [
     pytest.mark.haproxy,
     pytest.mark.skipif(
-        shutil.which("haproxy") is None, reason="no haproxy here (apt-get install haproxy)"
+        shutil.which(HAPROXY) is None, reason="no haproxy here (apt-get install haproxy)"
     ),
 ]
 ROOT = Path(__file__).parent.parent.parent
@@ -338,7 +338,7 @@ def test_replaced_program_takes_over_without_a_lost_connection(
     restart: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = FastWorld()
-    installed = shutil.which("haproxy")
+    installed = shutil.which(HAPROXY)
     assert installed is not None
     world.haproxy = str(world.root / "haproxy")
     shutil.copy(installed, world.haproxy)
@@ -366,7 +366,7 @@ def test_broken_program_leaves_the_old_process_serving(
 ) -> None:
     monkeypatch.setattr(pulse, "COMPARE_S", 0.1)
     world.haproxy = str(world.root / "haproxy")
-    installed = shutil.which("haproxy")
+    installed = shutil.which(HAPROXY)
     assert installed is not None
     shutil.copy(installed, world.haproxy)
     world.restart()

@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from fakecloud import model
-from tests.conformance.dataplane_world import IP, PORT, HaproxyWorld, desired
+from tests.conformance.dataplane_world import HAPROXY, IP, PORT, HaproxyWorld, desired
 
 pytestmark = [
     pytest.mark.haproxy,
-    pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy here"),
+    pytest.mark.skipif(shutil.which(HAPROXY) is None, reason="no haproxy here"),
 ]
 
 

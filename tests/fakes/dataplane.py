@@ -10,7 +10,7 @@ from threading import RLock
 import msgspec
 
 from fakecloud import errors, model
-from fakecloud.haproxy import config
+from fakecloud.haproxy import changes, config
 from fakecloud.haproxy.dataplane import Adoption
 
 
@@ -23,24 +23,33 @@ class FakeHost:
     running: dict[str, config.Config] = field(default_factory=dict)
     starts: dict[str, int] = field(default_factory=dict)
     foreign: set[tuple[str, int]] = field(default_factory=set)
+    remembered: dict[tuple[str, str, str], str] = field(default_factory=dict)
     turn: int = 0
 
     def reach(self, ip: str, port: int, client: str = "127.0.0.1") -> str:
         """Return what a client meets: "ip:port" of the target, "closed" or "refused"."""
-        for running in self.running.values():
+        for lb_id, running in self.running.items():
             for frontend in running.frontends:
                 if (ip, port) in frontend.binds:
-                    return self._choose(running, frontend, client)
+                    return self._choose(lb_id, running, frontend, client)
         return "refused"
 
-    def _choose(self, running: config.Config, frontend: config.Frontend, client: str) -> str:
+    def _choose(
+        self, lb_id: str, running: config.Config, frontend: config.Frontend, client: str
+    ) -> str:
         networks = [ip_network(network) for network in running.source_ranges]
         backend = next(b for b in running.backends if b.name == frontend.backend)
         serving = [s for s in backend.servers if s.ready and s.weight]
         if not serving or not any(ip_address(client) in network for network in networks):
             return "closed"
         self.turn += 1
-        return str(serving[self.turn % len(serving)].address)
+        chosen = str(serving[self.turn % len(serving)].address)
+        if backend.affinity_s is not None:
+            memory = (lb_id, backend.group, client)
+            if self.remembered.get(memory) in [str(s.address) for s in serving]:
+                chosen = self.remembered[memory]
+            self.remembered[memory] = chosen
+        return chosen
 
 
 class FakeDataPlane:
@@ -154,13 +163,7 @@ class FakeDataPlane:
         before = self.host.running.pop(lb_id, None)
         if not wanted.frontends:
             return
-        shape = [(b.name, b.balance, b.affinity_s, b.proxy_protocol) for b in wanted.backends]
-        if (
-            before is None
-            or before.frontends != wanted.frontends
-            or shape
-            != [(b.name, b.balance, b.affinity_s, b.proxy_protocol) for b in before.backends]
-        ):
+        if before is None or isinstance(changes.diff(before, wanted), changes.Swap):
             self.host.starts[lb_id] = self.host.starts.get(lb_id, 0) + 1
         self.host.running[lb_id] = wanted
 

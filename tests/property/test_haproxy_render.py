@@ -6,18 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakecloud import errors, model
-from fakecloud.haproxy import config, words
+from fakecloud.haproxy import config, rendering, words
 
-PLACE = config.Place(
-    socket=words.Word("/run/fakecloud/0123456789.g1.sock"), ranges_file=words.Word("g1.lst")
-)
+PLACE = rendering.Place(socket=words.Word("/run/fakecloud/0123456789.g1.sock"), number=1)
 KEYWORDS = {
     "global": {
         "nbthread", "maxconn", "noreuseport", "httpclient.ssl.verify", "stats", "hard-stop-after"
     },
     "defaults": {"mode", "no", "option", "retries", "timeout"},
     "frontend": {"bind", "maxconn", "timeout", "acl", "tcp-request", "default_backend"},
-    "backend": {"balance", "hash-type", "timeout", "stick-table", "stick", "server"},
+    "backend": {
+        "balance", "hash-type", "timeout", "stick-table", "stick", "acl", "tcp-request", "server"
+    },
 }  # fmt: skip
 HOSTILE = st.one_of(
     st.text(max_size=40),
@@ -91,7 +91,8 @@ def test_hostile_text_never_changes_the_shape(wish: model.Desired) -> None:
         built = config.build(wish, connections=1000)
     except errors.Permanent:
         return
-    sections = parse(config.render(built, PLACE))
+    files = rendering.files(built, PLACE)
+    sections = parse(files[words.Word("g1.cfg")])
     heads = [" ".join(head) for head, _ in sections]
     count = len(wish.spec.listeners)
     assert heads == [
@@ -105,7 +106,7 @@ def test_hostile_text_never_changes_the_shape(wish: model.Desired) -> None:
         assert sum(line[0] == "bind" for line in lines) == (head[0] == "frontend")
     servers = [line for _, lines in sections for line in lines if line[0] == "server"]
     assert len(servers) == sum(len(backend.servers) for backend in built.backends)
-    assert config.render_ranges(built).count("\n") == len(built.source_ranges)
+    assert files[words.Word("g1.lst")].count("\n") == len(built.source_ranges)
 
 
 @given(HOSTILE)

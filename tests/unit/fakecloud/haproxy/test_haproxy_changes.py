@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fakecloud import model
-from fakecloud.haproxy import changes, config, words
+from fakecloud.haproxy import affinity, changes, config, words
 
 
 def wish(*targets: model.Target, **fields: object) -> config.Config:
@@ -95,6 +95,40 @@ def test_everything_else_takes_a_new_process(new: config.Config, reason: str) ->
     assert changes.diff(wish(A), new) == changes.Swap(reason)
 
 
+def test_limit_of_connections_changes_at_run_time() -> None:
+    listener = model.Listener(name="l", protocol="tcp", port=80, target_group="g")
+    limited = wish(A, listeners=(msgspec.structs.replace(listener, max_connections=7),))
+    assert told(wish(A), limited) == ["set maxconn frontend f0 7"]
+
+
+def test_drain_timeout_is_not_haproxys() -> None:
+    assert not changes.diff(wish(A), wish(A, drain_timeout_s=1))
+
+
+def test_settling_is_told() -> None:
+    unsettled = msgspec.structs.replace(wish(A), settled=False)
+    assert changes.diff(unsettled, wish(A)) == changes.RuntimeChanges(settle=True)
+
+
+def test_clients_are_remembered_by_the_name_of_their_server() -> None:
+    sticky = model.Affinity(kind="client_ip")
+    old, new = wish(A, B, affinity=sticky), wish(SIX, B, affinity=sticky)
+    assert list(affinity.pairs(old, new)) == [("b0", "b0")]
+    assert list(affinity.pairs(old, wish(A))) == []
+    rows = [("b0", "t10_0_0_1_80", "1"), ("b0", "t10_0_0_2_80", "2"), ("b1", "t10_0_0_1_80", "3")]
+    had = {(backend, server): number for backend, server, number in rows}
+    has = {("b0", "tfd00__1_80"): "1", ("b0", "t10_0_0_2_80"): "7"}
+    entries = [
+        {"key": "::ffff:192.0.2.1", "server_id": "1"},
+        {"key": "::ffff:192.0.2.2", "server_id": "2"},
+        {"key": "::ffff:192.0.2.3"},
+    ]
+    commands = affinity.commands(words.Word("b0"), words.Word("b0"), entries, had, has)
+    assert [" ".join(command) for command in commands] == [
+        "set table b0 key ::ffff:192.0.2.2 data.server_id 7"
+    ]
+
+
 def test_observed_servers_replace_the_assumed_ones() -> None:
     row = {
         "be_name": "b0",
@@ -104,7 +138,12 @@ def test_observed_servers_replace_the_assumed_ones() -> None:
         "srv_uweight": "7",
         "srv_admin_state": "5",
     }
-    seen = changes.observed(wish(A), [row], ["10.0.0.0/8"])
+    seen = changes.observed(
+        wish(A),
+        changes.Observation(servers=[row], ranges=["10.0.0.0/8"], limits={"f0": 7}, settled=False),
+    )
+    assert seen.frontends[0].max_connections == 7
+    assert not seen.settled
     assert seen.source_ranges == ("10.0.0.0/8",)
     assert seen.backends[0].servers == (
         config.Server(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,12 +11,11 @@ import msgspec
 import pytest
 
 from fakecloud import errors, model
-from fakecloud.haproxy import config, words
+from fakecloud.haproxy import config, rendering, words
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "haproxy"
-PLACE = config.Place(
-    socket=words.Word("/run/fakecloud/0123456789.g1.sock"), ranges_file=words.Word("g1.lst")
-)
+PLACE = rendering.Place(socket=words.Word("/run/fakecloud/0123456789.g1.sock"), number=1)
+PROGRAM = os.environ.get("FAKECLOUD_HAPROXY", "haproxy")
 V4 = model.Address(family="ipv4", ip="127.77.0.1", pool="default")
 V6 = model.Address(family="ipv6", ip="FD00:0:0::1", pool="default")
 A = model.Target(ip="10.0.0.1", port=30080)
@@ -84,16 +84,17 @@ EXAMPLES = {
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_rendered_configuration_is_the_golden_one(name: str) -> None:
-    rendered = config.render(build(EXAMPLES[name]), PLACE)
+    rendered = rendering.text(build(EXAMPLES[name]), PLACE)
     assert (GOLDEN / f"{name}.cfg").read_text() == rendered
 
 
 @pytest.mark.haproxy
-@pytest.mark.skipif(shutil.which("haproxy") is None, reason="no haproxy here")
+@pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="no haproxy here")
 @pytest.mark.parametrize("name", [*EXAMPLES, "known_bad"])
 def test_haproxy_accepts_every_golden_file_without_a_warning(name: str, tmp_path: Path) -> None:
-    (tmp_path / "g1.lst").write_text(config.render_ranges(build(EXAMPLES["everything"])))
-    command = ["haproxy", "-c", "-dW", "-C", str(tmp_path), "-f", str(GOLDEN / f"{name}.cfg")]
+    for file, content in rendering.files(build(EXAMPLES["everything"]), PLACE).items():
+        (tmp_path / file).write_text(content)
+    command = [PROGRAM, "-c", "-dW", "-C", str(tmp_path), "-f", str(GOLDEN / f"{name}.cfg")]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
     assert (checked.returncode == 0) == (name != "known_bad"), checked.stderr
 
@@ -110,7 +111,7 @@ def test_weight_is_the_targets_own_word_where_the_group_asks_for_it() -> None:
 
 def test_user_and_group_are_rendered_when_asked() -> None:
     place = msgspec.structs.replace(PLACE, run_as=(65534, 65533))
-    rendered = config.render(build(EXAMPLES["simple"]), place)
+    rendered = rendering.text(build(EXAMPLES["simple"]), place)
     assert "\n  uid 65534\n  gid 65533\n" in rendered
 
 
@@ -122,7 +123,7 @@ def test_order_of_a_document_does_not_matter() -> None:
 
 def test_networks_are_written_anew_without_doubles() -> None:
     wish = desired(listener(), groups=(group(A),), source_ranges=("10.9.9.9/8", "10.0.0.0/8"))
-    assert config.render_ranges(build(wish)) == "10.0.0.0/8\n"
+    assert rendering.files(build(wish), PLACE)[words.Word("g1.lst")] == "10.0.0.0/8\n"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +147,14 @@ def test_fail_open_leaves_draining_targets_out() -> None:
     assert ready(A, draining, down=(A,), fail_open=True) == [True, False]
 
 
+def test_udp_is_not_for_haproxy() -> None:
+    """Also on a port that TCP has too, and as the only protocol."""
+    wish = desired(listener("dns", 53), listener("dns-udp", 53, protocol="udp"), groups=(group(A),))
+    assert build(wish) == build(desired(listener("dns", 53), groups=(group(A),)))
+    assert config.names(wish.spec)["f0", "FRONTEND"] == ("listener", "dns")
+    assert build(desired(listener(protocol="udp"), groups=(group(A),))).frontends == ()
+
+
 def test_administratively_down_has_no_frontend() -> None:
     wish = desired(listener(), groups=(group(A),), admin_up=False)
     assert build(wish).frontends == ()
@@ -167,7 +176,6 @@ def test_connections_of_the_process(
 @pytest.mark.parametrize(
     ("wish", "code", "field"),
     [
-        (desired(listener(protocol="udp"), groups=(group(A),)), "unsupported", "protocol"),
         (desired(listener(protocol="https"), groups=(group(A),)), "unsupported", "protocol"),
         (desired(listener(tls={}), groups=(group(A),)), "unsupported", "tls"),
         (desired(listener(redirect_https=True), groups=(group(A),)), "unsupported", "redirect"),

@@ -1,0 +1,154 @@
+"""Text of a typed configuration: the configuration file and the files that it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import msgspec
+
+from fakecloud.haproxy import config, words
+
+SETTLE_MS: Final = 200
+"""So long a connection waits at most for what the predecessor remembers of its client."""
+EVERYBODY: Final = words.line("0.0.0.0/0", "::/0")
+
+Line = tuple[words.Word, ...]
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """What differs between two processes of one configuration.
+
+    number: of the generation; its files are named after it and are, like the `spare` socket,
+    relative to the directory HAProxy is started in.
+    """
+
+    socket: words.Word
+    number: int
+    spare: words.Word | None = None
+    run_as: tuple[int, int] | None = None
+
+    def file(self, suffix: str) -> words.Word:
+        """Return the name of one of the generation's files."""
+        return words.Word(f"g{self.number}.{suffix}")
+
+    @property
+    def ranges(self) -> words.Word:
+        """Return the file of allowed networks."""
+        return self.file("lst")
+
+    @property
+    def settled(self) -> words.Word:
+        """Return the file of clients who need not wait: nobody or everybody."""
+        return self.file("settled")
+
+
+def files(whole: config.Config, place: Place) -> dict[words.Word, str]:
+    """Return every file of a generation by name. The same arguments give the same bytes."""
+    made = {
+        place.file("cfg"): text(whole, place),
+        place.ranges: _lines(whole.source_ranges),
+    }
+    if whole.remembers():
+        made[place.settled] = _lines(EVERYBODY if whole.settled else ())
+    return made
+
+
+def text(whole: config.Config, place: Place) -> str:
+    """Return the configuration file."""
+    sections = [_global(whole, place), _defaults()]
+    sections += [_frontend(frontend, place) for frontend in whole.frontends]
+    sections += [_backend(backend, place) for backend in whole.backends]
+    return "\n".join(_section(section) for section in sections)
+
+
+def _lines(entries: Iterable[words.Word]) -> str:
+    return "".join(f"{entry}\n" for entry in entries)
+
+
+def _section(lines: Iterable[Line]) -> str:
+    head, *body = lines
+    return "".join([" ".join(head) + "\n", *("  " + " ".join(line) + "\n" for line in body)])
+
+
+def _global(whole: config.Config, place: Place) -> Iterator[Line]:
+    line = words.line
+    yield line("global")
+    yield line("nbthread", 1)
+    yield line("maxconn", whole.max_connections)
+    # Otherwise a second process on the same port would silently take part of the traffic.
+    yield line("noreuseport")
+    # Spares every process its own copy of the system's certificate authorities.
+    yield line("httpclient.ssl.verify", "none")
+    # The second one lies beside this file: a cleaned runtime directory doesn't take the control.
+    spare = () if place.spare is None else (f"unix@{place.spare}",)
+    for socket in (place.socket, *spare):
+        options = ("mode", 600, "level", "admin", "expose-fd", "listeners")
+        yield line("stats", "socket", socket, *options)
+    yield line("hard-stop-after", "1h")
+    if place.run_as is not None:
+        uid, gid = place.run_as
+        yield line("uid", uid)
+        yield line("gid", gid)
+
+
+def _defaults() -> Iterator[Line]:
+    line = words.line
+    yield line("defaults")
+    yield line("mode", "tcp")
+    yield line("no", "log")
+    # Without it one connection in n waits out every retry on a target that died just now.
+    yield line("option", "redispatch", 1)
+    yield line("retries", 3)
+    # Counts the bytes of connections that still live.
+    yield line("option", "contstats")
+    yield line("option", "clitcpka")
+    yield line("option", "srvtcpka")
+    yield line("timeout", "client-fin", "30s")
+    yield line("timeout", "server-fin", "30s")
+
+
+def _frontend(frontend: config.Frontend, place: Place) -> Iterator[Line]:
+    line = words.line
+    yield line("frontend", frontend.name)
+    accept = ("accept-proxy",) if frontend.accept_proxy else ()
+    for bind in frontend.endpoints():
+        yield line("bind", bind, *accept)
+    yield line("maxconn", frontend.max_connections)
+    yield line("timeout", "client", f"{frontend.idle_timeout_s}s")
+    yield line("acl", "allowed", "src", "-f", place.ranges)
+    # "connection" sees the peer; the address in a PROXY header is known from "session" on.
+    layer = "session" if frontend.accept_proxy else "connection"
+    yield line("tcp-request", layer, "reject", "unless", "allowed")
+    yield line("default_backend", frontend.backend)
+
+
+def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:
+    line = words.line
+    yield line("backend", backend.name)
+    yield line("balance", backend.balance)
+    if backend.balance == "source":
+        # The map-based default can't take servers at run time and moves most clients.
+        yield line("hash-type", "consistent")
+    yield line("timeout", "connect", f"{backend.connect_timeout_s}s")
+    yield line("timeout", "server", f"{backend.idle_timeout_s}s")
+    if backend.affinity_s is not None:
+        yield from _affinity(backend.affinity_s, place)
+    for server in backend.servers:
+        state = () if server.ready else ("disabled",)
+        yield line("server", server.name, *config.server_options(backend, server), *state)
+
+
+def _affinity(timeout_s: int, place: Place) -> Iterator[Line]:
+    """Send a client where it went before.
+
+    Who comes between the start of this process and the moment it was told what its predecessor
+    remembers waits until then; nobody waits later.
+    """
+    line = words.line
+    yield line("stick-table", "type", "ipv6", "size", "50k", "expire", f"{timeout_s}s")
+    yield line("stick", "on", "src")
+    yield line("acl", "settled", "src", "-f", place.settled)
+    yield line("tcp-request", "inspect-delay", f"{SETTLE_MS}ms")
+    yield line("tcp-request", "content", "accept", "if", "settled")
+    yield line("tcp-request", "content", "accept", "if", "WAIT_END")
