@@ -4,6 +4,7 @@
     container.py       process 1 of the container: restarts the server, leaves HAProxy alone
     serving.py         the HTTP server around the application, and the same loops without one
     app.py             the only wiring: start-up order, loops, shutdown
+    housekeeping.py    what has to be done every now and then
     cli/               the client of the API on the command line
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
@@ -20,6 +21,8 @@
     health.py          which load balancer cares about which probe, and who is told
     quotas.py          how many of each kind a project may have
     prober.py          asks every distinct target once, whoever shares the answer
+    metering.py        what load balancers carry, from the data plane to the store
+    insight.py         a look into a running load balancer, whichever host runs it
     watch.py           the hub that feeds every watcher from one reader of the event history
     seen.py            what the hub has seen, for reads without a query
     tokens.py          who may call
@@ -43,6 +46,7 @@
     catalogue.py       types with their limits, regions and zones
     edits.py           what short requests make of a spec
     documents.py       values as the documents of the API
+    traffic.py         from totals that only grow to what every hour carried
     checks.py          health checks as values
     chaos.py           faults at work: rules, hits, the log
     faults.py          whether a fault hits, decided purely
@@ -62,6 +66,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → api → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits
-→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → model | profiles | ids | clock | settings | metrics | logs → errors
+__main__ | container → serving → app | cli → api | housekeeping → insight → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | clock | settings | logs → errors
 """

@@ -10,7 +10,6 @@ import random
 import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Event
@@ -19,7 +18,7 @@ from typing import Final
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import hosts, profiles, tokens
+from fakecloud import hosts, housekeeping, profiles, tokens
 from fakecloud.actions import Actions
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
@@ -32,12 +31,13 @@ from fakecloud.errors import StartError, Unavailable
 from fakecloud.flapping import Flapping
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
+from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
+from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
-from fakecloud.model import State
 from fakecloud.netlink import InterfaceAddresses
 from fakecloud.pools import PooledAddresses
 from fakecloud.prober import Prober
@@ -47,7 +47,7 @@ from fakecloud.rate_limits import RateLimiter
 from fakecloud.reservations import Reservations
 from fakecloud.settings import Settings
 from fakecloud.snapshots import Snapshots
-from fakecloud.store import events, idempotency, load_balancers, operations
+from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
 from fakecloud.store.notifications import Notifications
 from fakecloud.sweeper import Sweeper
@@ -59,9 +59,7 @@ log = structlog.get_logger()
 POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
-HOUSEKEEPING_S: Final = 60.0
 FAULTS_S: Final = 0.5
-KEEP_OPERATIONS: Final = timedelta(days=30)
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
@@ -138,9 +136,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         stack.callback(database.close)
         database.migrate()
         clock = BusinessClock(system or SystemClock())
-        timekeeper = Timekeeper(database, clock)
-        timekeeper.refresh()
-        timekeeper.synchronize()
+        timekeeper = _timekeeper(database, clock)
         me = _this_host(settings, database, clock)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
@@ -185,6 +181,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             hook=Interference(database, chaos, clock),
         )
         hub = Hub(database, max_watches=settings.max_watches)
+        metering = Metering(database, dataplane, clock, host=me.name, share=not database.is_sqlite)
 
         _take_back(database, me, addresses, health, dataplane, provisioner)
 
@@ -200,9 +197,10 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "recovery": lambda: _see_crash(provisioner, crashes),
             "clock": lambda: _keep_time(timekeeper, loops.stop, clock),
             "heartbeat": lambda: _beat(me, provisioner, settings, clock, loops.stop),
+            "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
-            "housekeeping": lambda: _keep_house(
+            "housekeeping": lambda: housekeeping.keep_house(
                 database, settings, authority, clock, metrics, loops.stop
             ),
         }
@@ -219,7 +217,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             hub=hub,
             authority=authority,
             price_book=book,
-            metrics=metrics,
+            metrics=metrics.show_traffic(metering.carried, settings.metrics_load_balancers),
             clock=clock,
             timekeeper=timekeeper,
             profile=settings.profile,
@@ -230,6 +228,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             instances=Instances(database, clock, quotas),
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
             inspector=dataplane,
+            insight=Insight(database, dataplane, metering, clock, me.name),
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
             quotas=quotas,
             rate_limiter=RateLimiter(settings.rate_limit, clock) if settings.rate_limit else None,
@@ -249,6 +248,13 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
                 await asyncio.gather(*tasks, return_exceptions=True)
 
         yield application.create(cloud, beside)
+
+
+def _timekeeper(database: Database, clock: BusinessClock) -> Timekeeper:
+    timekeeper = Timekeeper(database, clock)
+    timekeeper.refresh()
+    timekeeper.synchronize()
+    return timekeeper
 
 
 def _take_back(
@@ -397,24 +403,3 @@ def _renew_faults(
         clock.wait(loops.stop, FAULTS_S)
 
     return turn
-
-
-def _keep_house(
-    database: Database,
-    settings: Settings,
-    authority: tokens.Authority,
-    clock: Clock,
-    metrics: Metrics,
-    stop: Event,
-) -> None:
-    """Forget old history; count what lives; say when tokens were used."""
-    authority.save_use()
-    with database.write() as connection:
-        idempotency.forget(connection, clock.wall() - idempotency.KEEP)
-        events.trim(connection, settings.event_history)
-        operations.forget(connection, clock.now() - KEEP_OPERATIONS)
-    with database.read() as connection:
-        counts = load_balancers.count_by_state(connection)
-    for state in State:
-        metrics.load_balancers.labels(state.value).set(counts.get(state, 0))
-    clock.wait(stop, HOUSEKEEPING_S)

@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     lease_s: float = Field(default=30.0, ge=1)
     rate_limit: int | None = Field(default=None, ge=1)  # cost per token and minute; None: none
     max_watches: int = Field(default=2000, ge=1)
+    usage_days: int = Field(default=400, ge=1)  # hours of traffic are kept so long
+    metrics_load_balancers: int = Field(default=1000, ge=0)  # those with series of their own
     event_history: int = Field(default=100_000, ge=1000)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -20,10 +20,11 @@ from fakecloud.billing.prices import PriceBook
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.errors import NotFound, RateLimited, ScopeMissing, Unauthenticated, UnknownParameter
+from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
-from fakecloud.model import Counters, Token
+from fakecloud.model import Token
 from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.reservations import Reservations
@@ -49,19 +50,10 @@ BEARER: Final = HTTPBearer(auto_error=False, description="A token of 64 letters 
 
 
 class Inspector(Protocol):
-    """A look at the data plane of this host. Raises: Transient when it doesn't answer."""
+    """A look at the data plane of this host."""
 
     def running(self) -> frozenset[str]:
         """Return the ids of the load balancers that this host runs now."""
-
-    def configuration(self, lb_id: str) -> str | None:
-        """Return the configuration without secrets; None if nothing runs here."""
-
-    def log_tail(self, lb_id: str, most: int) -> list[str]:
-        """Return the last lines of the log, at most `most`."""
-
-    def counters(self, lb_id: str) -> list[Counters] | None:
-        """Return what was counted since the start; None if nothing runs here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +77,7 @@ class Cloud:
     instances: Instances
     snapshots: Snapshots
     inspector: Inspector
+    insight: Insight
     quotas: Quotas = field(default_factory=Quotas)
     rate_limiter: RateLimiter | None = None
 

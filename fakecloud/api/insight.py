@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
-from fakecloud import documents, errors
+from fakecloud import documents
 from fakecloud.api import replies, resource_schemas
 from fakecloud.api.actions import ActionName
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
@@ -35,12 +34,12 @@ def status(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
     responses={200: {"description": "what HAProxy was given, without secrets"}},
 )
 def config(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
-    """Return the configuration file that the load balancer runs on this host; 404 if none does."""
+    """Return the configuration file that the load balancer runs; 404 if it doesn't run.
+
+    What another host runs is shown as that host last saw it.
+    """
     lb = cloud.load_balancers.find(caller.project, name)
-    text = cloud.inspector.configuration(lb.id)
-    if text is None:
-        raise errors.NotFound(f"{lb.name} does not run on this host; it is {lb.state.value}")
-    return PlainTextResponse(text)
+    return PlainTextResponse(cloud.insight.configuration(lb))
 
 
 @router.get("/logs", summary="Log of the data plane", response_model=resource_schemas.LogTail)
@@ -50,23 +49,19 @@ def logs(
     caller: Caller,
     lines: Annotated[int, Query(ge=1, le=1000, description="the last that many")] = 100,
 ) -> Response:
-    """Return the last lines that the load balancer's process on this host wrote."""
+    """Return the last lines that the load balancer's process wrote, and where.
+
+    What another host runs is shown as that host last saw it, at most 100 lines.
+    """
     lb = cloud.load_balancers.find(caller.project, name)
-    return replies.json({"name": lb.name, "lines": cloud.inspector.log_tail(lb.id, lines)})
+    return replies.json(cloud.insight.log(lb, lines))
 
 
-@router.get("/stats", summary="Live counters", response_model=resource_schemas.Stats)
+@router.get("/stats", summary="Counters", response_model=resource_schemas.Stats)
 def stats(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
-    """Return what listeners, target groups and targets have counted since the process started."""
-    lb = cloud.load_balancers.find(caller.project, name)
-    try:
-        counters = cloud.inspector.counters(lb.id)
-    except errors.Transient as error:
-        raise errors.Unavailable(f"the data plane does not answer: {error.message}") from None
-    return replies.json(
-        {
-            "name": lb.name,
-            "running": lb.id in cloud.inspector.running(),
-            "counters": [msgspec.to_builtins(one) for one in counters or ()],
-        }
-    )
+    """Return what listeners, target groups and targets have carried; totals never fall.
+
+    They go on across updates, crashes and restarts while `epoch` is the same. What another host
+    runs is shown as that host last saw it, `at`.
+    """
+    return replies.json(cloud.insight.stats(cloud.load_balancers.find(caller.project, name)))

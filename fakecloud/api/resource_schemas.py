@@ -219,9 +219,11 @@ class StatusTree(BaseModel):
 
 
 class LogTail(BaseModel):
-    """The last lines of a log."""
+    """The last lines of a log, as its host saw them; `at` null: never yet."""
 
     name: str
+    host: str | None
+    at: str | None
     lines: list[str]
 
 
@@ -230,16 +232,28 @@ class Counters(BaseModel):
 
     kind: Literal["listener", "target_group", "target"]
     name: str
-    connections: int
+    connections: int = Field(description="open now")
     connections_total: int
     bytes_in: int
     bytes_out: int
+    requests_total: int = Field(description="HTTP requests")
+    denied_total: int = Field(description="refused by source ranges or limits")
+    failed_total: int = Field(description="attempts to connect to a target that failed")
+    connect_ms: int | None = Field(description="targets: average of the latest 1024 connections")
+    response_ms: int | None = Field(description="HTTP targets: average of the latest 1024 answers")
+    epoch: str = Field(description="totals never fall while it is the same")
+    gaps: int = Field(description="processes that died before their last counters were read")
+    health: str | None = Field(default=None, description="targets only, as the two below")
+    share: float | None = Field(default=None, description="of all connections to targets")
+    recent_share: float | None = Field(default=None, description="the same of the last minute")
 
 
 class Stats(BaseModel):
-    """Counters since the process started; `running` false: it does not run on this host."""
+    """What was carried, as seen `at` on `host`; `running` false: nothing serves now."""
 
     name: str
+    host: str | None
+    at: str | None
     running: bool
     counters: list[Counters]
 

@@ -18,6 +18,11 @@ app = typer.Typer(help="Load balancers.", no_args_is_help=True)
 
 COLUMNS = ("name", "state", "health", "addresses", "ports", "targets", "namespace", "service")
 
+STATS = (
+    "kind", "name", "health", "connections", "total", "in", "out", "requests", "failed",
+    "share", "last min", "connect", "response",
+)  # fmt: skip
+
 Name = Annotated[str, typer.Argument(help="name or id")]
 
 
@@ -67,6 +72,29 @@ def get(
         for target in status["targets"]
     ]
     output.rows(o, ("target", "port", "health", "reason", "since"), targets)
+
+
+@app.command()
+def stats(
+    name: Name,
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Show what a load balancer carried: listeners, target groups, and each target's share.
+
+    Example: fakecloud lb stats web
+    """
+    with client.connect(url, token_file) as cloud:
+        found = cloud.get(f"{_path(name)}/stats")
+    if o is output.Format.JSON:
+        output.json(found)
+        return
+    right = frozenset(STATS) - {"kind", "name", "health"}
+    readable = o is output.Format.TABLE
+    output.rows(o, STATS, [_carried(one, readable) for one in found["counters"]], right=right)
+    if readable and not found["running"]:
+        typer.echo(f"\n{found['name']} does not serve now")
 
 
 @app.command()
@@ -173,6 +201,25 @@ def _row(found: dict[str, Any]) -> list[str]:
         f"{healthy}/{len(status['targets'])}",
         found["labels"].get("namespace", ""),
         found["labels"].get("service", ""),
+    ]
+
+
+def _carried(one: dict[str, Any], readable: bool) -> list[str]:
+    size = output.size if readable else str
+    shares = (one["share"], one["recent_share"]) if one["kind"] == "target" else (None, None)
+    times = (one["connect_ms"], one["response_ms"])
+    return [
+        one["kind"],
+        one["name"],
+        one.get("health") or "",
+        str(one["connections"]),
+        str(one["connections_total"]),
+        size(one["bytes_in"]),
+        size(one["bytes_out"]),
+        str(one["requests_total"]),
+        str(one["failed_total"]),
+        *("" if share is None else f"{share:.1%}" for share in shares),
+        *("" if time is None else f"{time} ms" for time in times),
     ]
 
 

@@ -25,6 +25,7 @@ class Format(StrEnum):
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="how to print")]
 
+_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _STYLES = {
     "ACTIVE": "green", "ONLINE": "green", "healthy": "green",
     "ERROR": "bold red", "OFFLINE": "red", "unhealthy": "red",
@@ -76,6 +77,14 @@ def _coloured(
     for line in lines:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in line))
     console.print(table)
+
+
+def size(count: int) -> str:
+    """Return bytes as people read them: 1536 is 1.5 KiB."""
+    if count < 1024:
+        return f"{count} B"
+    power = min((count.bit_length() - 1) // 10, len(_UNITS))
+    return f"{count / 1024**power:.1f} {_UNITS[power - 1]}"
 
 
 def clean(cell: str) -> str:

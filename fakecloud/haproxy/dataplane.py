@@ -187,11 +187,14 @@ class HaproxyDataPlane:
         """Return the ids of all that `counters` knows."""
         return [path.stem for path in self._meters.glob("*.json")]
 
-    def forget_counters(self, lb_id: str) -> None:
-        """Forget what a load balancer carried that was removed and is billed."""
+    def forget_counters(self, lb_id: str, told: list[model.Counters]) -> None:
+        """Forget what a load balancer carried that was removed, unless it is more than `told`."""
+        if not _ID.fullmatch(lb_id):
+            return
+        path = self._host.meter(lb_id)
         with self._lock:
-            if lb_id not in self._instances and _ID.fullmatch(lb_id):
-                self._host.meter(lb_id).unlink(missing_ok=True)
+            if lb_id not in self._instances and meter.finished(path) == told:
+                path.unlink(missing_ok=True)
 
     def _current(self, lb_id: str) -> tuple[generation.Generation, model.Desired] | None:
         with self._lock:

@@ -9,6 +9,7 @@ operations      progress of asynchronous work
 events          resource versions and the event history that watches read
 addresses       which address belongs to whom
 usage           recorded active intervals, the ground of every bill
+traffic         what listeners carried: totals, hours, and the last look of a host
 tokens          who may call                 projects      the tenants
 quotas          counters with limits         idempotency   answers under the callers' keys
 audit           the chained record           faults        rules of disturbance, and their hits

@@ -21,9 +21,11 @@ from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.health import Health
 from fakecloud.hosts import Hosts
+from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers
+from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import Counters, LoadBalancer
 from fakecloud.pools import PooledAddresses
@@ -278,6 +280,13 @@ class _Inspector:
         """Return nothing: no traffic flows."""
         return None
 
+    def counted(self) -> list[str]:
+        """Return nothing: no traffic flows."""
+        return []
+
+    def forget_counters(self, lb_id: str, told: list[Counters]) -> None:
+        """Do nothing."""
+
 
 class ApiCloud:
     """Everything of the cloud but sockets and its own threads."""
@@ -299,6 +308,11 @@ class ApiCloud:
         # The hub is another one after each restart.
         self.database.on_commit(lambda: self.hub.notify())  # noqa: PLW0108
         self._start_api()
+
+    def _insight(self) -> Insight:
+        look = _Inspector(self.nodes[0])
+        metering = Metering(self.database, look, self.clock, host="host-1", share=False)
+        return Insight(self.database, look, metering, self.clock, "host-1")
 
     def _start_api(self) -> None:
         self.chaos.refresh()
@@ -329,6 +343,7 @@ class ApiCloud:
                 instances=Instances(self.database, self.clock, self.quotas),
                 snapshots=Snapshots(self.database, None, self.clock),  # type: ignore[arg-type]
                 inspector=_Inspector(self.nodes[0]),
+                insight=self._insight(),
                 quotas=self.quotas,
                 loopback_only=True,
             )

@@ -1,0 +1,55 @@
+"""What has to be done every now and then: read meters, forget what is old, count what lives."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from threading import Event
+from typing import Final
+
+from fakecloud import tokens
+from fakecloud.clock import Clock
+from fakecloud.metering import Metering
+from fakecloud.metrics import Metrics
+from fakecloud.model import State
+from fakecloud.settings import Settings
+from fakecloud.store import events, idempotency, load_balancers, operations, traffic
+from fakecloud.store.database import Database
+
+METERING_S: Final = 10.0
+HOUSEKEEPING_S: Final = 60.0
+KEEP_OPERATIONS: Final = timedelta(days=30)
+KEEP_COUNTERS: Final = timedelta(days=7)
+"""Of load balancers that are gone: their hours stay for the bill."""
+
+
+def meter(metering: Metering, clock: Clock, stop: Event) -> None:
+    """Read all totals, also once more when the server stops."""
+    metering.step()
+    if clock.wait(stop, METERING_S):
+        metering.step()
+
+
+def keep_house(
+    database: Database,
+    settings: Settings,
+    authority: tokens.Authority,
+    clock: Clock,
+    metrics: Metrics,
+    stop: Event,
+) -> None:
+    """Forget old history; count what lives; say when tokens were used."""
+    authority.save_use()
+    with database.write() as connection:
+        idempotency.forget(connection, clock.wall() - idempotency.KEEP)
+        events.trim(connection, settings.event_history)
+        operations.forget(connection, clock.now() - KEEP_OPERATIONS)
+        traffic.forget(
+            connection,
+            hours_before=clock.now() - timedelta(days=settings.usage_days),
+            gone_before=clock.now() - KEEP_COUNTERS,
+        )
+    with database.read() as connection:
+        counts = load_balancers.count_by_state(connection)
+    for state in State:
+        metrics.load_balancers.labels(state.value).set(counts.get(state, 0))
+    clock.wait(stop, HOUSEKEEPING_S)
