@@ -133,7 +133,9 @@ def reserved_address(one: ReservedAddress) -> dict[str, Any]:
         "pool": one.pool,
         "state": "RESERVED" if one.load_balancer is None else "ASSIGNED",
         "load_balancer": one.load_balancer,
+        "resource_version": str(one.resource_version),
         "created_at": rfc3339(one.created_at),
+        "updated_at": rfc3339(one.updated_at),
     }
 
 

@@ -12,7 +12,7 @@ from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
 from fakecloud.settings import Settings
-from fakecloud.store import events, idempotency, load_balancers, operations, traffic
+from fakecloud.store import audit, events, idempotency, load_balancers, operations, traffic
 from fakecloud.store.database import Database
 
 METERING_S: Final = 10.0
@@ -42,6 +42,7 @@ def keep_house(
     with database.write() as connection:
         idempotency.forget(connection, clock.wall() - idempotency.KEEP)
         events.trim(connection, settings.event_history)
+        audit.trim(connection, settings.audit_history)
         operations.forget(connection, clock.now() - KEEP_OPERATIONS)
         traffic.forget(
             connection,

@@ -388,7 +388,9 @@ class ReservedAddress(msgspec.Struct, frozen=True, kw_only=True):
     family: Family
     pool: str
     load_balancer: str | None
+    resource_version: int
     created_at: datetime
+    updated_at: datetime
 
 
 class InstanceAddress(msgspec.Struct, frozen=True, kw_only=True):

@@ -81,10 +81,11 @@ class Reservations:
                 family=wanted.family,
                 pool=wanted.pool,
                 load_balancer=None,
+                resource_version=0,
                 created_at=now,
+                updated_at=now,
             )
-            rows.add(connection, reserved)
-            return reserved
+            return rows.add(connection, reserved)
 
     def find(self, project: str, name: str) -> ReservedAddress:
         """Return the reserved address of that name, id or ip. Raises: NotFound."""

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     usage_days: int = Field(default=400, ge=1)  # hours of traffic are kept so long
     metrics_load_balancers: int = Field(default=1000, ge=0)  # those with series of their own
     event_history: int = Field(default=100_000, ge=1000)
+    audit_history: int = Field(default=1_000_000, ge=1000)  # records of the newest changes
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @field_validator("pool", mode="before")

@@ -58,6 +58,12 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 _Key = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER autoincrements there
 
+
+def _created_version() -> Column[int]:
+    """Return the resource version at creation: the order of commits, which times can't tell."""
+    return Column("created_version", BigInteger, nullable=False, server_default="0")
+
+
 load_balancer = Table(
     "load_balancer",
     metadata,
@@ -139,8 +145,9 @@ operation = Table(
     Column("ready_at", UtcDateTime),  # the same in wall time
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    _created_version(),
     Index("ix_operation_target_id_status", "target_id", "status"),
-    Index("ix_operation_project_created_at", "project", "created_at"),
+    Index("ix_operation_project_created_version", "project", "created_version"),
 )
 
 # The row lock on `version` makes the order of versions the order of commits on PostgreSQL too,
@@ -229,9 +236,21 @@ audit = Table(
     Column("code", Text),  # of the problem, when the request was refused
     Column("request_id", Text, nullable=False),
     Column("body_sha256", Text, nullable=False),
+    Column("diff_sha256", Text),  # of the events that it made
+    Column("fault_id", Text),  # the fault that disturbed it
     Column("previous", Text, nullable=False),  # hash of the record before, so that none can go
     Column("hash", Text, nullable=False),
     Index("ix_audit_project_seq", "project", "seq"),
+)
+
+# The newest record that was trimmed: the chain goes on from its hash. Triggers let `seq` only rise,
+# and records go only up to it.
+audit_floor = Table(
+    "audit_floor",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, nullable=False),
+    Column("hash", Text, nullable=False),
 )
 
 # Business time: sim = anchor_sim + rate * (wall - anchor_wall); `manual` stands still.
@@ -304,7 +323,11 @@ reserved_address = Table(
     Column("name", Text, nullable=False),
     Column("labels", JSON, nullable=False),
     Column("ip", Text, ForeignKey("address.ip"), nullable=False, unique=True),
+    Column("resource_version", BigInteger, nullable=False, server_default="1"),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False, server_default="0"),
+    _created_version(),
+    Index("ix_reserved_address_project_created_version", "project", "created_version"),
     Index("uq_reserved_address_project_name", "project", "name", unique=True),
 )
 
@@ -323,6 +346,8 @@ instance = Table(
     Column("resource_version", BigInteger, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    _created_version(),
+    Index("ix_instance_project_created_version", "project", "created_version"),
     Index("uq_instance_project_name", "project", "name", unique=True),
 )
 

@@ -88,6 +88,13 @@ class Authority:
                 self._known[hash] = (token, until)
         return token
 
+    def claimed(self, secret: str) -> Token | None:
+        """Return whose token this is, valid or not, or else whose begins like it; for the record."""
+        with self._database.read() as connection:
+            return rows.find(connection, secret[:PREFIX], _hash(secret)) or rows.like(
+                connection, secret[:PREFIX]
+            )
+
     def knows_project(self, id: str) -> bool | None:
         """Say from memory whether a project exists; None: ask `has_project`."""
         return True if self._projects.get(id, 0.0) >= self._clock.monotonic() else None

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import chain
 from threading import Lock
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -20,7 +20,7 @@ import structlog
 from fakecloud import documents
 from fakecloud.errors import TooManyWatches, Unavailable, WatchExpired
 from fakecloud.seen import Seen
-from fakecloud.store import events, instances, load_balancers, operations
+from fakecloud.store import events, instances, load_balancers, operations, reservations
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
 
@@ -285,7 +285,7 @@ class Hub:
         raise WatchExpired("that is too long ago to be told event by event; list again")
 
     async def snapshot(self, watcher: Watcher) -> list[Frame]:
-        """Return every living load balancer and running operation as ADDED, then a bookmark."""
+        """Return everything living and every running operation as ADDED, then a bookmark."""
 
         def read(connection: Connection) -> tuple[int, list[Frame]]:
             version = events.current_version(connection)
@@ -347,19 +347,19 @@ class Hub:
         return await asyncio.to_thread(run)
 
 
+_PRESENT: Final[Mapping[str, tuple[Callable[[Connection, str], Iterable[Any]], Any]]] = {
+    "load_balancer": (load_balancers.living, documents.load_balancer),
+    "operation": (operations.running, documents.operation),
+    "address": (reservations.living, documents.reserved_address),
+    "instance": (instances.living, documents.instance),
+}
+
+
 def _present(connection: Connection, watcher: Watcher) -> Iterator[Frame]:
-    if "load_balancer" in watcher.kinds:
-        for lb in load_balancers.living(connection, watcher.project):
-            document = documents.load_balancer(lb)
-            yield _added(watcher, "load_balancer", lb.resource_version, lb.id, document)
-    if "operation" in watcher.kinds:
-        for op in operations.running(connection, watcher.project):
-            document = documents.operation(op)
-            yield _added(watcher, "operation", op.resource_version, op.id, document)
-    if "instance" in watcher.kinds:
-        for one in instances.living(connection, watcher.project):
-            document = documents.instance(one)
-            yield _added(watcher, "instance", one.resource_version, one.id, document)
+    for kind, (living, document) in _PRESENT.items():
+        if kind in watcher.kinds:
+            for one in living(connection, watcher.project):
+                yield _added(watcher, kind, one.resource_version, one.id, document(one))
 
 
 def _added(watcher: Watcher, kind: str, version: int, id: str, document: object) -> Frame:

@@ -25,7 +25,10 @@ KIND = lists.Kind(
         **lists.fields_of(("name", "id", "ip", "family", "pool", "state", "load_balancer")),
         "labels.": ("labels",),
     },
-    roots=("id", "name", "labels", "ip", "family", "pool", "state", "load_balancer", "created_at"),
+    roots=(
+        *("id", "name", "labels", "ip", "family", "pool", "state", "load_balancer"),
+        *("resource_version", "created_at", "updated_at"),
+    ),
     columns={("name",): "name", ("id",): "id", ("ip",): "ip"},
 )
 Name = Annotated[str, Path(pattern=r"^[a-z0-9._:-]{1,63}$", description="name, id or ip")]

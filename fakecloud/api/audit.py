@@ -22,7 +22,10 @@ router = APIRouter(
 
 
 class Record(BaseModel):
-    """A change that was asked; `code` when it was refused. `hash` covers `previous` and the rest."""
+    """A change that was asked; `code` when it was refused. `hash` covers `previous` and the rest.
+
+    `body_sha256` is of what was sent, `diff_sha256` of the events that it made.
+    """
 
     seq: int
     at: str
@@ -35,6 +38,8 @@ class Record(BaseModel):
     code: str | None
     request_id: str
     body_sha256: str
+    diff_sha256: str | None
+    fault_id: str | None
     previous: str
     hash: str
 

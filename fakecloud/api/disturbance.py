@@ -95,6 +95,7 @@ class Disturbance:
 
     async def _strike(self, struck: _Struck) -> None:
         action = struck.hit.action
+        struck.request.state.fault = struck.hit.rule_id
         log.info("fault_injected", fault=struck.hit.rule_id, action=action.type)
         effect = self._effects.get(action.type, self._tamper)
         await effect(struck)

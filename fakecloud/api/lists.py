@@ -168,7 +168,7 @@ def asking(kind: Kind) -> Callable[..., Awaitable[Asked]]:
             mask=filters.parse_fields(fields, kind.roots),
             page_size=page_size,
             after=None,
-            digest=_digest(filter_text, label_selector, order),
+            digest=_digest(kind.table, filter_text, label_selector, order),
         )
         if page_token is not None:
             after = _decode(page_token, made.digest, ORDERS[kind.table][order.field])
@@ -196,8 +196,8 @@ def _decode(token: str, digest: str, names: tuple[str, ...]) -> Key:
     return tuple(key)
 
 
-def _digest(filter_text: str | None, selector: str | None, order: filters.Order) -> str:
-    said = f"{filter_text or ''}\0{selector or ''}\0{order.field} {order.descending}"
+def _digest(table: str, filter_text: str | None, selector: str | None, order: filters.Order) -> str:
+    said = f"{table}\0{filter_text or ''}\0{selector or ''}\0{order.field} {order.descending}"
     return hashlib.blake2s(said.encode("utf-8", "replace"), digest_size=6).hexdigest()
 
 

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.model import Token
-from fakecloud.store import audit, database, idempotency
+from fakecloud.store import audit, database, events, idempotency
 from fakecloud.store.database import Connection
 
 log = structlog.get_logger()
@@ -68,13 +68,15 @@ class Mutation:
                 answered = self._answered(connection)
                 if answered is not None:
                     return answered
+                before = events.count(connection)
                 response = act()
+                diff = events.digest(connection, before)
                 assert 200 <= response.status_code < 300, response.status_code
                 if self._key is not None:
                     self._keep(connection, response, kept)
                 if self._changed:
                     entry = _entry(self._cloud, self._caller, self._request, response.status_code)
-                    audit.append(connection, entry)
+                    audit.append(connection, msgspec.structs.replace(entry, diff_sha256=diff))
         except errors.Unavailable as error:
             if self._key is not None and database.is_lock_timeout(error):
                 raise errors.IdempotencyInProgress(
@@ -177,12 +179,9 @@ def record_refusal(cloud: Cloud, request: Request, status: int) -> None:
 
 
 def _owner(cloud: Cloud, request: Request) -> Token | None:
-    """Return whose token it is, of a request refused before anybody asked."""
+    """Return whose token it is, or claims to be, of a request refused before anybody asked."""
     secret = request.headers.get("authorization", "").partition(" ")[2].strip()
-    try:
-        return cloud.authority.find(secret) if secret else None
-    except (errors.TokenExpired, errors.TokenRevoked):
-        return None
+    return cloud.authority.claimed(secret) if secret else None
 
 
 def _entry(cloud: Cloud, caller: Token, request: Request, status: int) -> audit.Entry:
@@ -198,6 +197,7 @@ def _entry(cloud: Cloud, caller: Token, request: Request, status: int) -> audit.
         code=getattr(state, "problem", None) if status >= 400 else None,
         request_id=state.request_id,
         body_sha256=state.body_digest.hexdigest(),
+        fault_id=getattr(state, "fault", None),
     )
 
 

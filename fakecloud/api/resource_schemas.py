@@ -108,7 +108,9 @@ class Address(BaseModel):
     pool: str
     state: Literal["RESERVED", "ASSIGNED"]
     load_balancer: str | None
+    resource_version: str
     created_at: str
+    updated_at: str
 
 
 class Pool(BaseModel):

@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fakecloud.model import Address
+from fakecloud.store import reservations
 from fakecloud.tables import address as table
 from fakecloud.tables import load_balancer
 
@@ -58,9 +59,12 @@ def give(connection: Connection, address: Address, load_balancer_id: str, now: d
         .on_conflict_do_update(
             index_elements=[table.c.ip], set_=row, where=table.c.load_balancer_id.is_(None)
         )
-        .returning(table.c.ip)
+        .returning(table.c.reserved)
     )
-    return result.first() is not None
+    given = result.first()
+    if given is not None and given.reserved:
+        reservations.touched(connection, [address.ip], now)
+    return given is not None
 
 
 def of_deleted(connection: Connection) -> list[tuple[str, str]]:
@@ -76,8 +80,12 @@ def of_deleted(connection: Connection) -> list[tuple[str, str]]:
 
 def take_back(connection: Connection, load_balancer_id: str, ips: list[str], now: datetime) -> None:
     """Release these addresses of a load balancer."""
-    connection.execute(
+    released = connection.execute(
         update(table)
         .where(table.c.load_balancer_id == load_balancer_id, table.c.ip.in_(ips))
         .values(load_balancer_id=None, released_at=now)
-    )
+        .returning(table.c.ip, table.c.reserved)
+    ).all()
+    kept = [row.ip for row in released if row.reserved]
+    if kept:
+        reservations.touched(connection, kept, now)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -59,6 +60,23 @@ def append(
         "at": at,
     }
     ledger.of(connection).append(event, row)
+
+
+def count(connection: Connection) -> int:
+    """Return how many events the transaction has recorded so far."""
+    return len(ledger.of(connection).rows(event))
+
+
+def digest(connection: Connection, since: int) -> str | None:
+    """Return the hash of the events recorded after the first `since`; None if there were none."""
+    recorded = ledger.of(connection).rows(event)[since:]
+    if not recorded:
+        return None
+    return hashlib.sha256(msgspec.json.encode([_plain(row) for row in recorded])).hexdigest()
+
+
+def _plain(row: dict[str, Any]) -> list[Any]:
+    return [row["resource_version"], row["type"], row["kind"], row["object"]]
 
 
 def since(connection: Connection, after: int, limit: int) -> list[Event]:

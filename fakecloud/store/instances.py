@@ -49,7 +49,8 @@ def living(connection: Connection, project: str) -> list[Instance]:
 def add(connection: Connection, instance: Instance) -> Instance:
     """Insert an instance with its event; return it with its resource version."""
     made = msgspec.structs.replace(instance, resource_version=events.next_version(connection))
-    connection.execute(insert(table).values(_values(made)))
+    values = _values(made) | {"created_version": made.resource_version}
+    connection.execute(insert(table).values(values))
     _record(connection, made, "ADDED")
     return made
 

@@ -6,6 +6,7 @@ wait in memory: one statement for each table then writes what a whole group of c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -62,6 +63,10 @@ class Ledger:
     def append(self, table: Table, row: dict[str, Any]) -> None:
         """Insert `row` at the end of the transaction."""
         self._rows.setdefault(table, []).append(row)
+
+    def rows(self, table: Table) -> Sequence[dict[str, Any]]:
+        """Return what waits for `table`."""
+        return self._rows.get(table, ())
 
     def mark(self) -> Mark:
         """Return how far it is now."""

@@ -23,17 +23,23 @@ from fakecloud import tables
 
 Key = tuple[int | str, ...]
 
-# A page is found by the values of these columns; the last of them tells equals apart.
+# A page is found by the values of these columns; the last of them tells equals apart. What is
+# created is listed in the order of commits: by time, one of the same moment as the end of a page
+# could come before it and be seen on no page.
 ORDERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
     "load_balancer": {
         "created_at": ("pk",),
         "name": ("name",),
         "updated_at": ("updated_at", "pk"),
     },
-    "operation": {"created_at": ("created_at", "id"), "updated_at": ("updated_at", "id")},
-    "reserved_address": {"created_at": ("created_at", "id"), "name": ("name",)},
+    "operation": {"created_at": ("created_version",), "updated_at": ("updated_at", "id")},
+    "reserved_address": {
+        "created_at": ("created_version",),
+        "name": ("name",),
+        "updated_at": ("updated_at", "id"),
+    },
     "instance": {
-        "created_at": ("created_at", "id"),
+        "created_at": ("created_version",),
         "name": ("name",),
         "updated_at": ("updated_at", "id"),
     },

@@ -62,7 +62,8 @@ def start(connection: Connection, operation: Operation) -> Operation:
     operation = msgspec.structs.replace(operation, resource_version=events.next_version(connection))
     values = {name: getattr(operation, name) for name in operation.__struct_fields__}
     phases = msgspec.to_builtins(operation.phases)
-    connection.execute(insert(table), values | {"error": None, "phases": phases})
+    values |= {"error": None, "phases": phases, "created_version": operation.resource_version}
+    connection.execute(insert(table), values)
     _record(connection, operation, "ADDED")
     return operation
 

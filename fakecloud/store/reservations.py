@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from fakecloud import documents
 from fakecloud.model import Address, ReservedAddress
-from fakecloud.store import listings
+from fakecloud.store import events, listings
 from fakecloud.tables import address, load_balancer
 from fakecloud.tables import reserved_address as table
 
-_OWN = ("id", "project", "name", "labels", "ip", "created_at")
+_OWN = ("id", "project", "name", "labels", "ip", "resource_version", "created_at", "updated_at")
 
 
 def _value(values: Mapping[str, Any], held: Mapping[str, Any]) -> ReservedAddress:
@@ -73,8 +74,22 @@ def among(connection: Connection, ips: list[str]) -> frozenset[str]:
     return frozenset(connection.execute(select(table.c.ip).where(table.c.ip.in_(ips))).scalars())
 
 
-def add(connection: Connection, reserved: ReservedAddress) -> None:
-    """Reserve a free address."""
+def living(connection: Connection, project: str) -> list[ReservedAddress]:
+    """Return every reserved address of a project."""
+    return _found(connection, table.c.project == project)
+
+
+def _found(connection: Connection, condition: ColumnElement[bool]) -> list[ReservedAddress]:
+    columns = (table.c[name] for name in _OWN)
+    rows = connection.execute(select(*columns).where(condition).order_by(table.c.id)).all()
+    held = _held(connection, [row.ip for row in rows])
+    return [_value(dict(zip(_OWN, row, strict=True)), held) for row in rows]
+
+
+def add(connection: Connection, reserved: ReservedAddress) -> ReservedAddress:
+    """Reserve a free address, with its event; return it with its resource version."""
+    version = events.next_version(connection)
+    reserved = msgspec.structs.replace(reserved, resource_version=version)
     place = Address(family=reserved.family, ip=reserved.ip, pool=reserved.pool)
     upsert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
     values = {
@@ -91,12 +106,46 @@ def add(connection: Connection, reserved: ReservedAddress) -> None:
         .values(values)
         .on_conflict_do_update(index_elements=[address.c.ip], set_=values)
     )
-    connection.execute(insert(table).values({name: getattr(reserved, name) for name in _OWN}))
+    own = {name: getattr(reserved, name) for name in _OWN} | {"created_version": version}
+    connection.execute(insert(table).values(own))
+    _record(connection, reserved, "ADDED")
+    return reserved
+
+
+def touched(connection: Connection, ips: Collection[str], now: datetime) -> None:
+    """Record that these reserved addresses are used by somebody else, or by nobody, than before."""
+    for reserved in _found(connection, table.c.ip.in_(ips)):
+        changed = _newer(connection, reserved, now)
+        connection.execute(
+            update(table)
+            .where(table.c.id == changed.id)
+            .values(resource_version=changed.resource_version, updated_at=now)
+        )
+        _record(connection, changed, "MODIFIED")
+
+
+def _newer(connection: Connection, reserved: ReservedAddress, now: datetime) -> ReservedAddress:
+    version = events.next_version(connection)
+    return msgspec.structs.replace(reserved, resource_version=version, updated_at=now)
+
+
+def _record(connection: Connection, reserved: ReservedAddress, type: str) -> None:
+    events.append(
+        connection,
+        resource_version=reserved.resource_version,
+        project=reserved.project,
+        type=type,
+        kind="address",
+        object_id=reserved.id,
+        document=documents.reserved_address(reserved),
+        at=reserved.updated_at,
+    )
 
 
 def remove(connection: Connection, reserved: ReservedAddress, now: datetime) -> None:
-    """Give the reservation up; the address rests before somebody gets it."""
+    """Give the reservation up, with its event; the address rests before somebody gets it."""
     connection.execute(delete(table).where(table.c.id == reserved.id))
+    _record(connection, _newer(connection, reserved, now), "DELETED")
     connection.execute(
         update(address).where(address.c.ip == reserved.ip).values(reserved=False, released_at=now)
     )

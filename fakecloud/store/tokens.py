@@ -38,6 +38,14 @@ def find(connection: Connection, prefix: str, hash: str) -> Token | None:
     return _value(found[0]) if found else None
 
 
+def like(connection: Connection, prefix: str) -> Token | None:
+    """Return a token that begins so, None if there is none."""
+    row = connection.execute(
+        select(*_COLUMNS).where(table.c.prefix == prefix).order_by(table.c.id).limit(1)
+    ).first()
+    return None if row is None else _value(row)
+
+
 def get(connection: Connection, project: str, id: str) -> Token | None:
     """Return a project's token by id, revoked or not."""
     row = connection.execute(

@@ -34,7 +34,7 @@ def binaries() -> Path | None:
     return versions[-1].parent if versions else None
 
 
-_SEEDED = ("version", "project")  # rows that the migrations put there
+_SEEDED = ("version", "project", "audit_floor")  # rows that the migrations put there
 
 
 class Server:
@@ -57,6 +57,7 @@ class Server:
             connection.execute(f"TRUNCATE {tables} RESTART IDENTITY CASCADE")
             connection.execute("DELETE FROM project WHERE id <> 'default'")
             connection.execute("UPDATE version SET value = 0")
+            connection.execute("UPDATE audit_floor SET seq = 0, hash = repeat('0', 64)")
         return self._url
 
 

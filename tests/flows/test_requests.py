@@ -430,6 +430,41 @@ def test_every_change_is_on_record_done_or_refused(cloud, token):
         assert audit.broken(connection) is None
 
 
+def test_a_record_says_what_was_changed_and_what_disturbed_it(cloud):
+    start = len(records(cloud))
+    fault = cloud.http.post(
+        "/v1/chaos/faults",
+        json={"layer": "api", "action": {"type": "drop_after_commit"}, "match": {"route": LB}},
+    ).json()["id"]
+    with pytest.raises(httpx2.RemoteProtocolError):
+        cloud.put("web", GOOD)
+    cloud.http.post("/v1/chaos:reset")
+    other = {**GOOD, "labels": {"team": "b"}}
+    assert cloud.put("web", other).is_success
+    made, dropped, _, relabeled = records(cloud)[start:]
+    assert (dropped["path"], dropped["status"], dropped["fault_id"]) == (LB, 201, fault)
+    assert (made["fault_id"], relabeled["fault_id"]) == (None, None)
+    assert made["diff_sha256"] is None, "faults have no events"
+    first, second = dropped["diff_sha256"], relabeled["diff_sha256"]
+    assert len(first) == len(second) == 64
+    assert first != second
+
+
+def test_who_is_not_let_in_is_on_record_where_it_is_known_for_whom(cloud, token):
+    one = token("ccm")
+    cloud.http.delete(f"/v1/tokens/{one.id}")
+    start = len(records(cloud))
+    secret = one.headers["authorization"].removeprefix("Bearer ")
+
+    def delete(secret: str) -> int:
+        headers = {"authorization": f"Bearer {secret}"}
+        return httpx2.delete(f"{cloud.url}{LB}", headers=headers).status_code
+
+    assert [delete(secret), delete(secret[:8] + "x" * 56), delete("y" * 64)] == [401] * 3
+    found = [(r["token_id"], r["status"], r["code"]) for r in records(cloud)[start:]]
+    assert found == [(one.id, 401, "token_revoked"), (one.id, 401, "unauthenticated")]
+
+
 def test_a_change_that_fails_late_leaves_only_the_refusal(cloud):
     """Row, event, counter, key and record go together."""
     start, counted = len(records(cloud)), in_use(cloud, "load_balancers")

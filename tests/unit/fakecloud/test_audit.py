@@ -9,6 +9,7 @@ from sqlalchemy import delete, text, update
 from fakecloud.errors import Unavailable
 from fakecloud.store import audit
 from fakecloud.tables import audit as table
+from fakecloud.tables import audit_floor
 
 
 def entry(cloud, path: str = "/v1/load-balancers/web", project: str = "default") -> audit.Entry:
@@ -95,3 +96,55 @@ def test_every_field_is_under_the_hash(cloud):
     for name in audit.Entry.__struct_fields__:
         other = msgspec.structs.replace(one, **{name: "x" if name != "status" else 1})
         assert audit._hash(1, audit.FIRST, other) != base, name
+
+
+def test_the_oldest_go_and_the_chain_goes_on(kept):
+    with kept.database.write() as connection:
+        assert audit.trim(connection, 4) == 0
+        assert audit.trim(connection, 1) == 3
+        assert audit.trim(connection, 1) == 0
+    assert broken(kept) is None
+    with kept.database.write() as connection:
+        audit.append(connection, entry(kept, "/v1/next"))
+    with kept.database.read() as connection:
+        assert [one.seq for one in audit.page(connection, None, after=0, limit=9)] == [4, 5]
+    assert broken(kept) is None
+    unlocked(kept, "DELETE FROM audit WHERE seq = 4")
+    assert broken(kept) == 4
+
+
+def test_a_record_that_lost_all_before_it_still_follows_them(kept):
+    with kept.database.write() as connection:
+        audit.trim(connection, 0)
+        audit.append(connection, entry(kept))
+    with kept.database.read() as connection:
+        (record,) = audit.page(connection, None, after=0, limit=9)
+    assert record.seq == 5
+    assert record.previous != audit.FIRST
+    assert broken(kept) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (delete(table).where(table.c.seq == 4), "audit is append-only"),
+        (update(audit_floor).values(seq=1), "only rises"),
+        (delete(audit_floor), "only rises"),
+    ],
+    ids=str,
+)
+def test_only_what_was_trimmed_can_go(kept, change, says):
+    with kept.database.write() as connection:
+        audit.trim(connection, 2)
+    with pytest.raises(Unavailable, match=says), kept.database.write() as connection:
+        connection.execute(change)
+    assert broken(kept) is None
+
+
+def test_what_was_changed_and_disturbed_is_part_of_the_chain(kept):
+    full = msgspec.structs.replace(entry(kept), diff_sha256="1" * 64, fault_id="flt_1")
+    with kept.database.write() as connection:
+        audit.append(connection, full)
+    assert broken(kept) is None
+    unlocked(kept, "UPDATE audit SET fault_id = NULL WHERE seq = 5")
+    assert broken(kept) == 5

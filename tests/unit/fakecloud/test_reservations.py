@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
 import pytest
 
 from fakecloud import errors, model
 from fakecloud.actions import Actions
+from fakecloud.addresses import parse_pool
 from fakecloud.instances import Instances
+from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import AddressRequest, State
 from fakecloud.quotas import Quotas
 from fakecloud.reservations import Reservations, Wanted
-from fakecloud.store import listings
+from fakecloud.store import listings, operations
+from fakecloud.watch import Hub
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
 
 
@@ -145,3 +151,85 @@ def test_pages_go_through_everything_once_in_every_order(cloud):
     for labels, names in (((("n", "a"),), ["a"]), ((('o"d', "x"),), ["c", "a", "b"])):
         _, rows = desk.page(PROJECT, listings.Page(order="created_at", labels=labels))
         assert [one.name for _, one in rows] == names, "strange keys are left to the reader"
+
+
+def told(cloud: SmallCloud) -> list[tuple[str, str, str | None]]:
+    """Return what the events say of reserved addresses: type, state, user."""
+    found = [one for one in cloud.events() if one.kind == "address"]
+    documents = [msgspec.json.decode(one.object) for one in found]
+    assert [int(one["resource_version"]) for one in documents] == [
+        one.resource_version for one in found
+    ]
+    return [
+        (event.type, one["state"], one["load_balancer"])
+        for event, one in zip(found, documents, strict=True)
+    ]
+
+
+def test_every_change_of_a_reserved_address_is_an_event(cloud, desk):
+    ip = desk.reserve(PROJECT, Wanted(name="kept")).ip
+    desk.reserve(PROJECT, Wanted(name="kept"))
+    assert told(cloud) == [("ADDED", "RESERVED", None)]
+    cloud.active("one", asking(ip))
+    assert told(cloud)[1:] == [("MODIFIED", "ASSIGNED", "one")]
+    cloud.active("one", spec(8080))
+    assert told(cloud)[2:] == [("MODIFIED", "RESERVED", None)]
+    cloud.active("one", asking(ip))
+    cloud.delete("one")
+    cloud.settle()
+    assert told(cloud)[3:] == [("MODIFIED", "ASSIGNED", "one"), ("MODIFIED", "RESERVED", None)]
+    last = desk.find(PROJECT, "kept")
+    cloud.clock.advance(5)
+    desk.give_up(PROJECT, "kept")
+    assert told(cloud)[5:] == [("DELETED", "RESERVED", None)]
+    assert last.updated_at >= last.created_at
+    assert last.resource_version < cloud.events()[-1].resource_version
+
+
+def test_other_addresses_make_no_events_of_their_own(cloud, desk):
+    cloud.active("one")
+    cloud.delete("one")
+    cloud.settle()
+    assert told(cloud) == []
+
+
+def test_nothing_created_at_the_moment_where_a_page_ends_is_lost(cloud, desk):
+    """The order is that of commits: ids of one moment are in none."""
+
+    def page(after: listings.Key | None) -> list[tuple[listings.Key, str]]:
+        asked = listings.Page(order="created_at", after=after, limit=2)
+        with cloud.database.read() as connection:
+            of_operations = operations.listing(connection, PROJECT, asked)
+        return [(key, one.id) for key, one in of_operations]
+
+    pool = parse_pool("default=loopback:127.77.0.0/24")
+    cloud.desk = LoadBalancers(cloud.database, [pool], cloud.clock)
+    seen: list[str] = []
+    after = None
+    for number in range(12):
+        cloud.put(f"a{number}", spec(8000 + number))
+        cloud.put(f"b{number}", spec(9000 + number))
+        found = page(after)
+        assert len(found) == 2, "two more, whatever their ids"
+        after = found[-1][0]
+        seen += [id for _, id in found]
+    assert sorted(seen) == sorted(one.id for one in cloud.operations())
+
+
+def test_resuming_a_watch_of_addresses_has_no_gap(cloud, desk):
+    ip = desk.reserve(PROJECT, Wanted(name="kept")).ip
+    version = desk.find(PROJECT, "kept").resource_version
+    cloud.active("one", asking(ip))
+
+    async def resumed() -> list[str]:
+        hub = Hub(cloud.database, max_watches=5)
+        with hub.subscribed(PROJECT, frozenset({"address"}), version) as watcher:
+            return [frame.type for frame in await hub.history(watcher, version)]
+
+    async def initial() -> list[tuple[str, str]]:
+        hub = Hub(cloud.database, max_watches=5)
+        with hub.subscribed(PROJECT, frozenset({"address"}), None) as watcher:
+            return [(frame.type, frame.kind) for frame in await hub.snapshot(watcher)]
+
+    assert asyncio.run(resumed()) == ["MODIFIED"]
+    assert asyncio.run(initial()) == [("ADDED", "address"), ("BOOKMARK", "")]
