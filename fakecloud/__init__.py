@@ -29,9 +29,16 @@
     projects.py        tenants: nothing in one is seen from another
     rate_limits.py     how fast a token may ask
     billing/           everything money
+    dataplane.py       what runs load balancers here: HAProxy and relays as one
     haproxy/           everything HAProxy: one process per load balancer
+    udp/               UDP ports: one relay process per load balancer that has them
     processes.py       the door to processes: start, know again, signal, end
     supervisor.py      notices ended processes and due work
+    restarts.py        when a dead process is started again
+    pulse.py           when a silent process is looked at, and given up
+    refusals.py        what the operating system refuses, and what to do
+    fields.py          fields of a spec, checked once more for a data plane
+    files.py           files that are whole or not there
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
     hosts.py           this host among others: heartbeats, and what becomes of the dead one's
@@ -66,6 +73,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → api | housekeeping → insight → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ health | chaos | seen | processes | supervisor → quotas → outcomes | store → tables → lifecycle | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | clock | settings | logs → errors
+__main__ | container → serving → app | cli → api | housekeeping | dataplane → insight → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+→ health | chaos | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -27,9 +27,9 @@ from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
+from fakecloud.dataplane import HostDataPlane
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.flapping import Flapping
-from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
@@ -145,7 +145,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics, quotas)
         chaos.refresh()
-        dataplane = HaproxyDataPlane(
+        dataplane = HostDataPlane(
             settings.state_dir,
             runtime_dir(settings),
             clock,
@@ -262,7 +262,7 @@ def _take_back(
     me: hosts.Hosts,
     addresses: PooledAddresses,
     health: Health,
-    dataplane: HaproxyDataPlane,
+    dataplane: HostDataPlane,
     provisioner: Provisioner,
 ) -> None:
     """Go on with the load balancers that this host ran in its last life. Raises: StartError."""

@@ -8,18 +8,16 @@ it works in its command line.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-import structlog
+import msgspec
 
 from fakecloud import errors
 
@@ -27,18 +25,13 @@ MARKER: Final = "FAKECLOUD_LB"
 DirectoryOf = Callable[[list[bytes]], bytes | None]
 """Finds the directory that a process of a kind works in, in its command line; None: another kind."""
 
-_REMEDIES: Final = {
-    errno.ENOSPC: "free space on the disk of the state directory",
-    errno.EDQUOT: "free space on the disk of the state directory",
-    errno.EROFS: "the disk of the state directory is read-only",
-    errno.EACCES: "the state directory must belong to the server's user",
-    errno.EMFILE: "raise the server's limit of open files (ulimit -n)",
-    errno.ENFILE: "raise the machine's limit of open files (fs.file-max)",
-    errno.ENOMEM: "the machine has no memory left",
-    errno.EAGAIN: "raise the limit of processes (ulimit -u)",
-}
 
-log = structlog.get_logger(__name__)
+class Adoption(msgspec.Struct, frozen=True, kw_only=True):
+    """What a start found: ids still served, ids being started again, ids that were ended."""
+
+    adopted: frozenset[str] = frozenset()
+    restarted: frozenset[str] = frozenset()
+    orphans_removed: frozenset[str] = frozenset()
 
 
 class Process:
@@ -163,17 +156,6 @@ def sweep(root: Path, directory_of: DirectoryOf) -> Iterator[tuple[int, str]]:
         directory = _directory(pid, directory_of)
         if directory is not None and directory.parent == root and not _contained(pid):
             yield pid, directory.name
-
-
-@contextmanager
-def exhaustion(lb_id: str) -> Iterator[None]:
-    """Turn what the operating system refuses into a Transient that says what to do."""
-    try:
-        yield
-    except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "the server's log has more")
-        log.warning("operating_system_refused", lb_id=lb_id, error=str(error))
-        raise errors.Transient("host_exhausted", f"{error.strerror}: {remedy}") from error
 
 
 def _is_marked(pid: int, marker: str) -> bool:

@@ -7,8 +7,6 @@ journal      what the directory remembers of it
 departures   servers on their way out of one process
 draining     generations that accept nothing any more
 meter        what was carried, over all processes
-restarts     when a dead process is started again (pure)
-pulse        when a silent process is looked at, and given up (pure)
 generation   one process of a load balancer, from its files to its end
 affinity     what one process remembers of its clients, told to the next (pure)
 changes      what a running process can be told, and what takes a new one (pure)
@@ -20,6 +18,6 @@ process      door: find the program, start it, recognise it
 runtime      door: the stats socket
 state        the load balancer's directory
 
-dataplane → instance → generations | departures | journal → draining | meter → generation → restarts | pulse
+dataplane → instance → generations | departures | journal → draining | meter → generation
 → affinity | changes | rendering | process | runtime | state → config → values → words
 """

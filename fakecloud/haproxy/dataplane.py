@@ -12,11 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
-import msgspec
 import structlog
 
-from fakecloud import clock, errors, model, processes, supervisor
-from fakecloud.haproxy import generation, instance, meter, process, pulse, runtime, words
+from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor
+from fakecloud.haproxy import generation, instance, meter, process, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -24,14 +23,6 @@ MOST_REMOVED: Final = 10_000
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 log = structlog.get_logger(__name__)
-
-
-class Adoption(msgspec.Struct, frozen=True, kw_only=True):
-    """What a start found: ids still served, ids being started again, ids that were ended."""
-
-    adopted: frozenset[str] = frozenset()
-    restarted: frozenset[str] = frozenset()
-    orphans_removed: frozenset[str] = frozenset()
 
 
 class HaproxyDataPlane:
@@ -84,9 +75,21 @@ class HaproxyDataPlane:
         """
         applied = False
         while not applied:
-            with self._tended(desired.lb_id) as found, processes.exhaustion(desired.lb_id):
+            with self._tended(desired.lb_id) as found, refusals.exhaustion(desired.lb_id):
                 applied = found.apply(desired)
             if not applied:
+                self._drop(found)
+
+    def fence(self, lb_id: str, epoch: int) -> None:
+        """Refuse older epochs of the load balancer from now on, also after a power failure.
+
+        Raises: StaleEpoch when a newer one was seen; Transient.
+        """
+        fenced = False
+        while not fenced:
+            with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
+                fenced = found.fence(epoch)
+            if not fenced:
                 self._drop(found)
 
     def set_down(
@@ -105,7 +108,7 @@ class HaproxyDataPlane:
         with self._lock:
             known = lb_id in self._instances
         if known:
-            with self._tended(lb_id) as found, processes.exhaustion(lb_id):
+            with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
                 found.set_down(down, weights)
 
     def remove(self, lb_id: str, epoch: int) -> None:
@@ -122,7 +125,7 @@ class HaproxyDataPlane:
         found.remove(epoch)
         self._drop(found, epoch)
 
-    def adopt(self, known: Collection[str]) -> Adoption:
+    def adopt(self, known: Collection[str]) -> processes.Adoption:
         """Take back what an earlier server left, at start, before any other call.
 
         known: ids that shall exist. Those that serve are taken as they are; those that don't
@@ -135,7 +138,7 @@ class HaproxyDataPlane:
             orphans = {lb_id for lb_id in left if lb_id not in served}
             list(pool.map(self._remove_orphan, orphans))
         orphans |= self._sweep() - served.keys()
-        adoption = Adoption(
+        adoption = processes.Adoption(
             adopted=frozenset(lb_id for lb_id in served if served[lb_id]),
             restarted=frozenset(lb_id for lb_id in served if not served[lb_id]),
             orphans_removed=frozenset(orphans),
@@ -147,6 +150,12 @@ class HaproxyDataPlane:
             orphans_removed=len(adoption.orphans_removed),
         )
         return adoption
+
+    def wanted(self, lb_id: str) -> bool:
+        """Return whether HAProxy has anything to serve for the load balancer."""
+        with self._lock:
+            found = self._instances.get(lb_id)
+        return found is not None and found.wanted()
 
     def serving(self, lb_id: str) -> bool:
         """Return whether a process accepts connections for the load balancer now."""

@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Final
 
-from fakecloud import clock, errors, processes
+from fakecloud import clock, errors, files, processes, pulse, refusals
 from fakecloud.haproxy import (
     affinity,
     changes,
     config,
     process,
-    pulse,
     rendering,
     runtime,
     state,
-    values,
     words,
 )
 
@@ -153,7 +150,7 @@ class Generation:
     def drop_files(self) -> None:
         """Forget what was staged."""
         for path in _staged(self._host, self._lb_id, self.number):
-            state.drop(path)
+            files.drop(path)
 
     def configuration(self) -> str:
         """Return the configuration file without what is secret; empty if it is gone."""
@@ -304,10 +301,10 @@ def stage_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> N
         for name, text in rendering.files(wanted, _place(host, lb_id, number)).items():
             path, content = host.directory(lb_id) / name, text.encode("ascii")
             if _content(path) != content:
-                state.stage(path, content)
+                files.stage(path, content)
     except OSError:
         for path in _staged(host, lb_id, number):
-            state.drop(path)
+            files.drop(path)
         raise
 
 
@@ -331,11 +328,11 @@ def tidy(host: Host, lb_id: str) -> None:
 def _commit_files(host: Host, lb_id: str, number: int) -> None:
     """Put what was staged in place, the configuration after what it reads."""
     for path in sorted(_staged(host, lb_id, number), key=lambda path: path.suffix == ".cfg"):
-        state.commit(path)
+        files.commit(path)
 
 
 def _staged(host: Host, lb_id: str, number: int) -> list[Path]:
-    return state.staged(host.directory(lb_id), f"g{number}.*")
+    return files.staged(host.directory(lb_id), f"g{number}.*")
 
 
 def _place(host: Host, lb_id: str, number: int) -> rendering.Place:
@@ -401,25 +398,11 @@ def _explain(
     for ip, port in sorted(wanted.binds() - held):
         number = runtime.bind_error(ip, port)
         if number is not None:
-            return _bind_failed(ip, port, number)
+            return refusals.bind_failed(ip, port, number)
     said = _alerts(host, log)
     if "cannot bind" in said:  # it was taken a moment ago and is free again
         return errors.Transient("bind_failed", said)
     return errors.Permanent("config_invalid", f"HAProxy refused the configuration: {said}")
-
-
-def _bind_failed(ip: str, port: int, number: int) -> errors.DataPlaneError:
-    where = values.endpoint(ip, port).removeprefix("ipv6@")
-    if number == errno.EACCES:
-        remedy = f"use a port from 1024 on, or sysctl net.ipv4.ip_unprivileged_port_start={port}"
-        return errors.Permanent("bind_failed", f"{where}: no permission for this port; {remedy}")
-    if number == errno.EADDRINUSE:
-        remedy = "stop that process or choose another port"
-        return errors.Transient("bind_failed", f"{where}: another process has the port; {remedy}")
-    if number == errno.EADDRNOTAVAIL:
-        remedy = "add it to an interface or take it out of the pool"
-        return errors.Transient("bind_failed", f"{where}: not an address of this host; {remedy}")
-    return errors.Transient("bind_failed", f"{where}: {os.strerror(number)}")
 
 
 def _alerts(host: Host, log: Path) -> str:

@@ -20,8 +20,8 @@ from fakecloud.haproxy.departures import Departures
 from fakecloud.haproxy.generations import Generations
 from fakecloud.haproxy.journal import Journal
 from fakecloud.haproxy.meter import Meter
-from fakecloud.haproxy.pulse import Pulse
-from fakecloud.haproxy.restarts import Restarts
+from fakecloud.pulse import Pulse
+from fakecloud.restarts import Restarts
 
 RETELL_S: Final = 1.0
 
@@ -64,6 +64,16 @@ class Instance:
             self._put(desired, wanted)
             self._restarts.succeeded()
             return True
+
+    def fence(self, epoch: int) -> bool:
+        """Refuse older epochs from now on; False, having done nothing, if removed meanwhile.
+
+        Raises: StaleEpoch when a newer one was seen.
+        """
+        with self._turn():
+            if not self._over:
+                self._fence(epoch)
+            return not self._over
 
     def set_down(
         self, down: frozenset[model.ProbeKey], weights: frozenset[model.ProbeWeight] = frozenset()
@@ -112,6 +122,11 @@ class Instance:
         with self._lock:
             self._generations.release()
             self._over = True
+
+    def wanted(self) -> bool:
+        """Return whether there is anything to serve."""
+        with self._turn():
+            return self._running is not None and bool(self._running.frontends)
 
     def serving(self) -> bool:
         """Return whether a process accepts connections now."""

@@ -15,8 +15,8 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import errors, model
-from fakecloud.haproxy import config, generation, state
+from fakecloud import errors, files, model
+from fakecloud.haproxy import config, generation
 
 log = structlog.get_logger(__name__)
 
@@ -168,7 +168,7 @@ class Meter:
             processes={str(number): rows for number, rows in self._processes.items()},
         )
         try:
-            state.write(self._path, msgspec.json.encode(record))
+            files.write(self._path, msgspec.json.encode(record))
         except OSError as error:
             log.warning("counters_not_saved", file=self._path.name, reason=error.strerror)
 

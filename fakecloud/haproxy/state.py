@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from fakecloud import model
+from fakecloud import files, model
 
 FILE: Final = "state.json"
 
@@ -38,7 +36,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 def save(directory: Path, record: Record, *, durable: bool) -> None:
     """Replace the record in one step. `durable`: also across a power failure."""
-    write(directory / FILE, msgspec.json.encode(record), durable=durable)
+    files.write(directory / FILE, msgspec.json.encode(record), durable=durable)
 
 
 def load(directory: Path) -> Record | None:
@@ -47,44 +45,3 @@ def load(directory: Path) -> Record | None:
         return msgspec.json.decode((directory / FILE).read_bytes(), type=Record)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-
-
-def write(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Replace a file in one step, mode 0600."""
-    stage(path, content, durable=durable)
-    commit(path)
-
-
-def stage(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Write what `commit` then puts in place without needing any room on the disk."""
-    temporary = _temporary(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def commit(path: Path) -> None:
-    """Replace the file by what was staged for it, if anything was."""
-    with contextlib.suppress(FileNotFoundError):
-        _temporary(path).replace(path)
-
-
-def drop(path: Path) -> None:
-    """Forget what was staged for the file."""
-    _temporary(path).unlink(missing_ok=True)
-
-
-def staged(directory: Path, pattern: str) -> list[Path]:
-    """Return the files that match `pattern` and have something staged for them."""
-    return [path.with_suffix("") for path in directory.glob(f"{pattern}.new")]
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(path.name + ".new")

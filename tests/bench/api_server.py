@@ -23,9 +23,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fakecloud import app, model, serving, settings, tables
 from fakecloud.addresses import parse_pool
 from fakecloud.clock import SystemClock
-from fakecloud.haproxy.dataplane import Adoption
 from fakecloud.load_balancers import LoadBalancers, Wish
-from fakecloud.model import Desired, ProbeKey, ProbeWeight, Spec, State
+from fakecloud.processes import Adoption, Desired, ProbeKey, ProbeWeight, Spec, State
 from fakecloud.store.database import Database
 
 POOL = "default=loopback:127.80.0.0/15"
@@ -162,7 +161,7 @@ def main() -> None:
     directory, url, count = sys.argv[1:]
     Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     fill(url, int(count))
-    vars(app)["HaproxyDataPlane"] = NoDataPlane
+    vars(app)["HostDataPlane"] = NoDataPlane
     running = app.running
 
     @contextmanager

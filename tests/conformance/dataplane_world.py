@@ -17,8 +17,8 @@ from threading import Event, Thread
 
 import msgspec
 
-from fakecloud import clock, model
-from fakecloud.haproxy import dataplane, pulse, runtime, state
+from fakecloud import clock, model, pulse
+from fakecloud.haproxy import dataplane, runtime, state
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 
 NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet

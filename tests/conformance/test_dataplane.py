@@ -16,8 +16,8 @@ from threading import Event
 import msgspec
 import pytest
 
-from fakecloud import clock, errors, model
-from fakecloud.haproxy import dataplane, state, words
+from fakecloud import clock, errors, model, processes
+from fakecloud.haproxy import state, words
 from tests.conformance.dataplane_world import (
     HAPROXY,
     IP,
@@ -351,7 +351,7 @@ def test_restarted_server_takes_back_what_runs(world: World) -> None:
     world.restart()
     assert world.reach() in world.names(0, 1, 2)
     adoption = world.plane.adopt(["lb-1", "not-made-yet"])
-    assert adoption == dataplane.Adoption(adopted=frozenset({"lb-1"}))
+    assert adoption == processes.Adoption(adopted=frozenset({"lb-1"}))
     world.plane.set_down("lb-1", frozenset({probe(world.targets[0])}))
     world.plane.apply(desired(world.targets[1]))
     assert world.answers() == world.names(1)

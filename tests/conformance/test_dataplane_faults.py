@@ -16,8 +16,8 @@ from threading import Barrier, Event
 
 import pytest
 
-from fakecloud import clock, errors, model
-from fakecloud.haproxy import process, pulse, words
+from fakecloud import clock, errors, model, pulse
+from fakecloud.haproxy import process, words
 from tests.conformance.dataplane_world import HAPROXY, IP, PORT, HaproxyWorld, Load, desired
 
 pytestmark = [
@@ -227,8 +227,8 @@ def test_two_updates_at_once_end_as_one_of_them(world: FastWorld) -> None:
 HELPER = """
 import os, signal, sys
 from pathlib import Path
-from fakecloud import clock, processes
-from fakecloud.haproxy import dataplane, process, runtime, state
+from fakecloud import clock, files, processes
+from fakecloud.haproxy import dataplane, process, runtime
 from tests.conformance.dataplane_world import desired
 from fakecloud import model
 
@@ -251,7 +251,7 @@ def work(turn, last):
         return wrapped
     plane = dataplane.HaproxyDataPlane(root / "state", root / "run", clock.SystemClock())
     plane.adopt({"lb-1"})
-    state.stage, state.commit = framed(state.stage), framed(state.commit)
+    files.stage, files.commit = framed(files.stage), framed(files.commit)
     process.spawn = framed(process.spawn)
     runtime.Runtime.execute = framed(runtime.Runtime.execute)
     processes.Process.end = framed(processes.Process.end)

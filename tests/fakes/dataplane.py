@@ -11,7 +11,7 @@ import msgspec
 
 from fakecloud import errors, model
 from fakecloud.haproxy import changes, config
-from fakecloud.haproxy.dataplane import Adoption
+from fakecloud.processes import Adoption
 
 
 @dataclass
