@@ -68,6 +68,34 @@ def run(
             envvar="CCM_SERVICE_CONDITIONS", help="Write conditions that say why it is pending."
         ),
     ] = True,
+    reachability_check: Annotated[
+        bool,
+        typer.Option(
+            envvar="CCM_REACHABILITY_CHECK",
+            help="Connect to published addresses once, for the condition Reachable.",
+        ),
+    ] = True,
+    pod_networks: Annotated[
+        str,
+        typer.Option(
+            envvar="CCM_POD_NETWORKS",
+            help="CIDRs of pods that load balancers reach directly, separated by commas; "
+            "then Services need no nodePorts.",
+        ),
+    ] = "",
+    orphan_sweep: Annotated[
+        str,
+        typer.Option(
+            envvar="CCM_ORPHAN_SWEEP",
+            help="Load balancers whose Service vanished: delete, or only report.",
+        ),
+    ] = "delete",
+    orphan_grace_period: Annotated[
+        str,
+        typer.Option(
+            envvar="CCM_ORPHAN_GRACE_PERIOD", help="How long they are left alone, e.g. 30s."
+        ),
+    ] = "30s",
     concurrent_service_syncs: Annotated[
         int,
         typer.Option(envvar="CCM_CONCURRENT_SERVICE_SYNCS", min=1, max=256, help="Workers."),
@@ -140,6 +168,10 @@ def run(
             handle_unclassed=handle_unclassed,
             service_conditions=service_conditions,
             service_workers=concurrent_service_syncs,
+            reachability_check=reachability_check,
+            pod_networks=tuple(one.strip() for one in pod_networks.split(",") if one.strip()),
+            orphan_sweep=orphan_sweep,
+            orphan_grace_s=settings_.parse_duration_s("--orphan-grace-period", orphan_grace_period),
             lease=lease,
             bind_address=bind_address,
             secure_port=secure_port,

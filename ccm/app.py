@@ -73,7 +73,7 @@ class Instance:
         self._elector = elector.Elector(transport, settings.lease, self._identity, clock, self._rng)
         self._may_write = self._elector.check if settings.lease.enabled else _always
         self._mirror = mirror.Mirror(
-            client, clock, self._rng, key_of=ownership.service_key, may_write=self._may_write
+            client, clock, self._rng, keys_of=ownership.keys_of, may_write=self._may_write
         )
         self._services = self._informer(SERVICES, objects.Service)
         self._nodes = self._informer(NODES, objects.Node)
@@ -173,7 +173,7 @@ class Instance:
         return (service_controller.ServiceController(given),)
 
     async def _work_when_synced(self) -> None:
-        for cache in (self._services, self._nodes, self._mirror):
+        for cache in (self._services, self._nodes):
             await cache.synced.wait()
         _log.info("caches_synced", services=len(self._services.store), nodes=len(self._nodes.store))
         await asyncio.gather(*(one.work() for one in self._controllers))

@@ -48,7 +48,7 @@ class Controller(Protocol):
         """Return what runs from the start, before the caches are filled, until cancelled."""
 
     async def work(self) -> None:
-        """Work until shut_down(); called with filled caches. Raises: LeaseLost."""
+        """Work until shut_down(); Services and Nodes are known. Raises: LeaseLost."""
 
     def shut_down(self) -> None:
         """Take nothing new; work() returns when what is in hand is finished."""

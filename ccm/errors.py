@@ -13,6 +13,7 @@ CcmError
 └── CloudError               the cloud said no
     ├── CloudRefused         the same request will be refused again
     ├── CloudBusy            worth repeating, perhaps at a given time
+    │   └── CloudExhausted   507: something has to get free first
     ├── CloudUnauthenticated the token is wrong
     ├── CloudWatchExpired    the event history doesn't reach back that far
     └── CloudUnreachable     no answer at all
@@ -99,6 +100,10 @@ class CloudRefused(CloudError):
 
 class CloudBusy(CloudError):
     """The cloud asks to be asked again."""
+
+
+class CloudExhausted(CloudBusy):
+    """507: no address, port or place is left; people should hear of it although it is a wait."""
 
 
 class CloudUnauthenticated(CloudError):

@@ -33,6 +33,9 @@ class Metrics:
             registry=self.registry,
             buckets=_FAST,
         )
+        self.orphans = self._gauge(
+            "ccm_orphaned_load_balancers", "Load balancers of this cluster without a Service"
+        )
         self.queue_depth = self._gauge("workqueue_depth", "Keys that wait for a worker", "name")
         self.queue_adds = self._counter("workqueue_adds_total", "Keys added", "name")
         self.queue_retries = self._counter("workqueue_retries_total", "Keys that failed", "name")

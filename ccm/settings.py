@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,10 @@ class Settings:
     handle_unclassed: bool = True
     service_conditions: bool = True
     service_workers: int = 16
+    reachability_check: bool = True
+    pod_networks: tuple[str, ...] = ()
+    orphan_sweep: str = "delete"
+    orphan_grace_s: float = 30.0
     lease: LeaseSettings = field(default_factory=LeaseSettings)
     bind_address: str = "0.0.0.0"  # noqa: S104 - probes of the kubelet come from outside the pod
     secure_port: int = 10258
@@ -81,10 +86,23 @@ class Settings:
             raise errors.ConfigError("--concurrent-service-syncs must be at least 1")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise errors.ConfigError("--tls-cert-file and --tls-private-key-file go together")
+        for one in self.pod_networks:
+            _check_network("--pod-networks", one)
+        if self.orphan_sweep not in ("delete", "report"):
+            raise errors.ConfigError(
+                f"--orphan-sweep must be delete or report, not {self.orphan_sweep!r}"
+            )
         if not self.classes and not self.handle_unclassed:
             raise errors.ConfigError(
                 "no Service would be handled: give --load-balancer-class or --handle-unclassed"
             )
+
+
+def _check_network(flag: str, text: str) -> None:
+    try:
+        ipaddress.ip_network(text, strict=False)
+    except ValueError as error:
+        raise errors.ConfigError(f"{flag}: {error}") from error
 
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}

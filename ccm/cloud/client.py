@@ -21,8 +21,10 @@ from ccm import metrics as metrics_
 from ccm.cloud import documents
 
 REQUEST_TIMEOUT_S = 10.0
-STREAM_IDLE_S = 60.0
-"""The cloud sends a bookmark about every 15 s; longer silence is a dead connection."""
+HEARTBEAT_S = 1
+"""How often the cloud is asked to say something on the stream."""
+STREAM_IDLE_S = 4.0
+"""Longer silence is a stalled stream: it is opened again, so that drift is repaired within 5 s."""
 MAX_CONNECTIONS = 64
 MAX_PAGES = 1000
 
@@ -130,7 +132,7 @@ class Client:
         since None: the present state first, as ADDED frames up to the first BOOKMARK.
         Raises: CloudWatchExpired if `since` is too old; CloudError.
         """
-        params = {"kinds": "load_balancer"}
+        params = {"kinds": "load_balancer", "heartbeat": f"{HEARTBEAT_S}s"}
         params |= {"initial": "true"} if since is None else {"since": since}
         timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, connect=3.0, read=STREAM_IDLE_S)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/x-ndjson"}
@@ -253,6 +255,8 @@ def _error_kind(status: int, retryable: bool | None) -> type[errors.CloudError]:
         return errors.CloudUnauthenticated
     if status == 410:
         return errors.CloudWatchExpired
+    if status == 507:
+        return errors.CloudExhausted
     if retryable is None:
         retryable = status >= 500 or status in (408, 425, 429)
     return errors.CloudBusy if retryable else errors.CloudRefused

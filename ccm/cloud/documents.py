@@ -12,7 +12,14 @@ class Address(msgspec.Struct, frozen=True, gc=False):
 
     family: str
     ip: str | None = None
-    pool: str | msgspec.UnsetType = msgspec.UNSET
+    pool: str = "default"
+
+
+class Tls(msgspec.Struct, frozen=True, gc=False):
+    """Where TLS ends."""
+
+    certificates: tuple[str, ...] = ()
+    min_version: str = "1.2"
 
 
 class Listener(msgspec.Struct, frozen=True, gc=False):
@@ -22,23 +29,32 @@ class Listener(msgspec.Struct, frozen=True, gc=False):
     protocol: str
     port: int
     target_group: str
+    idle_timeout_s: int = 350
+    max_connections: int | None = None
     accept_proxy_protocol: bool = False
+    tls: Tls | None = None
+    routes: tuple[Any, ...] = ()
+    redirect_https: bool = False
 
 
 class Affinity(msgspec.Struct, frozen=True, gc=False):
     """How a client comes back to the same target; kind none | client_ip | cookie."""
 
     kind: str = "none"
-    timeout_s: int | msgspec.UnsetType = msgspec.UNSET
+    timeout_s: int = 10800
 
 
 class HealthCheck(msgspec.Struct, frozen=True, gc=False):
-    """How targets are probed; protocol http | tcp | none, interval in seconds."""
+    """How targets are probed; protocol http | tcp | none, port None = the target's own."""
 
     protocol: str
     port: int | None = None
-    path: str | msgspec.UnsetType = msgspec.UNSET
-    interval_s: int | msgspec.UnsetType = msgspec.UNSET
+    path: str = "/"
+    interval_s: int = 10
+    timeout_s: int = 2
+    rise: int = 2
+    fall: int = 2
+    expected_status: int = 200
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -59,21 +75,28 @@ class TargetGroup(msgspec.Struct, frozen=True, gc=False):
     algorithm: str = "round_robin"
     affinity: Affinity = Affinity()
     send_proxy_protocol: str = "none"
-    health_check: HealthCheck | msgspec.UnsetType = msgspec.UNSET
+    weights_from: str = "none"
+    connect_timeout_s: int = 2
+    drain_timeout_s: int = 300
+    fail_open: bool = False
+    preserve_client_ip: bool = False
+    health_check: HealthCheck = HealthCheck("tcp")
 
 
 class LoadBalancerSpec(msgspec.Struct, frozen=True, gc=False):
-    """What is asked of the cloud."""
+    """What is asked of the cloud: every field written out, so that equal means in sync."""
 
     addresses: tuple[Address, ...] = ()
     listeners: tuple[Listener, ...] = ()
     target_groups: tuple[TargetGroup, ...] = ()
     source_ranges: tuple[str, ...] = ()
+    type: str = "lb-s"
     admin_up: bool = True
+    deletion_protection: bool = False
 
 
 class Document(msgspec.Struct, frozen=True, gc=False):
-    """The whole desired load balancer: the body of a PUT. UNSET is left out: the cloud decides."""
+    """The whole desired load balancer: the body of a PUT."""
 
     labels: dict[str, str]
     spec: LoadBalancerSpec
@@ -127,20 +150,3 @@ class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
             case error:
                 text = error.message or error.detail
                 return f"{error.code}: {text}" if error.code and text else error.code or text
-
-
-def satisfies(observed: Any, wanted: Any) -> bool:
-    """Return whether `observed` has every value that `wanted` sets.
-
-    None and UNSET in `wanted` are left to the cloud and not compared; lists compare in order.
-    """
-    if wanted is None or wanted is msgspec.UNSET:
-        return True
-    if isinstance(wanted, msgspec.Struct):
-        return type(observed) is type(wanted) and all(
-            satisfies(getattr(observed, name), getattr(wanted, name))
-            for name in wanted.__struct_fields__
-        )
-    if isinstance(wanted, tuple):
-        return len(observed) == len(wanted) and all(map(satisfies, observed, wanted))
-    return bool(observed == wanted)

@@ -79,15 +79,15 @@ class Mirror:
         clock: clocks.Clock,
         rng: random.Random | None = None,
         *,
-        key_of: Callable[[documents.LoadBalancer], str],
+        keys_of: Callable[[documents.LoadBalancer], tuple[str, ...]],
         may_write: Callable[[], None] = lambda: None,
     ) -> None:
-        """key_of: what a load balancer was made for, the key of made_for().
+        """keys_of: what a load balancer was made for, the keys of made_for().
 
         may_write: called before every write; raises LeaseLost when another one leads.
         """
         self._client = client
-        self._key_of = key_of
+        self._keys_of = keys_of
         self._may_write = may_write
         self._clock = clock
         self._rng = rng or random.Random()
@@ -227,15 +227,16 @@ class Mirror:
     def _keep(self, load_balancer: documents.LoadBalancer) -> None:
         self._drop(load_balancer.name)
         self._store[load_balancer.name] = load_balancer
-        self._names.setdefault(self._key_of(load_balancer), set()).add(load_balancer.name)
+        for key in self._keys_of(load_balancer):
+            self._names.setdefault(key, set()).add(load_balancer.name)
 
     def _drop(self, name: str) -> documents.LoadBalancer | None:
         dropped = self._store.pop(name, None)
         if dropped is not None:
-            key = self._key_of(dropped)
-            self._names[key].discard(name)
-            if not self._names[key]:
-                del self._names[key]
+            for key in self._keys_of(dropped):
+                self._names[key].discard(name)
+                if not self._names[key]:
+                    del self._names[key]
         return dropped
 
     def _bury(self, id_: str) -> None:

@@ -218,6 +218,45 @@ class Node(msgspec.Struct, frozen=True, gc=False):
     status: NodeStatus = NodeStatus()
 
 
+class EndpointConditions(msgspec.Struct, frozen=True, gc=False):
+    """None counts as true for ready and serving, as false for terminating."""
+
+    ready: bool | None = None
+    serving: bool | None = None
+    terminating: bool | None = None
+
+
+class Endpoint(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """A pod, as one slice has it."""
+
+    addresses: tuple[str, ...] = ()
+    conditions: EndpointConditions | None = None
+    node_name: str | None = None
+
+
+class EndpointPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of all endpoints of a slice."""
+
+    name: str | None = None
+    protocol: str = "TCP"
+    port: int | None = None
+
+
+class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
+    """Endpoints of one Service and one family; a Service may have several."""
+
+    metadata: ObjectMeta
+    address_type: str = ""
+    endpoints: tuple[Endpoint, ...] | None = None
+    ports: tuple[EndpointPort, ...] | None = None
+
+    @property
+    def service_key(self) -> str:
+        """Return namespace/name of the Service that it belongs to, "" if it names none."""
+        name = (self.metadata.labels or {}).get("kubernetes.io/service-name", "")
+        return f"{self.metadata.namespace}/{name}" if name else ""
+
+
 class LeaseSpec(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     """spec of a Lease; times as the API server wrote them."""
 

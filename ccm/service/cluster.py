@@ -10,7 +10,7 @@ import msgspec
 from ccm import errors, settings
 from ccm.kube import events, informer, objects
 from ccm.kube import transport as transports
-from ccm.service import nodes
+from ccm.service import nodes, sharing
 
 EVENT_SOURCE = "service-controller"
 """reportingController; the name that upstream's controller uses."""
@@ -43,6 +43,7 @@ class Cluster:
         services: informer.Informer[objects.Service],
         nodes_: informer.Informer[objects.Node],
         recorder: events.Recorder,
+        slices: informer.Informer[objects.EndpointSlice] | None = None,
         *,
         may_write: Callable[[], None] = lambda: None,
     ) -> None:
@@ -53,7 +54,12 @@ class Cluster:
         self._nodes = nodes_
         self._recorder = recorder
         self._backends: tuple[nodes.Backend, ...] | None = None
+        self._slices: dict[str, dict[str, objects.EndpointSlice]] = {}
+        self._sharing: dict[str, set[str]] = {}
         nodes_.handlers.append(self._node_changed)
+        services.handlers.append(self._service_changed)
+        if slices is not None:
+            slices.handlers.append(self._slice_changed)
 
     def service(self, key: str) -> objects.Service | None:
         """Return the Service in the cache, None if there is none."""
@@ -68,6 +74,15 @@ class Cluster:
         if self._backends is None:
             self._backends = nodes.backends(self._nodes.store.values())
         return self._backends
+
+    def endpoints(self, key: str) -> tuple[objects.EndpointSlice, ...]:
+        """Return the EndpointSlices of a Service; none if they are not watched."""
+        return tuple(self._slices.get(key, {}).values())
+
+    def sharing(self, group: str) -> tuple[objects.Service, ...]:
+        """Return the Services that ask to share the load balancer of `group`."""
+        found = (self.service(key) for key in sorted(self._sharing.get(group, ())))
+        return tuple(one for one in found if one is not None)
 
     async def live_service(self, key: str) -> tuple[objects.Service, bool] | None:
         """Return the Service as the API server has it now, and whether its finalizer is ours.
@@ -114,6 +129,29 @@ class Cluster:
 
     def _node_changed(self, key: str, old: objects.Node | None, new: objects.Node | None) -> None:
         self._backends = None
+
+    def _service_changed(
+        self, key: str, old: objects.Service | None, new: objects.Service | None
+    ) -> None:
+        before = sharing.share_of(old) if old else ""
+        after = sharing.share_of(new) if new else ""
+        if before and before != after:
+            self._sharing[before].discard(key)
+            if not self._sharing[before]:
+                del self._sharing[before]
+        if after:
+            self._sharing.setdefault(after, set()).add(key)
+
+    def _slice_changed(
+        self, key: str, old: objects.EndpointSlice | None, new: objects.EndpointSlice | None
+    ) -> None:
+        if old is not None:
+            left = self._slices.get(old.service_key, {})
+            left.pop(key, None)
+            if not left:
+                self._slices.pop(old.service_key, None)
+        if new is not None:
+            self._slices.setdefault(new.service_key, {})[key] = new
 
 
 def _status_patch(

@@ -1,153 +1,299 @@
-"""Service and nodes in, the whole load balancer to ask the cloud for out.
+"""A Service and its targets in, what to ask the cloud for and what to say about it out.
 
-Order of the decisions: can it be served (`_refuse…`, raises Rejected), then the document. Nothing here looks at what exists.
+Order of the decisions: can it be served (raises Rejected), which ports, then the document.
+Nothing here looks at what exists.
 """
 
 from __future__ import annotations
 
-import ipaddress
+from dataclasses import dataclass
 from typing import Final
 
 from ccm import errors
 from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.service import annotations as annotations_
-from ccm.service import nodes, ownership
+from ccm.service import (
+    conditions,
+    dialects,
+    endpoints,
+    listeners,
+    nodes,
+    ownership,
+    values,
+)
 
 OPEN_TO_ALL: Final = ("0.0.0.0/0", "::/0")
-HEALTH_INTERVAL_S: Final = 2
-KUBE_PROXY_HEALTH_PORT: Final = 10256  # /healthz is 503 on a node that is being drained (KEP-3836)
-CLIENT_IP_TIMEOUT_S: Final = 10800  # the API server's default
 SUPPORTED_PROTOCOLS: Final = ("TCP", "UDP")
+UNSUPPORTED_PORT: Final = "fakecloud.dev/UnsupportedProtocol"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to ask the cloud for, and what to publish and say once it is so.
+
+    ports: every port of the Service, with an error where it isn't served (KEP-1435).
+    """
+
+    document: documents.Document
+    ports: tuple[objects.PortStatus, ...]
+    source_ip: objects.Condition
+    hostname: str = ""
+    ip_mode: str = "Proxy"
+    share: str = ""
+    advice: tuple[annotations_.Advice, ...] = ()
+
+    @property
+    def refused_ports(self) -> tuple[objects.PortStatus, ...]:
+        """Return the ports that are not served."""
+        return tuple(one for one in self.ports if one.error)
 
 
 def build(
-    service: objects.Service, backends: tuple[nodes.Backend, ...], owner: ownership.Ownership
-) -> documents.Document:
-    """Return the document to PUT for `service`, with one target group per port.
+    service: objects.Service,
+    backends: tuple[nodes.Backend, ...],
+    owner: ownership.Ownership,
+    pods: endpoints.Pods | None = None,
+) -> Plan:
+    """Return the plan for `service`, with one target group per port.
 
+    pods: targets of ports without a nodePort; None if load balancers don't reach pods.
     Raises: Rejected if the Service can't be served as written.
     """
-    _refuse_unsupported(service)
-    families = service.spec.ip_families or ("IPv4",)
-    affinity = _affinity(service)
-    health_check = _health_check(service)
-    addressed = [(one.name, one.ip_of(families)) for one in backends]
+    translated = dialects.translate(service.annotations)
+    wishes = annotations_.read(translated.annotations)
+    served = _served(service)
+    _refuse_contradictions(service, wishes)
+    ports = listeners.sort(service, wishes, served)
     groups = tuple(
-        documents.TargetGroup(
-            name=_port_name(port),
-            targets=tuple(
-                documents.Target(ip=ip, port=port.node_port, node=name)
-                for name, ip in addressed
-                if ip
-            ),
-            affinity=affinity,
-            health_check=health_check,
-        )
-        for port in service.ports
+        _group(ports, port, protocol, backends, pods) for port, protocol in ports.protocols
     )
     spec = documents.LoadBalancerSpec(
-        addresses=tuple(_address(family, service) for family in families),
-        listeners=tuple(
-            documents.Listener(_port_name(port), port.protocol.lower(), port.port, _port_name(port))
-            for port in service.ports
-        ),
+        addresses=_addresses(service, wishes),
+        listeners=tuple(listeners.listener(ports, *one) for one in ports.protocols),
         target_groups=groups,
-        source_ranges=_source_ranges(service),
+        source_ranges=_source_ranges(service, wishes),
+        type=wishes.get(annotations_.TYPE),
     )
-    passed_on = annotations_.for_the_cloud(service.annotations)
-    return documents.Document(labels=owner.labels(service), spec=spec, annotations=passed_on)
+    pairs = wishes.get(annotations_.LABELS)
+    document = documents.Document(
+        labels=dict(pairs) | owner.labels(service),
+        spec=spec,
+        annotations=annotations_.for_the_cloud(service.annotations),
+    )
+    return Plan(
+        document,
+        tuple(_port_status(port) for port in service.ports),
+        _source_ip(ports, are_pods=any(not port.node_port for port in served)),
+        hostname=wishes.get(annotations_.HOSTNAME),
+        ip_mode=wishes.get(annotations_.IP_MODE),
+        share=wishes.get(annotations_.SHARE),
+        advice=(
+            *translated.advice,
+            *wishes.advice,
+            *_without_effect(ports),
+            *_unsupported_ports(service),
+        ),
+    )
 
 
-def ingress(
-    service: objects.Service, load_balancer: documents.LoadBalancer
-) -> tuple[objects.Ingress, ...]:
+def ingress(plan: Plan, load_balancer: documents.LoadBalancer) -> tuple[objects.Ingress, ...]:
     """Return what to publish for a load balancer that serves.
 
-    ipMode is Proxy: packets reach the nodes with the node's address as their destination
-    (KEP-1860), and traffic from pods has to pass the load balancer too.
+    ipMode is Proxy unless asked otherwise: packets reach the nodes with the node's address as
+    their destination (KEP-1860), and traffic from pods has to pass the load balancer too.
     """
-    ports = tuple(objects.PortStatus(port.port, port.protocol) for port in service.ports)
+    if plan.hostname:
+        return (objects.Ingress(hostname=plan.hostname, ports=plan.ports),)
+    families = {one.family for one in plan.document.spec.addresses}
     return tuple(
-        objects.Ingress(ip=address.ip, ip_mode="Proxy", ports=ports)
+        objects.Ingress(ip=address.ip, ip_mode=plan.ip_mode, ports=plan.ports)
         for address in load_balancer.status.addresses
-        if address.ip
+        if address.ip and address.family in families
     )
 
 
 def has_targets(document: documents.Document) -> bool:
-    """Return whether any node takes the traffic."""
-    return any(group.targets for group in document.spec.target_groups)
+    """Return whether anything takes new traffic."""
+    return any(not one.drain for group in document.spec.target_groups for one in group.targets)
 
 
 def only_targets_differ(
     observed: documents.LoadBalancerSpec, wanted: documents.LoadBalancerSpec
 ) -> bool:
     """Return whether changing the set of nodes is all that has to be done."""
-    return (
-        documents.satisfies(observed.addresses, wanted.addresses)
-        and documents.satisfies(observed.listeners, wanted.listeners)
-        and documents.satisfies(observed.source_ranges, wanted.source_ranges)
+    return (observed.addresses, observed.listeners, observed.source_ranges) == (
+        wanted.addresses,
+        wanted.listeners,
+        wanted.source_ranges,
     )
 
 
-def _refuse_unsupported(service: objects.Service) -> None:
-    for port in service.ports:
-        if port.protocol not in SUPPORTED_PROTOCOLS:
-            raise errors.Rejected(
-                "UnsupportedProtocol",
-                f"port {port.port}: protocol {port.protocol} is not supported; "
-                "use TCP or UDP, or a Service of type NodePort",
-            )
-        if not port.node_port:
-            raise errors.Rejected(
-                "NoNodePort",
-                f"port {port.port} has no nodePort, and nodes are reached by nodePort; "
-                "set spec.allocateLoadBalancerNodePorts to true",
-            )
-    if service.spec.external_traffic_policy == "Local" and not service.spec.health_check_node_port:
+def _served(service: objects.Service) -> tuple[objects.ServicePort, ...]:
+    served = tuple(one for one in service.ports if one.protocol in SUPPORTED_PROTOCOLS)
+    if not served:
+        wrong = service.ports[0] if service.ports else objects.ServicePort()
+        raise errors.Rejected(
+            "UnsupportedProtocol",
+            f"port {wrong.port}: protocol {wrong.protocol} is not supported; "
+            "use TCP or UDP, or a Service of type NodePort",
+        )
+    return served
+
+
+def _port_status(port: objects.ServicePort) -> objects.PortStatus:
+    error = None if port.protocol in SUPPORTED_PROTOCOLS else UNSUPPORTED_PORT
+    return objects.PortStatus(port.port, port.protocol, error)
+
+
+def _unsupported_ports(service: objects.Service) -> tuple[annotations_.Advice, ...]:
+    return tuple(
+        annotations_.Advice(
+            "UnsupportedProtocol",
+            f"port {port.port}: protocol {port.protocol} is not supported; "
+            "the other ports are served",
+        )
+        for port in service.ports
+        if port.protocol not in SUPPORTED_PROTOCOLS
+    )
+
+
+def _refuse_contradictions(service: objects.Service, wishes: annotations_.Wishes) -> None:
+    spec = service.spec
+    if spec.external_traffic_policy == "Local" and not spec.health_check_node_port:
         raise errors.Rejected(
             "NoHealthCheckNodePort",
             "spec.externalTrafficPolicy is Local but spec.healthCheckNodePort is not set, "
             "so nodes without endpoints can't be told apart",
         )
+    sends_header = wishes.get(annotations_.PROXY_PROTOCOL) != "none"
+    if wishes.get(annotations_.IP_MODE) == "VIP" and sends_header:
+        raise errors.Rejected(
+            "IpModeConflict",
+            f"{annotations_.IP_MODE.name} VIP would let traffic from pods arrive without the "
+            f"header that {annotations_.PROXY_PROTOCOL.name} promises; leave it at Proxy",
+        )
 
 
-def _port_name(port: objects.ServicePort) -> str:
-    # Not the port's own name: renaming a port must not rebuild anything.
-    return f"{port.protocol.lower()}-{port.port}"
+def _group(
+    ports: listeners.Ports,
+    port: objects.ServicePort,
+    protocol: str,
+    backends: tuple[nodes.Backend, ...],
+    pods: endpoints.Pods | None,
+) -> documents.TargetGroup:
+    families = ports.service.spec.ip_families or ("IPv4",)
+    if port.node_port:
+        selector = ports.wishes.get(annotations_.NODE_SELECTOR)
+        chosen = [(one, one.ip_of(families)) for one in backends if one.matches(selector)]
+        targets = tuple(
+            documents.Target(ip=ip, port=port.node_port, node=one.name, drain=one.drain)
+            for one, ip in chosen
+            if ip
+        )
+        return listeners.target_group(ports, port, protocol, targets, are_pods=False)
+    if pods is None:
+        raise errors.Rejected(
+            "NoNodePort",
+            f"port {port.port} has no nodePort, and load balancers reach nodes only; set "
+            "spec.allocateLoadBalancerNodePorts to true, or start the controller with "
+            "--pod-networks if load balancers reach pods",
+        )
+    targets = endpoints.targets(pods, port, families[0])
+    return listeners.target_group(ports, port, protocol, targets, are_pods=True)
 
 
-def _affinity(service: objects.Service) -> documents.Affinity:
-    if service.spec.session_affinity != "ClientIP":
-        return documents.Affinity()
-    config = service.spec.session_affinity_config
-    timeout = config.client_ip.timeout_seconds if config and config.client_ip else None
-    return documents.Affinity("client_ip", timeout or CLIENT_IP_TIMEOUT_S)
+def _addresses(
+    service: objects.Service, wishes: annotations_.Wishes
+) -> tuple[documents.Address, ...]:
+    asked = wishes.get(annotations_.ADDRESSES)
+    if not asked and service.spec.load_balancer_ip:
+        asked = _asked_by_field(service.spec.load_balancer_ip)
+    by_family = {"IPv6" if ":" in ip else "IPv4": ip for ip in asked}
+    families = service.spec.ip_families or ("IPv4",)
+    for family, ip in by_family.items():
+        if family not in families:
+            raise errors.Rejected(
+                "WrongFamily", f"{ip} is asked for, but spec.ipFamilies is {', '.join(families)}"
+            )
+    pool = wishes.get(annotations_.POOL)
+    return tuple(
+        documents.Address(family.lower(), by_family.get(family), pool) for family in families
+    )
 
 
-def _health_check(service: objects.Service) -> documents.HealthCheck:
-    is_local = service.spec.external_traffic_policy == "Local"
-    port = service.spec.health_check_node_port if is_local else KUBE_PROXY_HEALTH_PORT
-    return documents.HealthCheck("http", port, "/healthz", HEALTH_INTERVAL_S)
-
-
-def _address(family: str, service: objects.Service) -> documents.Address:
-    asked = service.spec.load_balancer_ip
-    is_of_family = bool(asked) and (":" in asked) == (family == "IPv6")
-    return documents.Address(family.lower(), ip=asked if is_of_family else None)
-
-
-def _source_ranges(service: objects.Service) -> tuple[str, ...]:
-    field = "spec.loadBalancerSourceRanges"
-    written = tuple(part.strip() for part in service.spec.load_balancer_source_ranges or ())
-    if not written:
-        field = f"annotation {annotations_.SOURCE_RANGES.name}"
-        written = annotations_.source_ranges(service.annotations)
-    if not written:
-        return OPEN_TO_ALL
+def _asked_by_field(text: str) -> tuple[str, ...]:
     try:
-        parsed = {ipaddress.ip_network(part, strict=False) for part in written}
+        return values.Addresses().read(text)
     except ValueError as error:
-        raise errors.Rejected("InvalidSourceRanges", f"{field}: {error}") from error
-    return tuple(sorted(str(network) for network in parsed))
+        raise errors.Rejected(
+            "InvalidAddress", f"spec.loadBalancerIP must be {error}, not {text!r}"
+        ) from error
+
+
+def _source_ranges(service: objects.Service, wishes: annotations_.Wishes) -> tuple[str, ...]:
+    written = service.spec.load_balancer_source_ranges
+    if not written:
+        return wishes.get(annotations_.SOURCE_RANGES) or OPEN_TO_ALL
+    try:
+        return values.networks(written)
+    except ValueError as error:
+        text = f"spec.loadBalancerSourceRanges must be {error}"
+        raise errors.Rejected("InvalidSourceRanges", text) from error
+
+
+def _source_ip(ports: listeners.Ports, *, are_pods: bool) -> objects.Condition:
+    """Return whether pods learn the client's address, and how."""
+    wishes = ports.wishes
+    is_local = are_pods or ports.service.spec.external_traffic_policy == "Local"
+    kind = conditions.SOURCE_IP_PRESERVED
+    if wishes.get(annotations_.PRESERVE_CLIENT_IP):
+        if is_local:
+            text = "connections come from the client's address"
+            return objects.Condition(kind, "True", "Transparent", text)
+        text = (
+            f"{annotations_.PRESERVE_CLIENT_IP.name} reaches the nodes only: kube-proxy replaces "
+            "the address unless spec.externalTrafficPolicy is Local"
+        )
+        return objects.Condition(kind, "False", "Masqueraded", text)
+    if (version := wishes.get(annotations_.PROXY_PROTOCOL)) != "none":
+        text = f"in the PROXY protocol header {version} of each connection"
+        return objects.Condition(kind, "True", "ProxyProtocol", text)
+    if ports.is_all_http:
+        return objects.Condition(kind, "True", "ForwardedFor", "in the header X-Forwarded-For")
+    text = (
+        "pods see an address of the load balancer or of a node; "
+        f"{annotations_.PROXY_PROTOCOL.name} passes the client's on"
+    )
+    return objects.Condition(kind, "False", "Proxied", text)
+
+
+def _without_effect(ports: listeners.Ports) -> tuple[annotations_.Advice, ...]:
+    wishes = ports.wishes
+    found: list[tuple[str, str]] = []
+    if wishes.has(annotations_.STICKY_COOKIE) and not ports.has_http:
+        found.append((annotations_.STICKY_COOKIE.name, "no port is served as HTTP"))
+    has_udp = any(protocol == "udp" for _, protocol in ports.protocols)
+    if wishes.get(annotations_.PROXY_PROTOCOL) != "none" and has_udp:
+        found.append((annotations_.PROXY_PROTOCOL.name, "UDP ports have no such header"))
+    if ports.service.spec.external_traffic_policy == "Local":
+        found += [
+            (one.name, "with externalTrafficPolicy Local the nodes' healthCheckNodePort decides")
+            for one in (
+                annotations_.HEALTH_PROTOCOL,
+                annotations_.HEALTH_PORT,
+                annotations_.HEALTH_PATH,
+            )
+            if wishes.has(one)
+        ]
+    numbers = {name for port in ports.service.ports for name in ("*", str(port.port), port.name)}
+    found += [
+        (one.name, f"the Service has no port {name}")
+        for one in (annotations_.HTTP_PORTS, annotations_.HTTPS_PORTS)
+        for name in wishes.get(one)
+        if name not in numbers
+    ]
+    return tuple(
+        annotations_.Advice("AnnotationWithoutEffect", f"annotation {name}: {why}")
+        for name, why in found
+    )

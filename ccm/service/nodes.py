@@ -7,8 +7,8 @@ Readiness, schedulability and other taints don't matter: the health check decide
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from ccm.kube import objects
@@ -16,16 +16,22 @@ from ccm.kube import objects
 EXCLUDE_LABEL: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 AUTOSCALER_TAINT: Final = "ToBeDeletedByClusterAutoscaler"
 
+
 # Exactly what Go's strconv.ParseBool takes for false; "" and garbage count as "excluded".
 _GO_FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """A node that takes traffic: its name and InternalIPs in the node's own order."""
+    """A node that takes traffic: its name and InternalIPs in the node's own order.
+
+    drain: on its way out, so that it keeps its connections and gets no new ones.
+    """
 
     name: str
     ips: tuple[str, ...]
+    drain: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def ip_of(self, families: Iterable[str]) -> str | None:
         """Return the first address of the first family that the node has.
@@ -37,6 +43,10 @@ class Backend:
                 if (":" in ip) == (family == "IPv6"):
                     return ip
         return None
+
+    def matches(self, selector: Iterable[tuple[str, str]]) -> bool:
+        """Return whether the node has all of these labels."""
+        return all(self.labels.get(key) == value for key, value in selector)
 
 
 def is_being_deleted(node: objects.Node) -> bool:
@@ -55,11 +65,6 @@ def is_going_away(node: objects.Node) -> bool:
     return any(taint.key == AUTOSCALER_TAINT for taint in node.spec.taints or ())
 
 
-def is_eligible(node: objects.Node) -> bool:
-    """Return whether the node may be a target at all."""
-    return not (is_being_deleted(node) or is_excluded(node) or is_going_away(node))
-
-
 def internal_ips(node: objects.Node) -> tuple[str, ...]:
     """Return the node's InternalIPs that parse, in its own order."""
     return tuple(
@@ -70,11 +75,16 @@ def internal_ips(node: objects.Node) -> tuple[str, ...]:
 
 
 def backend(node: objects.Node) -> Backend | None:
-    """Return the node as a backend, None if it takes no traffic. Equal results: nothing to do."""
-    if not is_eligible(node):
-        return None
+    """Return the node as a backend, None if it takes no traffic. Equal results: nothing to do.
+
+    Where upstream drops a node that is going away, it is drained here: as long as it is there,
+    its connections go on.
+    """
     ips = internal_ips(node)
-    return Backend(node.metadata.name, ips) if ips else None
+    if is_excluded(node) or not ips:
+        return None
+    drain = is_being_deleted(node) or is_going_away(node)
+    return Backend(node.metadata.name, ips, drain, node.metadata.labels or {})
 
 
 def backends(nodes: Iterable[objects.Node]) -> tuple[Backend, ...]:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ccm import identity
 from ccm.cloud import documents
 from ccm.kube import objects
+
+GROUP: Final = "share:"
+MEMBERS: Final = "fakecloud.dev/members"
+"""On a shared load balancer: which Services it serves, so that a restart knows who has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +40,10 @@ class Ownership:
         """Return whether this cluster made `load_balancer`."""
         return self.cluster.owns(load_balancer.labels)
 
+    def is_foreign(self, load_balancer: documents.LoadBalancer) -> bool:
+        """Return whether another cluster made `load_balancer`; without marks nobody did."""
+        return "cluster-uid" in load_balancer.labels and not self.owns(load_balancer)
+
     def labels(self, service: objects.Service) -> dict[str, str]:
         """Return the labels that mark a load balancer as belonging to `service`."""
         return {
@@ -49,7 +59,26 @@ def load_balancer_name(service_uid: str) -> str:
     return f"k8s-{service_uid}"
 
 
-def service_key(load_balancer: documents.LoadBalancer) -> str:
-    """Return namespace/name of the Service that `load_balancer` was made for."""
+def keys_of(load_balancer: documents.LoadBalancer) -> tuple[str, ...]:
+    """Return the keys to look at when `load_balancer` changes: its Service, or group and members."""
     labels = load_balancer.labels
-    return f"{labels.get('namespace', '')}/{labels.get('service', '')}"
+    namespace = labels.get("namespace", "")
+    if share := labels.get("share"):
+        return (group_key(namespace, share), *members_of(load_balancer))
+    return (f"{namespace}/{labels.get('service', '')}",)
+
+
+def group_key(namespace: str, share: str) -> str:
+    """Return the queue's key of the Services that share a load balancer."""
+    return f"{GROUP}{namespace}/{share}"
+
+
+def members_of(load_balancer: documents.LoadBalancer) -> dict[str, str]:
+    """Return the Services that a shared load balancer was made for: key → UID."""
+    written = load_balancer.annotations.get(MEMBERS, "")
+    return dict(part.split("=", 1) for part in written.split(",") if "=" in part)
+
+
+def write_members(members: Mapping[str, str]) -> str:
+    """Return the text that members_of() reads."""
+    return ",".join(f"{key}={uid}" for key, uid in sorted(members.items()))

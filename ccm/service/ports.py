@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -19,6 +20,7 @@ class Verdict(StrEnum):
     REFUSED = "refused"
     NOT_OURS = "not_ours"
     REMOVED = "removed"
+    SHARED = "shared"
 
 
 class Kube(Protocol):
@@ -29,6 +31,12 @@ class Kube(Protocol):
 
     def backends(self) -> tuple[nodes.Backend, ...]:
         """Return the nodes that take traffic."""
+
+    def endpoints(self, key: str) -> tuple[objects.EndpointSlice, ...]:
+        """Return the EndpointSlices of a Service; none if they are not watched."""
+
+    def sharing(self, group: str) -> tuple[objects.Service, ...]:
+        """Return the Services that ask to share the load balancer of `group`."""
 
     async def live_service(self, key: str) -> tuple[objects.Service, bool] | None:
         """Return the Service as it is now, and whether the finalizer on it is ours."""
@@ -54,7 +62,7 @@ class Cloud(Protocol):
         """Return the load balancer as last seen."""
 
     def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
-        """Return the load balancers labelled with a Service's key, of any cluster."""
+        """Return the load balancers made for a Service or a group, of any cluster."""
 
     async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer as it is now."""
@@ -64,6 +72,18 @@ class Cloud(Protocol):
 
     async def delete(self, name: str) -> bool:
         """Ask for deletion; return False if nothing is left."""
+
+
+class Reach(Protocol):
+    """Trying whether an address answers. here: where it is tried from."""
+
+    here: str
+
+    async def soon(self, ip: str, port: int, wake: Callable[[], None]) -> str | None:
+        """Return why nothing answers, "" if something does, None if that isn't known yet.
+
+        wake: called when it is.
+        """
 
 
 @dataclass(slots=True)
@@ -78,4 +98,5 @@ class Memory:
     refused: documents.Document | None = None
     refused_at: float = 0.0
     told: tuple[object, ...] | None = None
+    advised: frozenset[str] = frozenset()
     delete_asked_at: float | None = None

@@ -14,6 +14,7 @@ import structlog
 
 from ccm import clock as clocks
 from ccm import errors
+from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import documents
 from ccm.kube import objects
@@ -35,6 +36,7 @@ class Removal:
         owner: ownership.Ownership,
         settings: settings_.Settings,
         clock: clocks.Clock,
+        metrics: metrics_.Metrics,
     ) -> None:
         self._kube = kube
         self._cloud = cloud
@@ -42,9 +44,14 @@ class Removal:
         self._owner = owner
         self._settings = settings
         self._clock = clock
+        self._metrics = metrics
+        self._orphans: dict[str, float] = {}
 
     async def clean_up(self, service: objects.Service, memory: Memory) -> Outcome:
         """Remove what is ours of a Service that is deleted, of another type or another class."""
+        if self._is_shared(service):
+            # Its group strikes it off the record once its ports are closed; that wakes the key.
+            return Outcome(Verdict.WAITING, self._settings.recheck_s)
         name = ownership.load_balancer_name(service.metadata.uid)
         found = self._cloud.observed(name)
         has_finalizer = objects.CLEANUP_FINALIZER in service.finalizers
@@ -52,7 +59,7 @@ class Removal:
             return Outcome(Verdict.NOT_OURS)
         if found is None and memory.delete_asked_at is None:
             found = await self._cloud.look_up(name)
-        if found is not None and self._owner.owns(found):
+        if found is not None and not self._owner.is_foreign(found):
             is_left = await self._delete(service, memory, found)
             if is_left:
                 return Outcome(Verdict.WAITING, self._settings.recheck_s)
@@ -60,32 +67,54 @@ class Removal:
 
     async def delete_orphans(self, key: str) -> Outcome:
         """Delete what a Service left behind that vanished with its finalizer removed by hand."""
-        left = self._of_key(key)
-        if not left:
-            return Outcome(Verdict.NOT_OURS)
-        live = await self._kube.live_service(key)
-        for load_balancer in left:
-            uid = load_balancer.labels.get("service-uid")
-            if live is not None and live[0].metadata.uid == uid:
-                raise errors.RetryAfter(1.0, "the Service cache is behind the API server")
-            await self._delete_orphan(load_balancer)
-        return Outcome(Verdict.WAITING, self._settings.recheck_s)
+        return await self._sweep(key, self._of_key(key))
 
     async def delete_former(self, key: str, service: objects.Service) -> None:
         """Delete load balancers of an earlier Service of the same name."""
-        for load_balancer in self._of_key(key):
-            is_current = load_balancer.labels.get("service-uid") == service.metadata.uid
-            if not is_current:
-                await self._delete_orphan(load_balancer)
+        former = tuple(
+            one
+            for one in self._of_key(key)
+            if one.labels.get("service-uid") != service.metadata.uid
+        )
+        if former:
+            await self._check_gone(key, former)
+            for one in former:
+                await self._delete_orphan(one)
+
+    async def _sweep(self, key: str, left: tuple[documents.LoadBalancer, ...]) -> Outcome:
+        """Delete orphans that are no longer young: a cache may be behind, a backup come back."""
+        if not left:
+            return Outcome(Verdict.NOT_OURS)
+        await self._check_gone(key, left)
+        now = self._clock.monotonic()
+        wait_s = 0.0
+        for one in left:
+            age_s = now - self._orphans.setdefault(one.status.id, now)
+            if age_s < self._settings.orphan_grace_s:
+                wait_s = max(wait_s, self._settings.orphan_grace_s - age_s)
+            elif self._settings.orphan_sweep == "report":
+                _log.warning("orphan_found", name=one.name, labels=one.labels)
+            else:
+                await self._delete_orphan(one)
+        self._metrics.orphans.set(len(self._orphans))
+        return Outcome(Verdict.WAITING, wait_s or self._settings.recheck_s)
+
+    async def _check_gone(self, key: str, left: tuple[documents.LoadBalancer, ...]) -> None:
+        """Raises: RetryAfter if the API server still has the Service that one was made for."""
+        live = await self._kube.live_service(key)
+        uids = {one.labels.get("service-uid") for one in left}
+        if live is not None and live[0].metadata.uid in uids:
+            raise errors.RetryAfter(1.0, "the Service cache is behind the API server")
 
     async def _delete(
         self, service: objects.Service, memory: Memory, found: documents.LoadBalancer
     ) -> bool:
         """Ask the cloud once; return whether the load balancer is still there."""
         asked_at = memory.delete_asked_at
-        if asked_at is None:
+        if memory.announce != "DeletedLoadBalancer":
             self._reports.tell(service, "DeletingLoadBalancer")
-        elif found.status.state == "DELETING":
+            memory.announce = "DeletedLoadBalancer"
+        if asked_at is not None and found.status.state == "DELETING":
             is_overdue = self._clock.monotonic() - asked_at >= self._settings.recheck_s
             return not is_overdue or await self._cloud.look_up(found.name) is not None
         try:
@@ -132,6 +161,19 @@ class Removal:
         if load_balancer.status.state != "DELETING":
             await self._cloud.delete(load_balancer.name)
             _log.warning("orphan_deleted", name=load_balancer.name, labels=load_balancer.labels)
+        self._orphans.pop(load_balancer.status.id, None)
 
     def _of_key(self, key: str) -> tuple[documents.LoadBalancer, ...]:
-        return tuple(one for one in self._cloud.made_for(key) if self._owner.owns(one))
+        """Return the load balancers that were made for this Service alone."""
+        return tuple(
+            one
+            for one in self._cloud.made_for(key)
+            if self._owner.owns(one) and "share" not in one.labels
+        )
+
+    def _is_shared(self, service: objects.Service) -> bool:
+        return any(
+            ownership.members_of(one).get(service.key) == service.metadata.uid
+            for one in self._cloud.made_for(service.key)
+            if self._owner.owns(one) and "share" in one.labels
+        )

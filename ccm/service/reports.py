@@ -13,6 +13,7 @@ import structlog
 from ccm import clock as clocks
 from ccm import errors
 from ccm.kube import objects
+from ccm.service import annotations as annotations_
 from ccm.service import conditions, ports
 from ccm.service.ports import Memory
 
@@ -45,6 +46,14 @@ class Reports:
         type_, note = EVENTS[reason]
         self._kube.record(service, type_, reason, note)
 
+    def begin(self, service: objects.Service, memory: Memory, *, moves_nodes_only: bool) -> None:
+        """Say that work begins, unless only nodes move, and note what to say at its end."""
+        if memory.announce == "EnsuredLoadBalancer":
+            return
+        if not moves_nodes_only:
+            self.tell(service, "EnsuringLoadBalancer")
+        memory.announce = "UpdatedLoadBalancer" if moves_nodes_only else "EnsuredLoadBalancer"
+
     def announce(self, service: objects.Service, memory: Memory) -> None:
         """Record the end of what was begun, if anything was; trouble counts as over."""
         if memory.announce:
@@ -74,6 +83,15 @@ class Reports:
             note = f"Error deleting load balancer: {failed}"
             self._kube.record(service, WARNING, "DeleteLoadBalancerFailed", note)
 
+    def advise(
+        self, service: objects.Service, memory: Memory, advice: tuple[annotations_.Advice, ...]
+    ) -> None:
+        """Say once of each thing that has no effect, and again if it was gone in between."""
+        for one in advice:
+            if one.text not in memory.advised:
+                self._kube.record(service, WARNING, one.reason, one.text)
+        memory.advised = frozenset(one.text for one in advice)
+
     async def refuse(
         self, service: objects.Service, memory: Memory, reason: str, message: str
     ) -> None:
@@ -86,7 +104,7 @@ class Reports:
         self, service: objects.Service, memory: Memory, failed: errors.CloudError
     ) -> None:
         """Say once that the cloud is in trouble; a wait that the cloud asked for is no trouble."""
-        if failed.retry_after_s is None:
+        if failed.retry_after_s is None or isinstance(failed, errors.CloudExhausted):
             self.warn_once(service, memory, (failed.code,), str(failed))
             text = f"{failed.code}: {failed}"
             await self._write_current(service, conditions.Stage.INFRASTRUCTURE, text)
@@ -98,13 +116,18 @@ class Reports:
         message: str = "",
         *,
         ingress: tuple[objects.Ingress, ...] | None = None,
+        facts: tuple[objects.Condition, ...] | None = None,
     ) -> None:
         """Write the conditions of `stage`, and `ingress` if given; nothing if all is so already.
+
+        facts: what is true beside the stage; None leaves that as it is.
 
         Raises: KubeError, but a Service that is gone is no error: its deletion brings it back.
         """
         published = service.ingress if ingress is None else ingress
-        changed = self.changed_conditions(service, stage, message, is_serving=bool(published))
+        changed = self.changed_conditions(
+            service, stage, message, is_serving=bool(published), facts=facts
+        )
         if ingress == service.ingress:
             ingress = None
         if ingress is None and changed is None:
@@ -113,14 +136,20 @@ class Reports:
             await self._kube.write(service, ingress=ingress, conditions=changed)
 
     def changed_conditions(
-        self, service: objects.Service, stage: conditions.Stage, message: str, *, is_serving: bool
+        self,
+        service: objects.Service,
+        stage: conditions.Stage,
+        message: str,
+        *,
+        is_serving: bool,
+        facts: tuple[objects.Condition, ...] | None = None,
     ) -> tuple[objects.Condition, ...] | None:
         """Return the conditions to write, None if they are off or as they should be."""
         if not self._has_conditions:
             return None
         now = clocks.rfc3339(self._clock.now())
         wanted = conditions.advance(
-            service.conditions, stage, message[:1024], now, is_serving=is_serving
+            service.conditions, stage, message[:1024], now, is_serving=is_serving, facts=facts
         )
         return None if wanted == service.conditions else wanted
 

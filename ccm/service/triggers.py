@@ -13,11 +13,14 @@ from typing import Protocol
 from ccm import clock as clocks
 from ccm.cloud import documents
 from ccm.kube import objects, workqueue
-from ccm.service import nodes, ownership
+from ccm.service import nodes, ownership, sharing
 
 
 class Sources(Protocol):
     """Where all Services are."""
+
+    def service(self, key: str) -> objects.Service | None:
+        """Return the Service in the cache."""
 
     def services(self) -> tuple[objects.Service, ...]:
         """Return all Services in the cache."""
@@ -47,8 +50,20 @@ class Triggers:
         self, key: str, old: objects.Service | None, new: objects.Service | None
     ) -> None:
         """Add the key if the Service is, was, or may have been ours."""
-        if any(one is not None and self._concerns(one) for one in (old, new)):
+        both = [one for one in (old, new) if one is not None]
+        if any(self._concerns(one) for one in both):
             self._queue.add(key)
+        for group in {sharing.share_of(one) for one in both} - {""}:
+            self._queue.add(group)
+
+    def slice_changed(
+        self, _: str, old: objects.EndpointSlice | None, new: objects.EndpointSlice | None
+    ) -> None:
+        """Add the Services whose pods changed, if load balancers reach pods directly."""
+        for key in {one.service_key for one in (old, new) if one is not None}:
+            service = self._sources.service(key)
+            if service is not None and any(not port.node_port for port in service.ports):
+                self._add(service, 0.0)
 
     def node_changed(self, key: str, old: objects.Node | None, new: objects.Node | None) -> None:
         """Note a change of the nodes that take traffic; heartbeats are none."""
@@ -59,9 +74,10 @@ class Triggers:
         self, old: documents.LoadBalancer | None, new: documents.LoadBalancer | None
     ) -> None:
         """Add the key of the Service that the load balancer was made for."""
-        one = new or old
-        if one is not None and self._owner.owns(one) and _tells_more(old, new):
-            self._queue.add(ownership.service_key(one))
+        both = [one for one in (old, new) if one is not None and not self._owner.is_foreign(one)]
+        if _tells_more(old, new):
+            for key in {key for one in both for key in ownership.keys_of(one)}:
+                self._queue.add(key)
 
     async def run_nodes(self, debounce_s: float) -> None:
         """Turn node changes into keys; changes within `debounce_s` are one."""
@@ -80,8 +96,12 @@ class Triggers:
     def _add_wanted(self, spread_s: float) -> None:
         for service in self._sources.services():
             if self._concerns(service):
-                pause = self._rng.uniform(0.0, spread_s) if spread_s else 0.0
-                self._queue.add_after(service.key, pause)
+                self._add(service, self._rng.uniform(0.0, spread_s) if spread_s else 0.0)
+
+    def _add(self, service: objects.Service, pause_s: float) -> None:
+        self._queue.add_after(service.key, pause_s)
+        if group := sharing.share_of(service):
+            self._queue.add_after(group, pause_s)
 
     def _concerns(self, service: objects.Service) -> bool:
         return (
@@ -102,4 +122,5 @@ def _tells_more(old: documents.LoadBalancer | None, new: documents.LoadBalancer 
         or before.last_error != after.last_error
         or old.spec != new.spec
         or old.labels != new.labels
+        or old.annotations != new.annotations
     )

@@ -335,5 +335,7 @@ def _proxy_v2(data: bytes) -> tuple[str, str, bytes] | None:
     return "v2", f"{ip}:{port}", rest
 
 
-def _text(address: tuple[str, int]) -> str:
+def _text(address: tuple[str, int] | None) -> str:
+    if address is None:
+        return ""  # the peer left before it could be asked for
     return f"{address[0]}:{address[1]}"

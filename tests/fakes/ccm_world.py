@@ -7,6 +7,7 @@ Every write is recorded in `World.writes`, in order over both; `crash_before` ma
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import msgspec
@@ -14,7 +15,7 @@ import msgspec
 from ccm import errors
 from ccm.cloud import documents
 from ccm.kube import objects
-from ccm.service import nodes
+from ccm.service import nodes, ownership, sharing
 
 
 class Crash(Exception):
@@ -51,6 +52,7 @@ class FakeKube:
         self.events: list[tuple[str, str, str]] = []
         self.fail_next: list[errors.KubeError] = []
         self.stale: objects.Service | None = None
+        self.slices: dict[str, list[objects.EndpointSlice]] = {}
 
     def create(self, service: objects.Service) -> objects.Service:
         """Put a Service there, or change it, as its owner would."""
@@ -71,6 +73,14 @@ class FakeKube:
     def service(self, key: str) -> objects.Service | None:
         """Return the Service; `stale` stands for a cache that is behind."""
         return self.stale if self.stale is not None else self.store.get(key)
+
+    def endpoints(self, key: str) -> tuple[objects.EndpointSlice, ...]:
+        """Return the EndpointSlices of a Service."""
+        return tuple(self.slices.get(key, ()))
+
+    def sharing(self, group: str) -> tuple[objects.Service, ...]:
+        """Return the Services that ask to share."""
+        return tuple(one for one in self.store.values() if sharing.share_of(one) == group)
 
     def backends(self) -> tuple[nodes.Backend, ...]:
         """Return the nodes that take traffic."""
@@ -144,6 +154,20 @@ class FakeKube:
         return self.create(msgspec.structs.replace(stored, status=status))
 
 
+class FakeReach:
+    """The Reach protocol: every address answers unless `problems` says why not."""
+
+    def __init__(self) -> None:
+        self.here = "test-host"
+        self.problems: dict[str, str | None] = {}
+        self.wakes: list[Callable[[], None]] = []
+
+    async def soon(self, ip: str, port: int, wake: Callable[[], None]) -> str | None:
+        """Return what the test set."""
+        self.wakes.append(wake)
+        return self.problems.get(ip, "")
+
+
 class FakeCloudDoor:
     """The Cloud protocol on a dict. PUT leaves PENDING; finish() is the cloud's own work."""
 
@@ -160,13 +184,8 @@ class FakeCloudDoor:
         return self.store.get(name)
 
     def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
-        """Return those labelled with the key."""
-        namespace, _, name = key.partition("/")
-        return tuple(
-            one
-            for one in self.store.values()
-            if (one.labels.get("namespace"), one.labels.get("service")) == (namespace, name)
-        )
+        """Return those made for the key."""
+        return tuple(one for one in self.store.values() if key in ownership.keys_of(one))
 
     async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer."""
@@ -200,7 +219,9 @@ class FakeCloudDoor:
             status = msgspec.structs.replace(
                 before.status, state="UPDATING", generation=before.status.generation + 1
             )
-        self.store[name] = documents.LoadBalancer(name, document.labels, document.spec, status)
+        self.store[name] = documents.LoadBalancer(
+            name, document.labels, document.spec, status, document.annotations
+        )
         return self.store[name]
 
     async def delete(self, name: str) -> bool:

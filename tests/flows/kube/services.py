@@ -120,10 +120,21 @@ class Shop:
         return self.world.balancers().get(f"k8s-{self.get(name)['metadata']['uid']}")
 
     def target_nodes(self, name: str = "web") -> set[str]:
-        """Return the nodes that a Service's load balancer sends traffic to."""
+        """Return the nodes that a Service's load balancer sends new connections to."""
         found = self.balancer(name)
         groups = found["spec"]["target_groups"] if found else []
-        return {target["node"] for group in groups for target in group["targets"]}
+        targets = [target for group in groups for target in group["targets"]]
+        return {target["node"] for target in targets if not target["drain"]}
+
+    def annotate(self, name: str = "web", **annotations: str | None) -> Json:
+        """Set annotations of fakecloud.dev, or remove them."""
+        named = {f"fakecloud.dev/{key.replace('_', '-')}": one for key, one in annotations.items()}
+        return self.world.cluster.request(
+            "PATCH",
+            f"{self._path}/services/{name}",
+            {"metadata": {"annotations": named}},
+            _MERGE,
+        )
 
     def events(self, name: str = "web") -> Counter[tuple[str, str]]:
         """Return (type, reason) of a Service's events, and how often each was told."""

@@ -165,6 +165,7 @@ class Controller(programs.Program):
             "--bind-address=127.0.0.1",
             f"--secure-port={self._port}",
             "--cluster-name=flows",
+            "--orphan-grace-period=1s",
             *self._flags,
         ]
         self._offset = self.log.stat().st_size if self.log.exists() else 0

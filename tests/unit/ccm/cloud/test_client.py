@@ -16,7 +16,7 @@ from tests.unit.ccm import builders
 
 DOCUMENT = desired.build(
     builders.service(), (nodes.Backend("node-1", ("10.0.0.1",)),), builders.ownership()
-)
+).document
 
 
 @pytest.fixture

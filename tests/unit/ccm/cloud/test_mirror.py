@@ -18,7 +18,7 @@ from tests.unit.ccm import builders
 
 DOCUMENT = desired.build(
     builders.service(), (nodes.Backend("node-1", ("10.0.0.1",)),), builders.ownership()
-)
+).document
 NAME = "k8s-u-1"
 
 
@@ -29,7 +29,7 @@ async def mirroring(fake, tmp_path, clock=None):
     token_file.write_text(TOKEN)
     client = clients.Client(fake.url, token_file, metrics.Metrics())
     target = mirror.Mirror(
-        client, clock or HastyClock(), random.Random(1), key_of=ownership.service_key
+        client, clock or HastyClock(), random.Random(1), keys_of=ownership.keys_of
     )
     seen: list[tuple[str, str]] = []
     target.handlers.append(

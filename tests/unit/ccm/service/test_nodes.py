@@ -9,34 +9,40 @@ from tests.unit.ccm import builders
 
 
 @pytest.mark.parametrize(
-    ("node", "takes_traffic"),
+    ("node", "drain"),
     [
-        pytest.param(builders.node(), True, id="plain"),
-        pytest.param(builders.node(is_deleted=True), False, id="being deleted"),
+        pytest.param(builders.node(), False, id="plain"),
+        pytest.param(builders.node(is_deleted=True), True, id="being deleted"),
         pytest.param(
-            builders.node(taints=("ToBeDeletedByClusterAutoscaler",)), False, id="autoscaler taint"
+            builders.node(taints=("ToBeDeletedByClusterAutoscaler",)), True, id="autoscaler taint"
         ),
         pytest.param(
-            builders.node(taints=("node.kubernetes.io/unschedulable",)), True, id="other taint"
+            builders.node(taints=("node.kubernetes.io/unschedulable",)), False, id="other taint"
         ),
         pytest.param(
             builders.node(labels={"node-role.kubernetes.io/control-plane": ""}),
-            True,
+            False,
             id="control plane",
         ),
     ],
 )
-def test_eligible_nodes(node, takes_traffic):
-    assert nodes.is_eligible(node) is takes_traffic
+def test_s_36_e_05_u_03_nodes_that_take_traffic_or_are_drained(node, drain):
+    found = nodes.backend(node)
+    assert found is not None
+    assert found.drain is drain
+
+
+def test_ki_03_excluded_node_takes_no_traffic():
+    assert nodes.backend(builders.node(labels={nodes.EXCLUDE_LABEL: ""})) is None
 
 
 @pytest.mark.parametrize("value", ["", "true", "1", "yes", "no", "fALSE", " false"])
-def test_exclude_label_excludes(value):
+def test_s_37_u_03_exclude_label_excludes(value):
     assert nodes.is_excluded(builders.node(labels={nodes.EXCLUDE_LABEL: value}))
 
 
 @pytest.mark.parametrize("value", ["0", "f", "F", "false", "FALSE", "False"])
-def test_exclude_label_that_go_parses_as_false_does_not_exclude(value):
+def test_s_37_exclude_label_that_go_parses_as_false_does_not_exclude(value):
     assert not nodes.is_excluded(builders.node(labels={nodes.EXCLUDE_LABEL: value}))
 
 
