@@ -51,7 +51,7 @@ def test_shipped_rights_are_enough_with_leader_election(shop: Shop, world: World
         assert ccm.lines("leadership_released")
 
         ccm.start()  # at once: nobody waits for a lease that was given back
-        ccm.wait_for("leadership_acquired", 8)
+        ccm.wait_for("leadership_acquired", 14)  # less than the 15 s of the lease
         shop.delete()
         embedded.eventually(shop.is_gone)
         embedded.eventually(shop.events, lambda it: ("Normal", "DeletedLoadBalancer") in it)
