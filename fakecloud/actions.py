@@ -9,11 +9,12 @@ from typing import Final
 
 import msgspec
 
-from fakecloud import lifecycle
+from fakecloud import lifecycle, placement
 from fakecloud.clock import Clock
 from fakecloud.errors import BeingDeleted, NotCancellable, NotFound
 from fakecloud.lifecycle import Event
 from fakecloud.model import ErrorNote, LoadBalancer, Operation, OperationStatus, State
+from fakecloud.placement import Placement
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
@@ -24,8 +25,11 @@ _CANCELLABLE: Final = frozenset({State.PENDING, State.PROVISIONING, State.UPDATI
 class Actions:
     """Repair, failover and cancel. Every method may raise Unavailable."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
-        """Work on the rows of `database`."""
+    def __init__(
+        self, database: Database, clock: Clock, placement: Placement | None = None
+    ) -> None:
+        """Work on the rows of `database`; let `placement` choose hosts, or who comes first."""
+        self._placement = placement
         self._database = database
         self._clock = clock
 
@@ -36,7 +40,7 @@ class Actions:
         return self._again(project, name, "repair", stay=True)
 
     def failover(self, project: str, name: str) -> LoadBalancer:
-        """Let the next host that is free run it (T15). Raises: NotFound, BeingDeleted."""
+        """Let another host run it, if there is one (T15). Raises: NotFound, BeingDeleted."""
         return self._again(project, name, "system.failover", stay=False)
 
     def _again(self, project: str, name: str, type: str, *, stay: bool) -> LoadBalancer:
@@ -57,11 +61,16 @@ class Actions:
                 attempts=0,
                 due_at=wall,
                 asked_at=wall,
-                host=lb.host if stay else None,
+                host=lb.host if stay else self._elsewhere(lb),
             )
             saved = rows.save(connection, again, now)
             operations.start(connection, operation)
             return saved
+
+    def _elsewhere(self, lb: LoadBalancer) -> str | None:
+        if self._placement is None:
+            return None
+        return self._placement.choose(placement.pools_of(lb.addresses), besides=lb.host)
 
     def cancel(self, project: str, id: str) -> Operation:
         """Stop trying: the operation ends as CANCELLED, the load balancer waits in ERROR.

@@ -18,7 +18,7 @@ from typing import Final
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import hosts, housekeeping, profiles, tokens
+from fakecloud import hosts, housekeeping, placement, profiles, tokens
 from fakecloud.actions import Actions
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.api import application
@@ -137,10 +137,11 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.migrate()
         clock = BusinessClock(system or SystemClock())
         timekeeper = _timekeeper(database, clock)
-        me = _this_host(settings, database, clock)
+        placing = placement.Placement(database, clock, dead_after_s=settings.host_dead_s)
+        me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
-        nudge = Nudge()
+        nudge, ticks = Nudge(), Nudge()
         crashes: SimpleQueue[str] = SimpleQueue()
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics, quotas)
@@ -179,11 +180,12 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             lease_s=settings.lease_s,
             rng=random.Random(),
             hook=Interference(database, chaos, clock),
+            pools=placement.served(settings.pool),
         )
         hub = Hub(database, max_watches=settings.max_watches)
         metering = Metering(database, dataplane, clock, host=me.name, share=not database.is_sqlite)
 
-        _take_back(database, me, addresses, health, dataplane, provisioner)
+        _take_back(database, me, addresses, health, dataplane, provisioner, placing)
 
         database.on_commit(nudge.give)
         database.on_commit(hub.notify)
@@ -195,8 +197,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "health-dataplane": lambda: _ignore(health.tell_dataplane(POLL_S)),
             "health-store": lambda: _save_health(health, clock, loops.stop),
             "recovery": lambda: _see_crash(provisioner, crashes),
-            "clock": lambda: _keep_time(timekeeper, loops.stop, clock),
-            "heartbeat": lambda: _beat(me, provisioner, settings, clock, loops.stop),
+            "clock": lambda: _keep_time(timekeeper, loops.stop, ticks),
+            "heartbeat": lambda: _beat(me, provisioner, placing, settings, clock, loops.stop),
+            "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
             "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
@@ -207,12 +210,26 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         for name, turn in turns.items():
             loops.start(name, turn)
         if not database.is_sqlite:
-            _tell_others(database, me.name, clock, loops, stack, heard=(nudge.give, hub.notify))
+            _tell_others(
+                database,
+                Notifications(database.url, me.name, clock, loops.stop),
+                timekeeper,
+                ticks,
+                loops,
+                stack,
+                heard=(nudge.give, hub.notify),
+            )
 
         cloud = Cloud(
             database=database,
             load_balancers=LoadBalancers(
-                database, pools, clock, quotas=quotas, profile=settings.profile, rate=clock.rate
+                database,
+                pools,
+                clock,
+                quotas=quotas,
+                profile=settings.profile,
+                rate=clock.rate,
+                placement=placing,
             ),
             hub=hub,
             authority=authority,
@@ -223,7 +240,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             profile=settings.profile,
             host=me.name,
             chaos=chaos,
-            actions=Actions(database, clock),
+            actions=Actions(database, clock, placing),
             reservations=Reservations(database, pools, clock, quotas),
             instances=Instances(database, clock, quotas),
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
@@ -264,9 +281,11 @@ def _take_back(
     health: Health,
     dataplane: HostDataPlane,
     provisioner: Provisioner,
+    placing: placement.Placement,
 ) -> None:
     """Go on with the load balancers that this host ran in its last life. Raises: StartError."""
     me.register()
+    placing.refresh()
     with database.read() as connection:
         living = [lb for lb in load_balancers.living(connection) if lb.host == me.name]
     unreachable = addresses.restore(living)
@@ -309,7 +328,9 @@ def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Call
     return turn
 
 
-def _this_host(settings: Settings, database: Database, clock: Clock) -> hosts.Hosts:
+def _this_host(
+    settings: Settings, database: Database, clock: Clock, placing: placement.Placement
+) -> hosts.Hosts:
     return hosts.Hosts(
         database,
         clock,
@@ -317,6 +338,7 @@ def _this_host(settings: Settings, database: Database, clock: Clock) -> hosts.Ho
         hosts.identity(settings.state_dir),
         settings.pool,
         dead_after_s=settings.host_dead_s,
+        placement=placing,
     )
 
 
@@ -332,45 +354,59 @@ def _see_crash(provisioner: Provisioner, crashes: SimpleQueue[str]) -> None:
         raise
 
 
-def _keep_time(timekeeper: Timekeeper, stop: Event, clock: Clock) -> None:
+def _keep_time(timekeeper: Timekeeper, stop: Event, ticks: Nudge) -> None:
+    seen = ticks.count
     timekeeper.refresh()
     timekeeper.synchronize()
     while timekeeper.step():
         if stop.is_set():
             return
-    clock.wait(stop, CLOCK_S)
+    ticks.wait(seen, CLOCK_S)
+
+
+def _renew_leases(provisioner: Provisioner, settings: Settings, clock: Clock, stop: Event) -> None:
+    """Keep the leases of long work."""
+    clock.wait(stop, settings.lease_s / 3)
+    provisioner.renew()
 
 
 def _beat(
-    me: hosts.Hosts, provisioner: Provisioner, settings: Settings, clock: Clock, stop: Event
+    me: hosts.Hosts,
+    provisioner: Provisioner,
+    placing: placement.Placement,
+    settings: Settings,
+    clock: Clock,
+    stop: Event,
 ) -> None:
     """Be alive, let go of what is run elsewhere, and look whether all others are alive."""
     me.beat()
     provisioner.drop_moved()
     me.sweep()
+    placing.refresh()
     clock.wait(stop, settings.heartbeat_s)
 
 
 def _tell_others(
     database: Database,
-    me: str,
-    clock: Clock,
+    notifications: Notifications,
+    timekeeper: Timekeeper,
+    ticks: Nudge,
     loops: Loops,
     stack: ExitStack,
     *,
     heard: tuple[Callable[[], None], ...],
 ) -> None:
     """Tell the other servers of our commits, and hear of theirs."""
-    notifications = Notifications(database.url, me, clock, loops.stop)
     stack.callback(notifications.close)
     database.on_commit(notifications.committed)
+    timekeeper.on_change(notifications.clock_changed)
 
     def wake() -> None:
         for one in heard:
             one()
 
     loops.start("notify", notifications.speak)
-    loops.start("listen", lambda: notifications.listen(wake))
+    loops.start("listen", lambda: notifications.listen(wake, ticks.give))
 
 
 def _ignore(_result: object) -> None:

@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import outcomes
+from fakecloud import outcomes, placement
 from fakecloud.clock import Clock
 from fakecloud.errors import StartError
 from fakecloud.model import LoadBalancer
+from fakecloud.placement import Placement
 from fakecloud.store import hosts as host_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
@@ -54,8 +55,13 @@ class Hosts:
         pools: Sequence[str],
         *,
         dead_after_s: float,
+        placement: Placement | None = None,
     ) -> None:
-        """Be `name`, with the load balancers that the state directory `identity` runs."""
+        """Be `name`, with the load balancers that the state directory `identity` runs.
+
+        placement: who chooses another host for those of a dead one; None: who claims them first.
+        """
+        self._placement = placement
         self._database = database
         self._clock = clock
         self._dead_after = timedelta(seconds=dead_after_s)
@@ -125,6 +131,8 @@ class Hosts:
         with self._database.read() as connection:
             if not self._dead(connection):
                 return 0
+        if self._placement is not None:
+            self._placement.refresh()
         freed = 0
         with self._database.write() as connection:
             for host in self._dead(connection):
@@ -145,6 +153,9 @@ class Hosts:
         again = outcomes.lost(freed, wall)
         if again is None:
             return  # due anyway, and now for any host
+        if self._placement is not None:
+            host = self._placement.choose(placement.pools_of(lb.addresses))
+            again = msgspec.structs.replace(again, host=host)
         rows.begin(connection, again, FAILOVER, now)
 
     def _dead(self, connection: Connection) -> list[Host]:

@@ -13,7 +13,15 @@ from enum import StrEnum
 
 import msgspec
 
-from fakecloud import allocation, catalogue, chaos_labels, lifecycle, outcomes, profiles
+from fakecloud import (
+    allocation,
+    catalogue,
+    chaos_labels,
+    lifecycle,
+    outcomes,
+    placement,
+    profiles,
+)
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
@@ -29,6 +37,7 @@ from fakecloud.errors import (
 from fakecloud.ids import new_id
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
+    Address,
     LoadBalancer,
     OperatingState,
     Operation,
@@ -36,6 +45,7 @@ from fakecloud.model import (
     Spec,
     State,
 )
+from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
 from fakecloud.store import events, operations
 from fakecloud.store import load_balancers as rows
@@ -80,14 +90,17 @@ class LoadBalancers:
         profile: str = "dev",
         rate: Callable[[], int] = lambda: 1,
         quotas: Quotas | None = None,
+        placement: Placement | None = None,
     ) -> None:
         """Give addresses from `pools`; write to `database`.
 
         profile: how long the simulated cloud takes; rate: how fast business time runs, which
-        shortens that; quotas: where load balancers are counted. Raises: UnknownProfile.
+        shortens that; quotas: where load balancers are counted; placement: who chooses hosts,
+        None: whichever claims it first. Raises: UnknownProfile.
         """
         self._profile = profiles.find(profile)
         self._quotas = quotas or Quotas()
+        self._placement = placement
         self._rate = rate
         self._database = database
         self._allocator = Allocator(pools)
@@ -193,6 +206,7 @@ class LoadBalancers:
         id = new_id("lb", now)
         delay = self._delay("create", wish, id, 1)
         operation = self._operation(project, "create", name, id, 1, delay)
+        addresses = self._allocator.choose(connection, project, wish.spec, (), now)
         lb = LoadBalancer(
             pk=0,
             id=id,
@@ -201,7 +215,8 @@ class LoadBalancers:
             labels=wish.labels,
             annotations=wish.annotations,
             spec=wish.spec,
-            addresses=self._allocator.choose(connection, project, wish.spec, (), now),
+            addresses=addresses,
+            host=self._host(addresses, None),
             generation=1,
             observed_generation=0,
             resource_version=0,
@@ -242,14 +257,16 @@ class LoadBalancers:
         operation = self._operation(
             current.project, "update", current.name, current.id, generation, delay
         )
+        addresses = self._allocator.choose(
+            connection, current.project, wish.spec, current.addresses, now
+        )
         changed = msgspec.structs.replace(
             current,
             labels=wish.labels,
             annotations=wish.annotations,
             spec=wish.spec,
-            addresses=self._allocator.choose(
-                connection, current.project, wish.spec, current.addresses, now
-            ),
+            addresses=addresses,
+            host=self._host(addresses, current.host),
             generation=generation,
             state=lifecycle.next_state(
                 current.state, Event.SPEC_CHANGED, was_active=current.was_active
@@ -265,6 +282,12 @@ class LoadBalancers:
         _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
+
+    def _host(self, addresses: tuple[Address, ...], now: str | None) -> str | None:
+        """Return who runs what has these addresses: who does so `now`, as long as it can."""
+        if self._placement is None:
+            return now
+        return self._placement.choose(placement.pools_of(addresses), keep=now)
 
     def _with_other_faults(
         self, connection: Connection, before: LoadBalancer, after: LoadBalancer

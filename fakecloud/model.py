@@ -377,6 +377,10 @@ class Project(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
 
 
+PoolKey = tuple[str, str]
+"""Name and address family of a pool: a name may have one of each."""
+
+
 class ReservedAddress(msgspec.Struct, frozen=True, kw_only=True):
     """An address that a customer keeps. `load_balancer`: the name of the one that uses it."""
 

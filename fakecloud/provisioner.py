@@ -1,14 +1,15 @@
 """What the cloud does about wishes: claim one due load balancer, make it so, tell the result.
 
 A worker holds a lease while it works, with an epoch that fences everything it writes: to the
-store, and to the data plane. One that dies or sleeps past its lease loses nothing: the row is
+store, and to the data plane. Long work on the data plane keeps its lease. A worker that dies or sleeps past its lease loses nothing: the row is
 still due and another worker does the same, idempotent work. Turns of the loop are `step()`.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from threading import Lock
@@ -26,6 +27,7 @@ from fakecloud.model import (
     Address,
     Desired,
     LoadBalancer,
+    PoolKey,
     ProbeKey,
     ProbeWeight,
     State,
@@ -138,8 +140,11 @@ class Provisioner:
         lease_s: float,
         rng: random.Random,
         hook: Hook | None = None,
+        pools: Collection[PoolKey] | None = None,
     ) -> None:
-        """Claim rows of `host`, and such as no host has, as `owner`, for `lease_s` seconds each."""
+        """Claim rows of `host` as `owner`, for `lease_s` seconds each; and rows that no host has
+        if their addresses are of `pools` (None: of any).
+        """
         self._database = database
         self._dataplane = dataplane
         self._addresses = addresses
@@ -149,6 +154,8 @@ class Provisioner:
         self._owner = owner
         self._hook = hook or NoHook()
         self._lease_s = lease_s
+        self._pools = pools
+        self._busy: dict[tuple[int, int], float] = {}  # key and epoch, and until when to renew
         self._rng = rng
         self._lock = Lock()
         self._mine: set[str] = set()  # what this host runs
@@ -237,6 +244,31 @@ class Provisioner:
             with self._lock:
                 self._mine.discard(claimed.id)
 
+    def renew(self) -> int:
+        """Lengthen the leases of work that the data plane is at; return how many.
+
+        Work that hangs for longer than a deadline is given up: its lease ends, another tries.
+        """
+        moment = self._clock.monotonic()
+        with self._lock:
+            busy = [lease for lease, until in self._busy.items() if moment < until]
+        if not busy:
+            return 0
+        with self._database.write() as connection:
+            until = self._clock.wall() + timedelta(seconds=self._lease_s)
+            return rows.renew(connection, busy, self._owner, until)
+
+    @contextmanager
+    def _renewed(self, lb: LoadBalancer) -> Iterator[None]:
+        lease = (lb.pk, lb.lease_epoch)
+        with self._lock:
+            self._busy[lease] = self._clock.monotonic() + lifecycle.DEADLINE_S
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.pop(lease, None)
+
     def hold(self, ids: Collection[str]) -> None:
         """Note what this host runs already."""
         with self._lock:
@@ -251,12 +283,14 @@ class Provisioner:
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
-            due = rows.next_due(connection, self._host)
+            due = rows.next_due(connection, self._host, self._pools)
         if due is None or due > self._clock.wall():
             return None  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
             wall = self._clock.wall()
-            claimed = rows.claim(connection, self._host, self._owner, wall, self._lease_s)
+            claimed = rows.claim(
+                connection, self._host, self._owner, wall, self._lease_s, self._pools
+            )
             if claimed is None:
                 return None
             lb = claimed
@@ -282,7 +316,8 @@ class Provisioner:
             down=told.down,
             weights=told.weights,
         )
-        self._dataplane.apply(self._hook.wanted(lb, desired))
+        with self._renewed(lb):
+            self._dataplane.apply(self._hook.wanted(lb, desired))
         self._health.applied(lb.id, told)
         self._addresses.prune(lb.id, lb.addresses)
 
@@ -290,7 +325,8 @@ class Provisioner:
         self._health.forget(lb.id)
         self._hook.at(Point.PRE_APPLY, lb)
         if not self._hook.forgets(lb):
-            self._dataplane.remove(lb.id, lb.lease_epoch)
+            with self._renewed(lb):
+                self._dataplane.remove(lb.id, lb.lease_epoch)
             self._addresses.prune(lb.id, ())
         with self._lock:
             self._mine.discard(lb.id)

@@ -6,6 +6,7 @@ back. Other servers on the database hear of it by a notification, at the latest 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -37,6 +38,15 @@ class Timekeeper:
         """Write to `database`, and let `clock` follow at once."""
         self._database = database
         self._clock = clock
+        self._listeners: list[Callable[[], None]] = []
+
+    def on_change(self, listener: Callable[[], None]) -> None:
+        """Call `listener` after a change of the clock was committed; it must return at once."""
+        self._listeners.append(listener)
+
+    def _tell_others(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def refresh(self) -> None:
         """Take up what other servers changed."""
@@ -63,7 +73,8 @@ class Timekeeper:
             shrink = max(before.speed, 1) / max(after.speed, 1)
             clocks.hasten(connection, wall, timedelta(), shrink)
             self._save(connection, after)
-            return after
+        self._tell_others()
+        return after
 
     def advance(self, project: str, target: datetime) -> Operation:
         """Begin to move business time forward to `target`; `step` does it.
@@ -90,7 +101,8 @@ class Timekeeper:
                 operation=operation.id,
             )
             self._save(connection, moving)
-            return operation
+        self._tell_others()
+        return operation
 
     def step(self) -> bool:
         """Move to the next moment at which something falls due; False if nothing advances.
@@ -117,6 +129,7 @@ class Timekeeper:
             self._save(connection, after)
             share = (there - timeline.origin) / (timeline.target - timeline.origin)
             self._tell(connection, timeline, there, share)
+        self._tell_others()
         return True
 
     def _next_stop(self, connection: Connection, timeline: Timeline) -> datetime:

@@ -17,12 +17,14 @@ from sqlalchemy import (
     insert,
     or_,
     select,
+    tuple_,
     update,
 )
 
 from fakecloud import documents
-from fakecloud.model import LoadBalancer, State
+from fakecloud.model import LoadBalancer, PoolKey, State
 from fakecloud.store import events, listings, operations, quotas
+from fakecloud.tables import address
 from fakecloud.tables import load_balancer as table
 
 _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
@@ -169,17 +171,23 @@ def each_living(connection: Connection) -> Iterator[LoadBalancer]:
 
 
 def claim(
-    connection: Connection, host: str, owner: str, now: datetime, lease_s: float
+    connection: Connection,
+    host: str,
+    owner: str,
+    now: datetime,
+    lease_s: float,
+    pools: Collection[PoolKey] | None = None,
 ) -> LoadBalancer | None:
     """Lease the load balancer that is due longest, with a new epoch; None if nothing is due.
 
-    It is one of `host` or of none, and `host`'s from then on. On PostgreSQL rows that another worker is just claiming are skipped.
+    It is one of `host`, or one of none whose addresses are all of `pools` (None: of any), and
+    `host`'s from then on. On PostgreSQL rows that another worker is just claiming are skipped.
     """
     due = (
         select(table.c.pk)
         .where(
             and_(
-                _ours(host),
+                _ours(host, pools),
                 table.c.due_at <= now,
                 or_(table.c.lease_until.is_(None), table.c.lease_until < now),
             )
@@ -284,18 +292,47 @@ def free(connection: Connection, pk: int) -> None:
     )
 
 
-def _ours(host: str) -> ColumnElement[bool]:
-    return or_(table.c.host.is_(None), table.c.host == host)
+def _ours(host: str, pools: Collection[PoolKey] | None) -> ColumnElement[bool]:
+    nobodys: ColumnElement[bool] = table.c.host.is_(None)
+    if pools is not None:
+        place = tuple_(address.c.pool, address.c.family)
+        elsewhere = select(address.c.ip).where(
+            address.c.load_balancer_id == table.c.id, place.not_in(sorted(pools))
+        )
+        nobodys = and_(nobodys, ~elsewhere.exists())
+    return or_(nobodys, table.c.host == host)
 
 
-def next_due(connection: Connection, host: str) -> datetime | None:
+def renew(
+    connection: Connection, leases: Collection[tuple[int, int]], owner: str, until: datetime
+) -> int:
+    """Lengthen leases, given as (key, epoch), that `owner` still has; return how many."""
+    held = tuple_(table.c.pk, table.c.lease_epoch).in_(list(leases))
+    return connection.execute(
+        update(table).where(held, table.c.lease_owner == owner).values(lease_until=until)
+    ).rowcount
+
+
+def count_by_host(connection: Connection) -> dict[str, int]:
+    """Return how many living load balancers each host has."""
+    rows = connection.execute(
+        select(table.c.host, func.count())
+        .where(table.c.deleted_at.is_(None), table.c.host.is_not(None))
+        .group_by(table.c.host)
+    )
+    return {row.host: row[1] for row in rows}
+
+
+def next_due(
+    connection: Connection, host: str, pools: Collection[PoolKey] | None = None
+) -> datetime | None:
     """Return when the next load balancer can be claimed by `host`, None if none ever can.
 
     A leased one can when its lease ends: its worker may have died.
     """
     moment: datetime | None = connection.execute(
         select(func.min(func.coalesce(table.c.lease_until, table.c.due_at))).where(
-            table.c.due_at.is_not(None), _ours(host)
+            table.c.due_at.is_not(None), _ours(host, pools)
         )
     ).scalar_one()
     return moment

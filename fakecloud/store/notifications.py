@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 from fakecloud.clock import Clock
 
 CHANNEL: Final = "fakecloud"
+CLOCK: Final = "clock"
 PAUSE_S: Final = 0.02
 LISTEN_S: Final = 1.0
 AGAIN_S: Final = 1.0
@@ -35,6 +36,7 @@ class Notifications:
         self._clock = clock
         self._stop = stop
         self._committed = Event()
+        self._of_clock = Event()
         self._speaker: psycopg.Connection[Any] | None = None
         self._listener: psycopg.Connection[Any] | None = None
 
@@ -42,33 +44,51 @@ class Notifications:
         """Note that there is something to tell."""
         self._committed.set()
 
+    def clock_changed(self) -> None:
+        """Note that business time goes on in another way."""
+        self._of_clock.set()
+        self._committed.set()
+
     def speak(self) -> None:
         """Tell the others once something was committed, then be silent for 20 ms."""
         if not self._committed.wait(LISTEN_S):
             return
         self._committed.clear()
+        of_clock = self._of_clock.is_set()
+        self._of_clock.clear()
         try:
             if self._speaker is None:
                 self._speaker = self._connect()
-            self._speaker.execute("SELECT pg_notify(%s, %s)", (CHANNEL, self._me))
+            said = f"{self._me}:{CLOCK}" if of_clock else self._me
+            self._speaker.execute("SELECT pg_notify(%s, %s)", (CHANNEL, said))
         except psycopg.Error as error:
             _drop(self._speaker)
             self._speaker = None
             self._committed.set()
+            if of_clock:
+                self._of_clock.set()
             self._pause("notify", error)
             return
         self._clock.wait(self._stop, PAUSE_S)
 
-    def listen(self, heard: Callable[[], None]) -> None:
-        """Call `heard` for what others told within a second; also after being deaf for a while."""
+    def listen(
+        self, heard: Callable[[], None], clock_heard: Callable[[], None] | None = None
+    ) -> None:
+        """Call `heard` for what others told within a second; also after being deaf for a while.
+
+        clock_heard: called when it was about business time.
+        """
         try:
             if self._listener is None:
                 self._listener = self._connect()
                 self._listener.execute(f"LISTEN {CHANNEL}")
                 heard()
             for note in self._listener.notifies(timeout=LISTEN_S, stop_after=1):
-                if note.payload != self._me:
+                host, _, topic = note.payload.partition(":")  # which no host's name has
+                if host != self._me:
                     heard()
+                    if clock_heard is not None and topic == CLOCK:
+                        clock_heard()
         except psycopg.Error as error:
             _drop(self._listener)
             self._listener = None

@@ -102,7 +102,12 @@ class SmallCloud:
         here = adoption.adopted | adoption.restarted
         self.provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
-    def worker(self, owner: str, host: str = "host-1") -> Provisioner:
+    def worker(
+        self,
+        owner: str,
+        host: str = "host-1",
+        pools: Collection[model.PoolKey] | None = None,
+    ) -> Provisioner:
         """Return a provisioner that shares this cloud's database and data plane."""
         return Provisioner(
             self.database,
@@ -113,6 +118,7 @@ class SmallCloud:
             host=host,
             owner=owner,
             lease_s=LEASE_S,
+            pools=pools,
             rng=random.Random(1),
             hook=Interference(self.database, self.chaos, self.clock, end=_crash),
         )

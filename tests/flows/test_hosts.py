@@ -119,3 +119,16 @@ def test_a_living_host_keeps_its_name(new_host):
     again.options["host-name"] = "one"
     with pytest.raises(AssertionError, match="give this one another --host-name"):
         again.start()
+
+
+def test_work_is_spread_and_the_clock_is_heard_at_once(new_host, targets):
+    one, other = new_host("one"), new_host("other")
+    names = ["a", "b", "c", "d"]
+    eventually(lambda: create(one, names[:1], targets) and one.balancers() | other.balancers())
+    servers.pause(0.5)  # by then each has heard the other's heartbeat
+    create(one, names, targets)
+    assert {len(one.balancers()), len(other.balancers())} == {2}
+    assert not one.broken()
+    mode = {"mode": "manual"}
+    assert one.request("PUT", "/v1/clock", json=mode).is_success
+    eventually(lambda: other.request("GET", "/v1/clock").json()["mode"] == "manual", 0.4)

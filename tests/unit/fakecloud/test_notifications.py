@@ -63,6 +63,21 @@ def test_another_server_is_heard_and_oneself_is_not(pair):
     assert calls == [1, 1]
 
 
+def test_a_change_of_the_clock_is_told_as_such(pair):
+    speaker, listener = pair
+    heard: list[str] = []
+
+    def listen() -> None:
+        listener.listen(lambda: heard.append("commit"), lambda: heard.append("clock"))
+
+    listen()
+    for say in (speaker.committed, speaker.clock_changed, speaker.committed):
+        say()
+        speaker.speak()
+        listen()
+    assert heard == ["commit", "commit", "commit", "clock", "commit"]
+
+
 def test_a_lost_connection_is_made_again(url, pair):
     _, listener = pair
     calls: list[int] = []
