@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 from ipaddress import ip_address
 from typing import Literal
 
@@ -166,11 +167,16 @@ class ProbeKey(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     check: HealthCheck
 
 
+@lru_cache(16_384)
+def _canonical(ip: str) -> str:
+    return str(ip_address(ip))
+
+
 def probe_key(target: Target, check: HealthCheck) -> ProbeKey | None:
     """Return what to probe for `target`, None when the group is not probed."""
     if check.protocol == "none":
         return None
-    ip = str(ip_address(target.ip))
+    ip = _canonical(target.ip)
     return ProbeKey(ip=ip, port=check.port or target.port, check=check)
 
 

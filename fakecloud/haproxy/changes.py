@@ -7,7 +7,7 @@ run time and lose no connection. Everything else takes a new generation of the p
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 
@@ -46,6 +46,10 @@ def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
     """Return how to get from `old` to `new`."""
     if [_still(one) for one in old.frontends] != [_still(one) for one in new.frontends]:
         return Swap("frontends")
+    # A listener whose limit is reached and then raised hangs HAProxy 2.6 for good (2.6.12, seen).
+    pairs = zip(old.frontends, new.frontends, strict=True)
+    if any(after.max_connections > before.max_connections for before, after in pairs):
+        return Swap("max_connections of a listener")
     if old.max_connections != new.max_connections:
         return Swap("max_connections")
     if [_shape(backend) for backend in old.backends] != [_shape(b) for b in new.backends]:
@@ -71,17 +75,28 @@ def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
     )
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(Protocol):
     """What a process says it has.
 
     servers: `show servers state`, one mapping per server; ranges: the entries of `show acl`;
     limits: connections by frontend.
     """
 
-    servers: list[Mapping[str, str]]
-    ranges: list[str]
-    limits: dict[str, int]
-    settled: bool = True
+    @property
+    def servers(self) -> list[Mapping[str, str]]:
+        """Return the servers."""
+
+    @property
+    def ranges(self) -> list[str]:
+        """Return the allowed networks."""
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """Return the limits."""
+
+    @property
+    def settled(self) -> bool:
+        """Return whether clients are remembered."""
 
 
 def observed(assumed: config.Config, seen: Observation) -> config.Config:

@@ -226,10 +226,12 @@ class HaproxyDataPlane:
     def _tended(self, lb_id: str) -> Iterator[instance.Instance]:
         """Yield the load balancer and have a look taken at it afterwards, come what may."""
         found = self._instance(lb_id)
+        at = None
         try:
             yield found
+            at = found.rests_until()
         finally:
-            self._watch.look(lb_id, self._host.clock.monotonic())
+            self._watch.look(lb_id, at or self._host.clock.monotonic())
 
     def _instance(self, lb_id: str) -> instance.Instance:
         with self._lock:

@@ -98,20 +98,26 @@ class Generation:
         now = process.identity(self._host.program)
         return bool(now) and bool(self.program) and now != self.program
 
-    def observe(self, assumed: config.Config) -> config.Config:
-        """Return `assumed` as the process has it now. Raises: Transient."""
+    def observe(
+        self, assumed: config.Config, told: changes.RuntimeChanges | None = None
+    ) -> config.Config:
+        """Return `assumed` as the process has it now, after it was `told`. Raises: Transient."""
         place = self._place
-        seen = changes.Observation(
-            servers=self.runtime.server_rows(),
-            ranges=self.runtime.networks(place.ranges),
-            limits=self.runtime.limits(),
-            settled=not assumed.remembers() or bool(self.runtime.networks(place.settled)),
-        )
+        commands = changes.commands(told) if told is not None else []
+        if told is not None and (told.limits or told.source_ranges is not None or told.settle):
+            # A change of limits, too: HAProxy 2.6 says nothing more on that connection, seen.
+            self._tell(commands, told)
+            commands = []
+        settled = place.settled if assumed.remembers() else None
+        seen = self.runtime.look(commands, place.ranges, settled)
         return changes.observed(assumed, seen)
 
     def tell(self, wanted: changes.RuntimeChanges) -> None:
         """Tell the process to change. Raises: Transient."""
-        self.runtime.execute(changes.commands(wanted))
+        self._tell(changes.commands(wanted), wanted)
+
+    def _tell(self, commands: list[tuple[words.Word, ...]], wanted: changes.RuntimeChanges) -> None:
+        self.runtime.execute(commands)
         if wanted.source_ranges is not None:
             self.runtime.replace_networks(self._place.ranges, wanted.source_ranges)
         if wanted.settle:
@@ -133,24 +139,12 @@ class Generation:
             self.tell(changes.RuntimeChanges(settle=True))
         write_files(self._host, self._lb_id, self.number, wanted)
 
-    def stage_files(self, wanted: config.Config) -> None:
-        """Write what `commit_files` puts in place; nothing if the files say `wanted` already.
-
-        Raises: OSError, and then the files are as before.
-        """
-        stage_files(self._host, self._lb_id, self.number, wanted)
-
-    def commit_files(self) -> None:
-        """Make the files on disk what was staged; bound the log."""
-        _commit_files(self._host, self._lb_id, self.number)
+    def write_files(self, wanted: config.Config) -> None:
+        """Make the files on disk say `wanted`; bound the log. Raises: OSError."""
+        write_files(self._host, self._lb_id, self.number, wanted)
         log = self._path("log")
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
             log.write_bytes(b"")
-
-    def drop_files(self) -> None:
-        """Forget what was staged."""
-        for path in _staged(self._host, self._lb_id, self.number):
-            files.drop(path)
 
     def configuration(self) -> str:
         """Return the configuration file without what is secret; empty if it is gone."""

@@ -24,6 +24,7 @@ from fakecloud.pulse import Pulse
 from fakecloud.restarts import Restarts
 
 RETELL_S: Final = 1.0
+WRITE_S: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -46,6 +47,8 @@ class Instance:
         self._restarts = Restarts()
         self._pulse = Pulse(host.beat_s)
         self._dirty = False
+        self._write_at: float | None = None  # when the files are to say what runs
+        self._attended: list[int] = []  # generations that are watched
         self._crashed = False
         self.lb_id = lb_id
         self._over = False  # another object may speak for the load balancer now
@@ -93,12 +96,15 @@ class Instance:
             if desired == self._desired and not self._dirty:
                 return
             wanted = self._build(desired)
-            self._desired, self._dirty = desired, True
-            if self._generations.alive():
-                self._put(desired, wanted)
-            else:
-                self._running = wanted
+            if not self._generations.alive():
+                self._desired, self._dirty, self._running = desired, True, wanted
                 self._save()
+                return
+            try:
+                self._put(desired, wanted)
+            except (errors.DataPlaneError, OSError):
+                self._desired, self._dirty = desired, True  # it is told again
+                raise
 
     def remove(self, epoch: int) -> None:
         """End every process and remove the directory. Raises: StaleEpoch."""
@@ -120,6 +126,7 @@ class Instance:
     def release(self) -> None:
         """Let go of the processes; they live on."""
         with self._lock:
+            self._write_files(float("inf"))
             self._generations.release()
             self._over = True
 
@@ -153,7 +160,16 @@ class Instance:
             active = self._generations.active
             if active is None or self._desired is None:
                 return None
+            if self._write_at is not None:
+                self._write_files(self._write_at)
             return active, self._desired
+
+    def rests_until(self) -> float | None:
+        """Return when to look at it again if only its files are to be written, else None."""
+        with self._turn():
+            told = [one.number for one in self._generations] == self._attended
+            quiet = told and not (self._dirty or self._departures or self._journal.overdue)
+            return self._write_at if quiet else None
 
     def processes(self) -> list[generation.Generation]:
         """Return the generations to watch."""
@@ -177,7 +193,9 @@ class Instance:
                 self._drain(now),
                 self._forget(now),
                 self._save_again(now),
+                self._write_files(now),
             ]
+            self._attended = [one.number for one in self._generations]
             crashed, self._crashed = self._crashed, False
             return crashed, min((moment for moment in due if moment is not None), default=None)
 
@@ -209,7 +227,8 @@ class Instance:
         if epoch > known or not self._directory.exists():
             self._journal.epoch = epoch
             try:
-                self._save(durable=True)
+                # Whoever may hold an older epoch dies with the machine.
+                self._save(durable=not self._directory.exists())
             except OSError:
                 self._journal.epoch = known
                 raise
@@ -254,38 +273,43 @@ class Instance:
         if self._running is None:
             self._start(wanted, "unknown")
             return
-        active.stage_files(wanted)  # a full disk is met before the process has been told anything
         try:
             step = self._tell(active, wanted)
-            if step is None:
-                active.commit_files()
-                return
         except errors.Transient:
             self._dirty = True
             self._pulse.hasten(self._host.clock.monotonic())
             raise
-        finally:
-            active.drop_files()
+        if step is None:
+            # A moment later: a node that fails for hundreds of load balancers must not wait for
+            # hundreds of files. The record, which a restart goes by, is written already.
+            if self._write_at is None:
+                self._write_at = self._host.clock.monotonic() + WRITE_S
+            return
         self._start(wanted, step.reason)
 
     def _tell(self, active: generation.Generation, wanted: config.Config) -> changes.Swap | None:
         """Tell the running process what differs; return why that is not enough, if so."""
-        step = self._difference(active, wanted)
+        assert self._running is not None
+        step = changes.diff(self._running, wanted)
+        if not step or self._dirty or self._departures:  # what runs may not be what was wished
+            step = self._difference(active, wanted)
         if isinstance(step, changes.RuntimeChanges) and step:
-            active.tell(step)
             self._departures.note(step, self._host.clock.monotonic())
             self._log.info("load_balancer_updated", generation=active.number)
-            step = self._difference(active, wanted)
+            step = self._difference(active, wanted, step)
             if step:
                 return changes.Swap("read-back")
         return step if isinstance(step, changes.Swap) else None
 
     def _difference(
-        self, active: generation.Generation, wanted: config.Config
+        self,
+        active: generation.Generation,
+        wanted: config.Config,
+        told: changes.RuntimeChanges | None = None,
     ) -> changes.RuntimeChanges | changes.Swap:
-        """Return what still differs; a server on its way out, already silent, doesn't."""
+        """Return what differs after it was `told`; a server that leaves, and is silent, doesn't."""
         assert self._running is not None
-        seen = active.observe(self._running)
+        seen = active.observe(self._running, told)
         step = changes.diff(seen, wanted)
         if isinstance(step, changes.Swap):
             return step
@@ -437,6 +461,20 @@ class Instance:
     def _save_soon(self) -> None:
         """Write it now or as soon as the disk has room again."""
         self._journal.write_soon(self._desired, self._generations.active, self._generations)
+
+    def _write_files(self, now: float) -> float | None:
+        """Make the files of what serves say what it was told."""
+        active = self._generations.active
+        if self._write_at is None or now < self._write_at:
+            return self._write_at
+        self._write_at = None
+        if active is not None and self._running is not None:
+            try:
+                active.write_files(self._running)
+            except OSError as error:
+                self._log.warning("files_not_written", error=str(error))
+                self._write_at = now + RETELL_S
+        return self._write_at
 
     def _save_again(self, now: float) -> float | None:
         if self._journal.overdue:

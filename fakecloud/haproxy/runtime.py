@@ -7,7 +7,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,6 +22,18 @@ MAX_PATH_BYTES: Final = 107  # sun_path of Linux, without its final zero byte
 
 Command = tuple[words.Word, ...]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a process has: `show servers state`, entries of its address lists, and of frontends
+    how many connections they take at most.
+    """
+
+    servers: list[Mapping[str, str]]
+    ranges: list[str]
+    settled: bool
+    limits: dict[str, int]
 
 
 class Runtime:
@@ -49,15 +62,42 @@ class Runtime:
         """Return the process that listens on the first socket; None if nobody does."""
         return _peer_pid(lambda: _connected(self._path))
 
+    def look(
+        self, commands: Sequence[Command], ranges: words.Word, settled: words.Word | None
+    ) -> Look:
+        """Execute `commands` and then say what the process has, on one connection if they are few.
+
+        ranges, settled: names of address lists. Raises: Transient "runtime_unavailable".
+        """
+        *most, last = list(_batches(commands, BATCH)) or [()]
+        for batch in most:
+            self.execute(batch)
+        asked = [
+            words.line("show", "acl", ranges),
+            words.line("show", "servers", "state"),
+            *([] if settled is None else [words.line("show", "acl", settled)]),
+            words.line("show", "stat", -1, 1, -1),
+        ]
+        answer = self._tell(_line([*last, *asked]))
+        # What is between the tables is known by its place only.
+        before, mark, after = answer.partition("# be_id ")
+        servers, _, after = after.partition("\n\n")
+        between, other_mark, limits = after.partition("# pxname,")
+        if not mark or not other_mark:
+            raise errors.Transient("runtime_unavailable", "HAProxy does not say what it has")
+        return Look(
+            servers=list(_table(mark + servers, 0, " ")),
+            ranges=_entries(before),
+            settled=settled is None or bool(_entries(between)),
+            limits=_limits(_table(other_mark + limits, 0, ",")),
+        )
+
     def execute(self, commands: Sequence[Command]) -> str:
         """Return the answers to `commands`, told in order, many per connection.
 
         Raises: Transient "runtime_unavailable" when the process doesn't answer in time.
         """
-        return "".join(
-            self._tell("; ".join(" ".join(words.line(*command)) for command in batch) + "\n")
-            for batch in _batches(commands, BATCH)
-        )
+        return "".join(self._tell(_line(batch)) for batch in _batches(commands, BATCH))
 
     def server_rows(self) -> list[Mapping[str, str]]:
         """Return `show servers state`: one mapping by column name per server."""
@@ -82,11 +122,6 @@ class Runtime:
         """Return the names of the frontends."""
         return [row["pxname"] for row in _table(self._tell("show stat -1 1 -1\n"), 0, ",")]
 
-    def limits(self) -> dict[str, int]:
-        """Return how many connections each frontend takes at most."""
-        rows = _table(self._tell("show stat -1 1 -1\n"), 0, ",")
-        return {row["pxname"]: int(row["slim"] or 0) for row in rows}
-
     def remembered(self, backend: words.Word) -> list[Mapping[str, str]]:
         """Return which client uses which server: `key` and `server_id` of each entry."""
         answer = self._tell(f"show table {words.Word(backend)}\n")
@@ -95,8 +130,7 @@ class Runtime:
 
     def networks(self, name: words.Word) -> list[str]:
         """Return the entries of the address list that was read from file `name`."""
-        answer = self._tell(f"show acl {words.Word(name)}\n")
-        return [line.split()[1] for line in answer.splitlines() if line.startswith("0x")]
+        return _entries(self._tell(f"show acl {words.Word(name)}\n"))
 
     def replace_networks(self, name: words.Word, networks: Sequence[words.Word]) -> None:
         """Replace the address list `name` in one step: no connection meets a half of it.
@@ -218,6 +252,19 @@ def _pairs(entry: str) -> Iterator[tuple[str, str]]:
         name, equals, value = word.partition("=")
         if equals:
             yield name, value
+
+
+def _line(commands: Sequence[Command]) -> str:
+    return "; ".join(" ".join(words.line(*command)) for command in commands) + "\n"
+
+
+def _entries(answer: str) -> list[str]:
+    """Return the entries of an address list as `show acl` tells them."""
+    return [line.split()[1] for line in answer.splitlines() if line.startswith("0x")]
+
+
+def _limits(rows: Iterable[Mapping[str, str]]) -> dict[str, int]:
+    return {row["pxname"]: int(row["slim"] or 0) for row in rows}
 
 
 def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

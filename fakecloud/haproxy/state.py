@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +12,7 @@ import msgspec
 from fakecloud import files, model
 
 FILE: Final = "state.json"
+MOST_BYTES: Final = 256 * 1024
 
 
 class ProcessRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +38,30 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def save(directory: Path, record: Record, *, durable: bool) -> None:
-    """Replace the record in one step. `durable`: also across a power failure."""
-    files.write(directory / FILE, msgspec.json.encode(record), durable=durable)
+    """Write the newest record. `durable`: also across a power failure.
+
+    It becomes the last line of the file, as that is a hundred times faster than replacing a file
+    (ext4 then waits for the disk, see auto_da_alloc in ext4(5)). Raises: OSError.
+    """
+    path, line = directory / FILE, b"\n" + msgspec.json.encode(record)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if os.fstat(descriptor).st_size > MOST_BYTES:
+            files.write(path, line, durable=durable)
+            return
+        file.write(line)
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
 
 
 def load(directory: Path) -> Record | None:
-    """Return the record; None when there is none or it is unreadable."""
+    """Return the newest record; None when there is none or none is readable."""
     try:
-        return msgspec.json.decode((directory / FILE).read_bytes(), type=Record)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        lines = (directory / FILE).read_bytes().splitlines()
+    except OSError:
         return None
+    for line in reversed(lines):  # the last one may be half written
+        with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
+            return msgspec.json.decode(line, type=Record)
+    return None

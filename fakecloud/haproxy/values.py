@@ -6,15 +6,19 @@ Permanent "config_invalid" that names the field.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Final
 
 from fakecloud import errors
 from fakecloud.haproxy import words
 
+REMEMBERED: Final = 16_384
+"""Load balancers share their targets: a node that changes is looked at for each of them."""
 MAX_SECONDS: Final = 2_000_000  # HAProxy counts in 31 bits of milliseconds
 
 
+@lru_cache(REMEMBERED)
 def address(value: str, where: str) -> str:
     """Return an IP address in canonical form."""
     try:
@@ -26,6 +30,7 @@ def address(value: str, where: str) -> str:
     return str(ip)
 
 
+@lru_cache(REMEMBERED)
 def network(value: str) -> words.Word:
     """Return a network in canonical form."""
     try:

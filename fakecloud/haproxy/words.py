@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 _ALLOWED = re.compile(r"[A-Za-z0-9_.:/@-]{1,255}")
 
@@ -26,4 +27,9 @@ class Word(str):
 
 def line(*words: str | int) -> tuple[Word, ...]:
     """Return `words` checked one by one, as one line or one command."""
-    return tuple(Word(word) for word in words)
+    return tuple(word if type(word) is Word else _word(word) for word in words)
+
+
+@lru_cache(4096)
+def _word(value: str | int) -> Word:
+    return Word(value)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fakecloud import model
-from fakecloud.haproxy import affinity, changes, config, words
+from fakecloud.haproxy import affinity, changes, config, runtime, words
 
 
 def wish(*targets: model.Target, **fields: object) -> config.Config:
@@ -140,7 +140,7 @@ def test_observed_servers_replace_the_assumed_ones() -> None:
     }
     seen = changes.observed(
         wish(A),
-        changes.Observation(servers=[row], ranges=["10.0.0.0/8"], limits={"f0": 7}, settled=False),
+        runtime.Look(servers=[row], ranges=["10.0.0.0/8"], limits={"f0": 7}, settled=False),
     )
     assert seen.frontends[0].max_connections == 7
     assert not seen.settled

@@ -175,6 +175,28 @@ def test_unreadable_record_is_none(tmp_path: Path, content: bytes) -> None:
     assert state.load(tmp_path) is None
 
 
+def test_half_written_record_leaves_the_one_before(tmp_path: Path) -> None:
+    old, new = (state.Record(lb_id="lb", epoch=epoch) for epoch in (1, 2))
+    state.save(tmp_path, old, durable=False)
+    whole = (tmp_path / state.FILE).read_bytes()
+    state.save(tmp_path, new, durable=False)
+    written = (tmp_path / state.FILE).read_bytes()
+    for size in range(len(whole), len(written)):
+        (tmp_path / state.FILE).write_bytes(written[:size])
+        assert state.load(tmp_path) == old
+        state.save(tmp_path, new, durable=False)
+        assert state.load(tmp_path) == new
+
+
+def test_records_do_not_grow_for_ever(tmp_path: Path) -> None:
+    for epoch in range(10_000):
+        state.save(tmp_path, state.Record(lb_id="lb", epoch=epoch), durable=False)
+    assert (tmp_path / state.FILE).stat().st_size < state.MOST_BYTES * 2
+    found = state.load(tmp_path)
+    assert found is not None
+    assert found.epoch == 9_999
+
+
 def test_record_survives(tmp_path: Path) -> None:
     record = state.Record(
         lb_id="lb", epoch=3, active=2, processes=(state.ProcessRecord(number=2, pid=1, start=9),)
