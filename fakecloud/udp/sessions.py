@@ -201,7 +201,8 @@ class Table:
     def adopt(self, session: Session, pinned: bool) -> None:
         """Take over a session of another relay, with its times, as it is."""
         if pinned:
-            session.pin = session.group.pin(session.client[0], session.target, session.seen_at)
+            ip, target = session.client[0], session.target
+            session.pin = session.group.restored_pin(ip, target, session.seen_at)
         self._enter(session)
         self._settle(session, session.seen_at)
 

@@ -145,9 +145,17 @@ class Group:
         return pin
 
     def restore_pin(self, ip: str, name: str, seen_at: float) -> None:
-        """Remember what another relay did."""
+        """Remember a client as another relay did."""
         if name in self.targets:
             self.pins[ip] = Pin(self.targets[name], seen_at)
+
+    def restored_pin(self, ip: str, target: Target, now: float) -> Pin:
+        """Return the pin of a session of another relay; the client may have a newer one."""
+        pin = self.pins.get(ip)
+        if pin is None or pin.target is not target:
+            pin = Pin(target, now)
+        pin.sessions += 1
+        return pin
 
     def unpin(self, ip: str, target: Target) -> None:
         """Let the client `ip` go elsewhere, if `target` is what it kept."""
