@@ -60,6 +60,7 @@ POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
 FAULTS_S: Final = 0.5
+LEAST_DEAD_S: Final = 3.0
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
@@ -105,6 +106,12 @@ def haproxy_user(settings: Settings) -> tuple[int, int] | None:
 def parse_pools(settings: Settings) -> list[Pool]:
     """Return the pools; a name may have one of each family. Raises: StartError."""
     pools = [parse_pool(text) for text in settings.pool]
+    shared = any(pool.interface for pool in pools) and not settings.uses_sqlite
+    if shared and settings.dead_after_s < LEAST_DEAD_S:
+        raise StartError(
+            f"--host-dead-s {settings.dead_after_s:g}: an interface pool on several hosts needs at "
+            f"least {LEAST_DEAD_S:g}, as the kernel takes addresses off by whole seconds"
+        )
     seen: set[tuple[str, str]] = set()
     for pool in pools:
         if (pool.name, pool.family) in seen:
@@ -137,7 +144,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.migrate()
         clock = BusinessClock(system or SystemClock())
         timekeeper = _timekeeper(database, clock)
-        placing = placement.Placement(database, clock, dead_after_s=settings.host_dead_s)
+        placing = placement.Placement(database, clock, dead_after_s=settings.dead_after_s)
         me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
@@ -168,6 +175,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
                 for pool in pools
                 if pool.interface is not None
             },
+            clock,
         )
         provisioner = Provisioner(
             database,
@@ -198,7 +206,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "health-store": lambda: _save_health(health, clock, loops.stop),
             "recovery": lambda: _see_crash(provisioner, crashes),
             "clock": lambda: _keep_time(timekeeper, loops.stop, ticks),
-            "heartbeat": lambda: _beat(me, provisioner, placing, settings, clock, loops.stop),
+            "heartbeat": lambda: _beat(
+                me, provisioner, placing, addresses, settings.beat_s, clock, loops.stop
+            ),
             "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
             "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
@@ -285,6 +295,8 @@ def _take_back(
 ) -> None:
     """Go on with the load balancers that this host ran in its last life. Raises: StartError."""
     me.register()
+    me.beat()
+    addresses.keep(me.may_answer_s())
     placing.refresh()
     with database.read() as connection:
         living = [lb for lb in load_balancers.living(connection) if lb.host == me.name]
@@ -337,7 +349,7 @@ def _this_host(
         settings.host_name or os.uname().nodename,
         hosts.identity(settings.state_dir),
         settings.pool,
-        dead_after_s=settings.host_dead_s,
+        dead_after_s=settings.dead_after_s,
         placement=placing,
     )
 
@@ -374,16 +386,18 @@ def _beat(
     me: hosts.Hosts,
     provisioner: Provisioner,
     placing: placement.Placement,
-    settings: Settings,
+    addresses: PooledAddresses,
+    pause_s: float,
     clock: Clock,
     stop: Event,
 ) -> None:
     """Be alive, let go of what is run elsewhere, and look whether all others are alive."""
     me.beat()
-    provisioner.drop_moved()
+    provisioner.drop_moved()  # before the rest goes on to be answered for
+    addresses.keep(me.may_answer_s())
     me.sweep()
     placing.refresh()
-    clock.wait(stop, settings.heartbeat_s)
+    clock.wait(stop, pause_s)
 
 
 def _tell_others(
@@ -422,7 +436,7 @@ def _sweep(sweeper: Sweeper, settings: Settings, clock: Clock, loops: Loops) -> 
     """Remove what deleted load balancers have left behind."""
 
     def turn() -> None:
-        clock.wait(loops.stop, settings.heartbeat_s)
+        clock.wait(loops.stop, max(settings.beat_s, 1.0))
         sweeper.step()
 
     return turn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,8 @@ from fakecloud.store.hosts import Host
 
 FAILOVER: Final = "system.failover"
 BATCH: Final = 200
+EXPIRY_SLACK_S: Final = 1.0
+"""The kernel takes an address off within this time after its lifetime has ended."""
 
 log = structlog.get_logger()
 
@@ -65,7 +67,9 @@ class Hosts:
         self._database = database
         self._clock = clock
         self._dead_after = timedelta(seconds=dead_after_s)
-        self._beaten = self._since = clock.monotonic()
+        self._beaten = clock.monotonic()
+        self._alone = False
+        self._heard: dict[str, tuple[datetime, float]] = {}
         now = clock.wall()
         self._me = Host(
             name=name,
@@ -108,34 +112,45 @@ class Hosts:
         me = self._me
         moment = self._clock.monotonic()
         if moment - self._beaten >= self._dead_after.total_seconds():
-            self._since = moment  # whatever silenced us may have silenced everybody
+            self._heard = {}  # whatever silenced us may have silenced everybody
         with self._database.write() as connection:
             wall = self._clock.wall()
             known = host_rows.beat(connection, me.name, me.identity, wall)
-            self._beaten = moment
-            if known:
-                return True
-            log.warning("host_was_buried", host=me.name)
-            host_rows.save(connection, msgspec.structs.replace(me, heartbeat_at=wall))
-            return False
+            if not known:
+                log.warning("host_was_buried", host=me.name)
+                host_rows.save(connection, msgspec.structs.replace(me, heartbeat_at=wall))
+            self._alone = all(h.name == me.name for h in host_rows.living_and_dead(connection))
+        self._beaten = moment
+        return known
+
+    def may_answer_s(self) -> int | None:
+        """Return for how many whole seconds from now this host may answer without another beat.
+
+        None: for ever, as there is no other host to take its load balancers over. 0: not at all.
+        """
+        if self._alone:
+            return None
+        silent_s = self._clock.monotonic() - self._beaten
+        return max(0, int(self._dead_after.total_seconds() - silent_s - EXPIRY_SLACK_S))
 
     def sweep(self) -> int:
         """Free load balancers of hosts that are dead (T15); return how many.
 
-        Their workers' leases are void, so that one that wakes up again can't write. A host
-        judges others only after it has been heard itself for as long as they may be silent: when
-        the database was away, or all servers start again, nobody is dead yet.
+        Their workers' leases are void, so that one that wakes up again can't write. A host is
+        dead when its heartbeat hasn't changed for long by our own monotonic clock: the machines'
+        clocks may differ. When the database was away, everybody's time starts anew.
         """
-        if self._clock.monotonic() - self._since < self._dead_after.total_seconds():
-            return 0
         with self._database.read() as connection:
-            if not self._dead(connection):
-                return 0
+            dead = {host.name: host.heartbeat_at for host in self._silent(connection)}
+        if not dead:
+            return 0
         if self._placement is not None:
             self._placement.refresh()
         freed = 0
         with self._database.write() as connection:
-            for host in self._dead(connection):
+            for host in host_rows.living_and_dead(connection):
+                if dead.get(host.name) != host.heartbeat_at:
+                    continue
                 balancers = rows.of_host(connection, host.name, BATCH)
                 for lb in balancers:
                     self._free(connection, lb)
@@ -144,6 +159,18 @@ class Hosts:
                     host_rows.forget(connection, host.name)
                     log.warning("host_dead", host=host.name, freed=len(balancers))
         return freed
+
+    def _silent(self, connection: Connection) -> list[Host]:
+        """Listen to the others; return those that have been silent for too long."""
+        now, longest_s = self._clock.monotonic(), self._dead_after.total_seconds()
+        others = [h for h in host_rows.living_and_dead(connection) if h.name != self._me.name]
+        self._heard = {
+            host.name: heard
+            if (heard := self._heard.get(host.name)) and heard[0] == host.heartbeat_at
+            else (host.heartbeat_at, now)
+            for host in others
+        }
+        return [host for host in others if now - self._heard[host.name][1] >= longest_s]
 
     def _free(self, connection: Connection, lb: LoadBalancer) -> None:
         rows.free(connection, lb.pk)
@@ -154,16 +181,10 @@ class Hosts:
         if again is None:
             return  # due anyway, and now for any host
         if self._placement is not None:
-            host = self._placement.choose(placement.pools_of(lb.addresses))
+            pools = placement.pools_of(lb.addresses)
+            host = self._placement.choose(pools, besides=lb.host)
             again = msgspec.structs.replace(again, host=host)
         rows.begin(connection, again, FAILOVER, now)
-
-    def _dead(self, connection: Connection) -> list[Host]:
-        return [
-            host
-            for host in host_rows.living_and_dead(connection)
-            if host.name != self._me.name and not self._is_alive(host)
-        ]
 
     def _is_alive(self, host: Host) -> bool:
         return self._clock.wall() - host.heartbeat_at < self._dead_after

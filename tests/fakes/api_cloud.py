@@ -188,7 +188,7 @@ class Node:
         self.provisioner = Provisioner(
             cloud.database,
             self.dataplane,
-            PooledAddresses([cloud.pool], {}),
+            PooledAddresses([cloud.pool], {}, cloud.clock),
             self.health,
             cloud.clock,
             host=self.name,

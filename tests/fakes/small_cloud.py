@@ -112,7 +112,7 @@ class SmallCloud:
         return Provisioner(
             self.database,
             self.dataplane,
-            PooledAddresses([self.pool], {}),
+            PooledAddresses([self.pool], {}, self.clock),
             self.health,
             self.clock,
             host=host,

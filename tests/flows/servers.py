@@ -32,6 +32,8 @@ class Process:
     def __init__(self, directory: Path, runtime: Path, database: str, **options: str) -> None:
         self.directory = directory
         self.command = options.pop("command", "serve")
+        self.environment = dict(FAST)
+        self.prefix: list[str] = []  # runs the rest of the command line, for example elsewhere
         self._token_file = Path(options.pop("token_file", str(directory / "admin.token")))
         self.options = {
             "state-dir": str(directory),
@@ -40,22 +42,24 @@ class Process:
             **{name.replace("_", "-"): value for name, value in options.items()},
         }
         if self.command == "serve":
-            self.options |= {"listen": "127.0.0.1:0", "token-file": str(self._token_file)}
+            self.options.setdefault("listen", "127.0.0.1:0")
+            self.options["token-file"] = str(self._token_file)
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
         """Return when it serves."""
-        words = [word for name, value in self.options.items() for word in (f"--{name}", value)]
+        pairs = ((f"--{name}", value) for name, value in self.options.items())
+        words = [word for pair in pairs for word in pair if word]
         self.directory.mkdir(parents=True, exist_ok=True)
         self.log = self.directory / "server.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fakecloud", self.command, *words],
+                [*self.prefix, sys.executable, "-m", "fakecloud", self.command, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 cwd=ROOT,
-                env=os.environ | FAST,
+                env=os.environ | self.environment,
                 text=True,
             )
         assert self._process.stdout is not None

@@ -116,7 +116,9 @@ def test_another_hosts_load_balancers_are_left_alone(cloud):
 
 
 def sweeper(cloud: SmallCloud) -> Sweeper:
-    return Sweeper(cloud.database, cloud.dataplane, PooledAddresses([cloud.pool], {}), cloud.clock)
+    return Sweeper(
+        cloud.database, cloud.dataplane, PooledAddresses([cloud.pool], {}, cloud.clock), cloud.clock
+    )
 
 
 @pytest.mark.parametrize(("leaks", "invariant"), [("process", "I15"), ("ip", "I9")])

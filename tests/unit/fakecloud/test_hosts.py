@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from fakecloud.errors import StartError
@@ -40,6 +42,7 @@ def second(cloud: SmallCloud, plane: FakeDataPlane) -> Provisioner:
 
 def die(cloud: SmallCloud, survivor: Hosts) -> int:
     """Let every host but `survivor` be silent for too long; return what the sweep freed."""
+    assert survivor.sweep() == 0, "it hears the others before it misses them"
     for _ in range(3):
         cloud.clock.advance(DEAD_S / 3)
         survivor.beat()
@@ -131,6 +134,33 @@ def test_after_a_silence_of_everybody_nobody_is_dead(cloud):
         one.beat()
     assert survivor.sweep() == 0
     assert cloud.get("web").state is State.ACTIVE
+
+
+def test_clocks_that_differ_kill_nobody(cloud):
+    """The heartbeat of a host whose clock is an hour late is news all the same."""
+    one, survivor = host(cloud, "host-1"), host(cloud, "host-2")
+    cloud.active("web")
+    late = cloud.clock.wall
+    for _ in range(12):
+        cloud.clock.advance(DEAD_S / 3)
+        cloud.clock.wall = lambda: late() - timedelta(hours=1)
+        one.beat()
+        cloud.clock.wall = late
+        survivor.beat()
+        assert survivor.sweep() == 0
+
+
+def test_a_host_answers_for_ever_alone_and_else_until_it_could_be_buried(cloud):
+    one = host(cloud, "host-1")
+    one.beat()
+    assert one.may_answer_s() is None
+    host(cloud, "host-2")
+    one.beat()
+    assert one.may_answer_s() == DEAD_S - 1
+    cloud.clock.advance(DEAD_S - 2.5)
+    assert one.may_answer_s() == 1
+    cloud.clock.advance(1)
+    assert one.may_answer_s() == 0
 
 
 def test_a_host_that_was_buried_enters_again(cloud):

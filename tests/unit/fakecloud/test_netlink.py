@@ -7,6 +7,7 @@ import ctypes
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -15,6 +16,7 @@ from fakecloud import clock, errors, netlink
 CLONE_NEWNET = 0x40000000
 LEFT4, RIGHT4, FREE4 = "10.9.0.1", "10.9.0.2", "10.9.0.77"
 LEFT6, RIGHT6, FREE6 = "fd09::1", "fd09::2", "fd09::77"
+KEPT4, KEPT6 = "10.9.0.78", "fd09::78"
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -138,6 +140,36 @@ def test_successor_finds_what_a_crashed_predecessor_left(cable):
         first.add(FREE4)
         first.add(FREE6)
         assert door().present() == {FREE4, FREE6}
+
+
+@needs_root
+def test_kernel_takes_off_what_is_not_renewed(cable):
+    with cable.inside(cable.left):
+        addresses, time, never = door(), clock.SystemClock(), Event()
+        for ip in (FREE4, FREE6):
+            addresses.add(ip, 1)
+        for ip in (KEPT4, KEPT6):
+            addresses.add(ip)
+            addresses.renew([ip], 1)
+        for _ in range(6):
+            time.wait(never, 0.5)
+            addresses.renew([KEPT4, KEPT6], 1)
+        assert addresses.present() == {KEPT4, KEPT6}
+        addresses.renew([KEPT4, KEPT6], None)
+        time.wait(never, 2.5)
+        assert addresses.present() == {KEPT4, KEPT6}
+        addresses.remove(KEPT4)
+        addresses.remove(KEPT6)
+        assert addresses.present() == set()
+
+
+@needs_root
+def test_renewal_of_many_is_one_call(cable):
+    many = [f"10.9.{1 + i // 250}.{i % 250}" for i in range(500)]
+    with cable.inside(cable.left):
+        addresses = door()
+        addresses.renew(many, 30)  # replacing what is not there puts it there
+        assert addresses.present() == set(many)
 
 
 @needs_root

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pytest
 
 from fakecloud import addresses
 from fakecloud.errors import Permanent, Transient
 from fakecloud.model import Address
 from fakecloud.pools import PooledAddresses
+from tests.fakes.clock import FakeClock
 
 LAN = addresses.parse_pool("lan=interface:10.9.0.0/24@eth0")
 LOCAL = addresses.parse_pool("default=loopback:127.9.0.0/24")
@@ -21,6 +24,7 @@ class FakeInterface:
         self.foreign: set[str] = set()
         self.calls: list[tuple[str, str]] = []
         self.broken: Exception | None = None
+        self.lifetimes: dict[str, int | None] = {}
 
     def present(self) -> set[str]:
         return set(self.ours)
@@ -28,11 +32,21 @@ class FakeInterface:
     def in_use_elsewhere(self, ip: str) -> bool:
         return ip in self.foreign
 
-    def add(self, ip: str) -> None:
+    def add(self, ip: str, lifetime_s: int | None = None) -> None:
         if self.broken:
             raise self.broken
         self.calls.append(("add", ip))
         self.ours.add(ip)
+        self.lifetimes[ip] = lifetime_s
+
+    def renew(self, ips: Iterable[str], lifetime_s: int | None) -> None:
+        for ip in ips:
+            assert ip in self.ours, "the kernel would put it back, unprobed"
+            self.lifetimes[ip] = lifetime_s
+
+    def run_out(self, ip: str) -> None:
+        assert self.lifetimes[ip] is not None
+        self.ours.discard(ip)
 
     def remove(self, ip: str) -> None:
         if self.broken:
@@ -51,8 +65,13 @@ def eth0() -> FakeInterface:
 
 
 @pytest.fixture
-def pooled(eth0) -> PooledAddresses:
-    return PooledAddresses([LAN, LOCAL], {"eth0": eth0})
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def pooled(eth0, clock) -> PooledAddresses:
+    return PooledAddresses([LAN, LOCAL], {"eth0": eth0}, clock)
 
 
 def lan(last: int) -> Address:
@@ -126,6 +145,54 @@ def test_what_cannot_be_put_back_is_named_for_the_provisioner(cloud, eth0, poole
     lb = cloud.active("web")
     eth0.broken = kind("bind_failed", "netlink says no")
     assert pooled.restore([_with(lb, lan(4))]) == {lb.id}
+
+
+def test_addresses_live_as_long_as_the_heartbeat_lets_them(pooled, eth0, clock):
+    pooled.keep(2)
+    pooled.ensure("lb_1", (lan(1), lan(2)))
+    assert eth0.lifetimes == {"10.9.0.1": 2, "10.9.0.2": 2}
+    pooled.keep(3)
+    assert set(eth0.lifetimes.values()) == {3}
+    pooled.prune("lb_1", (lan(1),))
+    pooled.keep(4)
+    assert eth0.lifetimes["10.9.0.2"] == 3, "not ours any more"
+    pooled.keep(0)
+    assert eth0.lifetimes["10.9.0.1"] == 4, "let it run out"
+    pooled.keep(None)
+    assert eth0.lifetimes["10.9.0.1"] is None
+
+
+def test_a_new_address_lives_no_longer_than_the_others(pooled, eth0, clock):
+    pooled.keep(5)
+    clock.advance(3)
+    pooled.ensure("lb_1", (lan(1),))
+    assert eth0.lifetimes == {"10.9.0.1": 2}
+
+
+def test_what_ran_out_comes_back_unless_another_machine_has_it(pooled, eth0, clock):
+    pooled.keep(2)
+    pooled.ensure("lb_1", (lan(1), lan(2)))
+    clock.advance(10)
+    for ip in list(eth0.ours):
+        eth0.run_out(ip)
+    eth0.foreign.add("10.9.0.2")
+    pooled.keep(2)
+    assert eth0.ours == {"10.9.0.1"}
+    pooled.keep(2)
+    with pytest.raises(Transient, match=r"10\.9\.0\.2 is in use"):
+        pooled.ensure("lb_1", (lan(1), lan(2)))
+    eth0.foreign.clear()
+    pooled.keep(2)
+    assert eth0.ours == {"10.9.0.1", "10.9.0.2"}
+
+
+def test_a_moved_address_is_announced_again_for_a_while(pooled, eth0, clock):
+    pooled.keep(2)
+    pooled.ensure("lb_1", (lan(1),))
+    for _ in range(8):
+        clock.advance(0.5)
+        pooled.keep(2)
+    assert eth0.calls.count(("announce", "10.9.0.1")) == 6
 
 
 def _with(lb, address):
