@@ -17,6 +17,7 @@
     flapping.py        the fault that lets a state flap
     sweeper.py         removes what deleted load balancers have left behind
     placement.py       which host runs a load balancer
+    conflicts.py       an address that somebody else on the link has
     allocation.py      which addresses somebody gets
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
@@ -75,5 +76,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → api | housekeeping | dataplane → insight → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

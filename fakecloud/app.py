@@ -21,6 +21,7 @@ from fastapi import FastAPI
 from fakecloud import hosts, housekeeping, placement, profiles, tokens
 from fakecloud.actions import Actions
 from fakecloud.addresses import Pool, parse_pool
+from fakecloud.allocation import Allocator
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.billing import books
@@ -187,6 +188,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             owner=me.name,
             lease_s=settings.lease_s,
             rng=random.Random(),
+            allocator=Allocator(pools),
             hook=Interference(database, chaos, clock),
             pools=placement.served(settings.pool),
         )

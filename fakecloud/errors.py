@@ -311,6 +311,18 @@ class Transient(DataPlaneError):
     """Trying again soon may help (a port still taken, a socket that doesn't answer)."""
 
 
+class AddressElsewhere(Transient):
+    """Another machine on the link answers for the address `ip`."""
+
+    def __init__(self, ip: str) -> None:
+        super().__init__(
+            "address_in_use",
+            f"{ip} is in use by another machine on the link; choose a pool range that nothing "
+            "else uses",
+        )
+        self.ip = ip
+
+
 class Permanent(DataPlaneError):
     """Trying again changes nothing until somebody acts (configuration refused, no permission).
 

@@ -12,7 +12,7 @@ import structlog
 
 from fakecloud.addresses import Pool
 from fakecloud.clock import Clock
-from fakecloud.errors import Permanent, Transient
+from fakecloud.errors import AddressElsewhere, Permanent, Transient
 from fakecloud.model import Address, LoadBalancer
 
 log = structlog.get_logger()
@@ -184,11 +184,7 @@ class PooledAddresses:
     def _put(self, address: Address) -> None:
         interface = self._door(address)
         if address.ip not in interface.present() and interface.in_use_elsewhere(address.ip):
-            raise Transient(
-                "address_in_use",
-                f"{address.ip} is in use by another machine on the link; choose a pool range "
-                "that nothing else uses",
-            )
+            raise AddressElsewhere(address.ip)
         interface.add(address.ip, self._left_s())
         interface.announce(address.ip)
         with self._lock:

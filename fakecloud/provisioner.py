@@ -18,9 +18,17 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from fakecloud import lifecycle, outcomes
+from fakecloud import conflicts, lifecycle, outcomes
+from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
-from fakecloud.errors import DataPlaneError, Postponed, StaleEpoch, Transient, Unavailable
+from fakecloud.errors import (
+    AddressElsewhere,
+    DataPlaneError,
+    Postponed,
+    StaleEpoch,
+    Transient,
+    Unavailable,
+)
 from fakecloud.health import Health
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
@@ -141,10 +149,12 @@ class Provisioner:
         rng: random.Random,
         hook: Hook | None = None,
         pools: Collection[PoolKey] | None = None,
+        allocator: Allocator | None = None,
     ) -> None:
         """Claim rows of `host` as `owner`, for `lease_s` seconds each; and rows that no host has
-        if their addresses are of `pools` (None: of any).
+        if their addresses are of `pools` (None: of any). `allocator`: for addresses that are taken.
         """
+        self._allocator = allocator
         self._database = database
         self._dataplane = dataplane
         self._addresses = addresses
@@ -365,6 +375,9 @@ class Provisioner:
         now, wall = self._clock.now(), self._clock.wall()
         done = claimed.generation
         if error is not None:
+            lb, error = conflicts.settle(
+                connection, self._allocator, claimed, lb, error, self._clock
+            )
             result = outcomes.failed(claimed, lb, error, now, wall, self._rng.random())
         elif outcomes.is_early(claimed, lb, wall):
             result = outcomes.waiting(lb)

@@ -8,14 +8,15 @@ from collections.abc import Collection
 import msgspec
 
 from fakecloud import addresses, documents, model
+from fakecloud.allocation import Allocator
 from fakecloud.chaos import Chaos
 from fakecloud.checks import ProbeResult
+from fakecloud.errors import AddressElsewhere
 from fakecloud.health import Health
 from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers, Outcome, Wish
 from fakecloud.metrics import Metrics
-from fakecloud.model import LoadBalancer, ProbeKey, Spec, Target, TargetGroup
-from fakecloud.pools import PooledAddresses
+from fakecloud.model import Address, LoadBalancer, ProbeKey, Spec, Target, TargetGroup
 from fakecloud.provisioner import Provisioner
 from fakecloud.store import events, load_balancers, operations
 from fakecloud.store.database import Database
@@ -33,6 +34,25 @@ class Crashed(BaseException):
 
 def _crash(code: int) -> None:
     raise Crashed(code)
+
+
+class FakeLink:
+    """Addresses of this host; `foreign` ones are another machine's."""
+
+    def __init__(self) -> None:
+        self.foreign: set[str] = set()
+        self.held: dict[str, tuple[Address, ...]] = {}
+
+    def ensure(self, lb_id: str, addresses: tuple[Address, ...]) -> None:
+        """Answer for the addresses."""
+        for address in addresses:
+            if address.ip in self.foreign:
+                raise AddressElsewhere(address.ip)
+        self.held[lb_id] = addresses
+
+    def prune(self, lb_id: str, addresses: tuple[Address, ...]) -> None:
+        """Answer for no others."""
+        self.held[lb_id] = addresses
 
 
 class FakeProbes:
@@ -78,6 +98,7 @@ class SmallCloud:
         self.database = Database(url)
         self.database.migrate()
         self.host = FakeHost()
+        self.link = FakeLink()
         self.pool = pool
         self.desk = LoadBalancers(self.database, [pool], self.clock)
         self.start()
@@ -112,13 +133,14 @@ class SmallCloud:
         return Provisioner(
             self.database,
             self.dataplane,
-            PooledAddresses([self.pool], {}, self.clock),
+            self.link,
             self.health,
             self.clock,
             host=host,
             owner=owner,
             lease_s=LEASE_S,
             pools=pools,
+            allocator=Allocator([self.pool]),
             rng=random.Random(1),
             hook=Interference(self.database, self.chaos, self.clock, end=_crash),
         )
