@@ -22,7 +22,6 @@ from fakecloud import conflicts, lifecycle, outcomes
 from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
 from fakecloud.errors import (
-    AddressElsewhere,
     DataPlaneError,
     Postponed,
     StaleEpoch,

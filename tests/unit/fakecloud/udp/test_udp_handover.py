@@ -66,7 +66,7 @@ def test_successor_that_dies_leaves_the_relay_as_it_was() -> None:
     ours, theirs = socket.socketpair()
     with ours:
         theirs.close()
-        with pytest.raises(OSError, match="Broken pipe|reset"):
+        with pytest.raises(OSError, match=r"Broken pipe|reset"):
             handover.give(ours, old, "e", [])
     assert old.count == 1
 
