@@ -14,8 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fakecloud import clock, model
-from fakecloud.haproxy import dataplane
+from fakecloud import clock, dataplane, model
 from tests.bench.peers import Place, Running
 from tests.demo import programs
 
@@ -24,14 +23,14 @@ _epochs = count(1)
 
 
 @contextlib.contextmanager
-def plane(directory: Path) -> Iterator[dataplane.HaproxyDataPlane]:
+def plane(directory: Path) -> Iterator[dataplane.HostDataPlane]:
     """Run a data plane of which nothing is left behind."""
     directory.mkdir(parents=True)
     user = None
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         user = (nobody.pw_uid, nobody.pw_gid)
-    made = dataplane.HaproxyDataPlane(
+    made = dataplane.HostDataPlane(
         directory, directory / "run", clock.SystemClock(), run_as=user
     )
     try:
@@ -115,7 +114,7 @@ def mixed_updates(bind: Place, targets: Sequence[Place], number: int) -> Iterato
 
 
 def fan_out(
-    made: dataplane.HaproxyDataPlane, targets: Sequence[Place], number: int
+    made: dataplane.HostDataPlane, targets: Sequence[Place], number: int
 ) -> tuple[float, float]:
     """Return the seconds in which a target joined, and left, `number` load balancers."""
     binds = [(f"127.96.{10 + one // 200}.{1 + one % 200}", 8000) for one in range(number)]

@@ -162,7 +162,8 @@ def _process(command: list[str], directory: Path, bind: Place | None) -> Iterato
     log = directory / "output.log"
     began = time.perf_counter()
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        # In a session of its own, as our processes are: Linux shares a busy machine by session.
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
         try:
             ready_s = _await(process, bind, began, log)
             yield Running(process.pid, ready_s)
