@@ -40,6 +40,7 @@
     pulse.py           when a silent process is looked at, and given up
     refusals.py        what the operating system refuses, and what to do
     fields.py          fields of a spec, checked once more for a data plane
+    tally.py           what was carried, over all processes of a load balancer
     files.py           files that are whole or not there
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
@@ -76,5 +77,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → api | housekeeping | dataplane → insight → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

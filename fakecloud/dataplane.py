@@ -41,7 +41,9 @@ class HostDataPlane:
             beat_s=beat_s,
         )
         self.udp = UdpDataPlane(
-            *(state_dir / "lb", runtime_dir, time), run_as=run_as, on_crash=on_crash
+            *(state_dir / "lb", runtime_dir, state_dir / "meters" / "udp", time),
+            run_as=run_as,
+            on_crash=on_crash,
         )
 
     def apply(self, desired: model.Desired) -> None:
@@ -73,9 +75,9 @@ class HostDataPlane:
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch."""
-        with self.udp.turn(lb_id) as ports:
+        with self.udp.turn(lb_id):
             self.haproxy.remove(lb_id, epoch)
-            ports.stop()
+            self.udp.remove(lb_id)
 
     def adopt(self, known: Collection[str]) -> processes.Adoption:
         """Take back what an earlier server left, at start, before any other call.
@@ -128,11 +130,14 @@ class HostDataPlane:
 
     def counted(self) -> list[str]:
         """Return the ids of all that `counters` knows."""
-        return sorted({*self.haproxy.counted(), *self.udp.running()})
+        return sorted({*self.haproxy.counted(), *self.udp.counted()})
 
     def forget_counters(self, lb_id: str, told: list[model.Counters]) -> None:
         """Forget what a load balancer carried that was removed, unless it is more than `told`."""
-        self.haproxy.forget_counters(lb_id, told)
+        for part in (self.haproxy, self.udp):
+            rows = part.counters(lb_id) or []
+            if all(row in told for row in rows):
+                part.forget_counters(lb_id, rows)
 
     def close(self) -> None:
         """Stop watching. The load balancers go on; another data plane can adopt them."""

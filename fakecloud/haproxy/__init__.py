@@ -6,7 +6,7 @@ generations  all processes of a load balancer
 journal      what the directory remembers of it
 departures   servers on their way out of one process
 draining     generations that accept nothing any more
-meter        what was carried, over all processes
+meter        what its processes have carried
 generation   one process of a load balancer, from its files to its end
 affinity     what one process remembers of its clients, told to the next (pure)
 changes      what a running process can be told, and what takes a new one (pure)

@@ -8,14 +8,13 @@ their range, choices come from tables, and every single word passes `words.Word`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
-from fakecloud import errors, model
+from fakecloud import errors, model, tally
 from fakecloud.haproxy import values, words
 
-Kind = Literal["listener", "target_group", "target"]
 DEFAULT_CONNECTIONS: Final = 2000
 ALGORITHMS: Final = {
     "round_robin": "roundrobin",
@@ -124,10 +123,10 @@ def server_options(backend: Backend, server: Server) -> tuple[words.Word, ...]:
     return (*options, backend.proxy_protocol) if backend.proxy_protocol else options
 
 
-def names(spec: model.Spec) -> dict[tuple[str, str], tuple[Kind, str]]:
+def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
     """Return what HAProxy's names mean: (proxy, server) to (kind, name), as in its statistics."""
     listeners = _listeners(spec)
-    meaning: dict[tuple[str, str], tuple[Kind, str]] = {
+    meaning: dict[tuple[str, str], tuple[tally.Kind, str]] = {
         (f"f{index}", "FRONTEND"): ("listener", one.name) for index, one in enumerate(listeners)
     }
     groups = {group.name: group for group in spec.target_groups}

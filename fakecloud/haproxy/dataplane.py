@@ -14,8 +14,8 @@ from typing import Final
 
 import structlog
 
-from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor
-from fakecloud.haproxy import generation, instance, meter, process, runtime, words
+from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor, tally
+from fakecloud.haproxy import generation, instance, process, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -189,7 +189,7 @@ class HaproxyDataPlane:
             found = self._instances.get(lb_id)
         counted = None if found is None else found.counters()
         if counted is None and _ID.fullmatch(lb_id):
-            return meter.finished(self._host.meter(lb_id))
+            return tally.finished(self._host.meter(lb_id))
         return counted
 
     def counted(self) -> list[str]:
@@ -202,7 +202,7 @@ class HaproxyDataPlane:
             return
         path = self._host.meter(lb_id)
         with self._lock:
-            if lb_id not in self._instances and meter.finished(path) == told:
+            if lb_id not in self._instances and tally.finished(path) == told:
                 path.unlink(missing_ok=True)
 
     def _current(self, lb_id: str) -> tuple[generation.Generation, model.Desired] | None:

@@ -329,7 +329,7 @@ class Instance:
         self._restarts.started(now)
         self._pulse.started(now)
         if self._generations.active is not None:
-            self._meter.begin(self._generations.active)
+            self._meter.begin(self._generations.active.number)
         self._departures.clear()
         self._save_soon()
 

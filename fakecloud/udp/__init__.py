@@ -3,6 +3,7 @@
 On the side of the server:
     dataplane   the front: many load balancers on one host, adopted, watched, swept
     instance    one load balancer's ports: what is relayed becomes what is desired
+    meter       what its relays have carried
     worker      one relay process, from its start to its end
     process     door: start a relay, recognise it, tell versions apart
     control     door: a relay's control socket, and the sockets it is given
@@ -19,5 +20,5 @@ On both:
     passing     door: text together with open files
     wire        configuration and counters as text (pure)
 
-dataplane → instance → worker → process | control | config → relay → orders | handover → sessions → targets | networks → passing | clock | wire
+dataplane → instance → meter → worker → process | control | config → relay → orders | handover → sessions → targets | networks → passing | clock | wire
 """

@@ -6,7 +6,7 @@ from hashlib import blake2s
 from ipaddress import ip_address
 from typing import Final
 
-from fakecloud import errors, fields, model
+from fakecloud import errors, fields, model, tally
 from fakecloud.udp import wire
 
 DEFAULT_SESSIONS: Final = 16_384
@@ -43,14 +43,19 @@ def listeners_of(spec: model.Spec) -> list[model.Listener]:
     return sorted(ours, key=lambda listener: listener.port)
 
 
-def listener_names(spec: model.Spec) -> dict[str, str]:
-    """Return what the relay's names of listeners mean."""
-    return {_listener_name(one.port): one.name for one in listeners_of(spec)}
-
-
-def group_names(spec: model.Spec) -> dict[str, str]:
-    """Return what the relay's names of groups mean."""
-    return {_group_name(group.name): group.name for group in spec.target_groups}
+def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
+    """Return what a relay's lines of counters mean: (listener or group, target) to (kind, name)."""
+    listeners = listeners_of(spec)
+    meaning: dict[tuple[str, str], tuple[tally.Kind, str]] = {
+        (_listener_name(one.port), ""): ("listener", one.name) for one in listeners
+    }
+    used = {listener.target_group for listener in listeners}
+    for group in spec.target_groups:
+        if group.name in used:
+            for target in group.targets:
+                row = _group_name(group.name), f"{ip_address(target.ip)}@{target.port}"
+                meaning[row] = ("target", f"{target.ip} port {target.port}")
+    return meaning
 
 
 def _listener(listener: model.Listener, ips: tuple[str, ...], limit: int) -> wire.Listener:

@@ -22,7 +22,7 @@ class Hello(msgspec.Struct, frozen=True):
     """What a relay says of itself. epoch: its counters have not begun anew while it is the same."""
 
     version: str
-    epoch: str
+    epoch: int
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -50,7 +50,7 @@ class Control:
         words = dict(line.split(" ", 1) for line in lines if " " in line)
         if not lines or lines[0] != wire.VERSION:
             return None
-        return Hello(words.get("version", ""), words.get("epoch", ""))
+        return Hello(words.get("version", ""), int(words.get("epoch", "0")))
 
     def peer_pid(self) -> int | None:
         """Return the process that listens on the socket, told by the kernel; None if nobody."""

@@ -7,12 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
-from typing import Final, Literal
+from typing import Final
 
 import structlog
 
-from fakecloud import clock, model, processes, refusals, supervisor
-from fakecloud.udp import config, control, instance, process, worker
+from fakecloud import clock, model, processes, refusals, supervisor, tally
+from fakecloud.udp import instance, process, worker
 
 ADOPTERS: Final = 4
 
@@ -23,8 +23,8 @@ class UdpDataPlane:
     """UDP ports of load balancers, relayed by processes that outlive this object.
 
     root: keeps a directory for every load balancer, which is another's to make and remove.
-    runtime_dir: keeps control sockets; short. Both belong to this user alone, and to one server
-    at a time. run_as: user and group of the relays, for a server that is root. on_crash: told
+    runtime_dir: keeps control sockets; short. meters: keeps what was carried, made if absent.
+    All belong to this user alone, and to one server at a time. run_as: user and group of the relays, for a server that is root. on_crash: told
     the id after a crash, from a thread of the data plane.
     Every method may be called from any thread; calls for one load balancer take turns. Nothing
     here knows of epochs: who calls has made sure that no newer one was seen.
@@ -34,6 +34,7 @@ class UdpDataPlane:
         self,
         root: Path,
         runtime_dir: Path,
+        meters: Path,
         time: clock.Clock,
         *,
         run_as: tuple[int, int] | None = None,
@@ -42,11 +43,13 @@ class UdpDataPlane:
         self._host = worker.Host(
             root=root.resolve(),
             runtime_dir=runtime_dir.absolute(),
+            meters=meters.resolve(),
             clock=time,
             sessions=process.session_budget(),
             version=process.version(),
             run_as=run_as,
         )
+        self._host.meters.mkdir(mode=0o700, exist_ok=True)
         self._on_crash = on_crash
         self._lock = Lock()
         self._instances: dict[str, instance.Instance] = {}
@@ -79,7 +82,7 @@ class UdpDataPlane:
     ) -> None:
         """Let targets whose probe is in `down` have no new session; nothing for an unknown id.
 
-        Raises: Transient when the relay doesn't answer; the data plane itself repeats it.
+        Raises: Transient when the relay doesn't answer; it is to be told again.
         """
         if self._known(lb_id) is not None:
             with self.turn(lb_id) as found:
@@ -140,22 +143,24 @@ class UdpDataPlane:
         return worker.log_tail(self._host.log(lb_id), most)
 
     def counters(self, lb_id: str) -> list[model.Counters] | None:
-        """Return what was counted; None if no relay runs. Raises: Transient."""
-        current = self._current(lb_id)
-        if current is None:
-            return None
-        relay, desired = current
-        hello = relay.control.hello()
-        epoch = hello.epoch if hello else ""
-        listeners = config.listener_names(desired.spec)
-        groups = config.group_names(desired.spec)
-        counted = []
-        for row in relay.control.statistics():
-            if row.kind == "listener" and row.name in listeners:
-                counted.append(_counters("listener", listeners[row.name], row, epoch))
-            elif row.kind == "target" and row.group in groups:
-                counted.append(_counters("target", row.name.replace("@", " port "), row, epoch))
-        return counted
+        """Return what was carried on this host; None if no relay ever did. Raises: Transient.
+
+        Also of a load balancer that was removed, until `forget_counters`.
+        """
+        found = self._known(lb_id)
+        counted = None if found is None else found.counters()
+        return counted if counted is not None else tally.finished(self._host.meter(lb_id))
+
+    def counted(self) -> list[str]:
+        """Return the ids of all that `counters` knows."""
+        return sorted({path.stem for path in self._host.meters.glob("*.json")} | self.running())
+
+    def forget_counters(self, lb_id: str, told: list[model.Counters]) -> None:
+        """Forget what a load balancer carried that was removed, unless it is more than `told`."""
+        path = self._host.meter(lb_id)
+        with self._lock:
+            if lb_id not in self._instances and tally.finished(path) == told:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Stop watching. The relays go on; another data plane can adopt them."""
@@ -227,20 +232,3 @@ class UdpDataPlane:
                 path.unlink(missing_ok=True)
             ended.add(lb_id)
         return ended
-
-
-def _counters(
-    kind: Literal["listener", "target"], name: str, row: control.Row, epoch: str
-) -> model.Counters:
-    figures = row.figures
-    return model.Counters(
-        kind=kind,
-        name=name,
-        connections=row.sessions,
-        connections_total=figures["sessions_total"],
-        bytes_in=figures["bytes_in"],
-        bytes_out=figures["bytes_out"],
-        denied_total=figures["denied"] + figures["refused"],
-        failed_total=figures["failed"] + figures["unserved"],
-        epoch=epoch,
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import RLock
 from typing import Final
 
@@ -19,6 +19,7 @@ import structlog
 from fakecloud import errors, fields, files, model, processes
 from fakecloud.restarts import Restarts
 from fakecloud.udp import config, control, wire, worker
+from fakecloud.udp.meter import Meter
 
 FILE: Final = "udp.json"
 RETELL_S: Final = 1.0
@@ -46,6 +47,7 @@ class Instance:
         self._worker: worker.Worker | None = None
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._restarts = Restarts()
+        self._meter = Meter(host.meter(lb_id))
         self._last_number = 0
         self._dirty = self._crashed = self._known = False
         self.over = False  # another object may speak for the load balancer now
@@ -72,9 +74,11 @@ class Instance:
             try:
                 self._bind(wanted)
                 if wanted.listeners:
+                    self._stage(desired)
                     self._ensure_running()
                 yield lambda: self._put(desired, wanted)
             finally:
+                files.drop(self._file)
                 self._drop_unused()
 
     def set_down(
@@ -82,7 +86,7 @@ class Instance:
     ) -> None:
         """Let the targets whose probes fail have no new session, the others some.
 
-        Raises: Transient when the relay doesn't answer; it is then told again later.
+        Raises: Transient when the relay doesn't answer.
         """
         with self.turn():
             if self._desired is None or self.over:
@@ -92,10 +96,17 @@ class Instance:
             if desired == self._desired:
                 return
             wanted = config.build(desired, sessions=self._host.sessions)
-            self._desired, self._config, self._dirty = desired, wanted, True
-            self._save()
-            if self._is_alive():
-                self._put(desired, wanted)
+            if not wanted.listeners:
+                return
+            self._stage(desired)
+            try:
+                if self._is_alive():
+                    self._put(desired, wanted)
+                else:  # the next relay is told
+                    self._desired, self._config = desired, wanted
+                    files.commit(self._file)
+            finally:
+                files.drop(self._file)
 
     def renew(self) -> None:
         """Replace the relay by one of our own version; no session is lost. Raises: Transient."""
@@ -132,6 +143,18 @@ class Instance:
         """Return the relay's process, to watch it."""
         with self.turn():
             return None if self._worker is None else self._worker.process
+
+    def counters(self) -> list[model.Counters] | None:
+        """Return what was carried on this host; None if it is let go, or never was UDP.
+
+        Raises: Transient when the relay doesn't say.
+        """
+        with self.turn():
+            if self.over or not (self._worker or self._host.meter(self.lb_id).exists()):
+                return None
+            spec = self._desired.spec if self._desired else None
+            self._measure()
+            return self._meter.counters(spec)
 
     def current(self) -> tuple[worker.Worker, model.Desired] | None:
         """Return what relays now and what it was told, None if nothing does."""
@@ -172,12 +195,20 @@ class Instance:
     def _put(self, desired: model.Desired, wanted: wire.Config) -> None:
         if wanted.listeners:
             self._dirty = True
+            self._measure()  # what was until now counts under the names until now
             self._tell(wanted)
         else:
             self._end()
         self._desired, self._config, self._dirty = desired, wanted, False
         self._restarts.succeeded()
-        self._save()
+        if not wanted.listeners:
+            self._file.unlink(missing_ok=True)
+        files.commit(self._file)
+
+    def _measure(self) -> None:
+        if self._worker is not None and self._desired is not None:
+            self._meter.measure(self._worker, self._desired.spec)
+            self._meter.save()
 
     def _tell(self, wanted: wire.Config) -> None:
         assert self._worker is not None
@@ -196,12 +227,15 @@ class Instance:
         self._restarts.started(self._host.clock.monotonic())
         if before is not None:
             before.end()
+        else:
+            self._meter.begin(self._worker.epoch)
         self._log.info(
             "relay_started", number=self._last_number, why=why, pid=self._worker.process.pid
         )
 
     def _end(self) -> None:
         if self._worker is not None:
+            self._meter.finish(self._worker, self._desired.spec if self._desired else None)
             self._worker.end()
             self._log.info("relay_ended", number=self._worker.number)
             self._worker = None
@@ -221,6 +255,8 @@ class Instance:
         if self._worker is None or self._worker.process.alive():
             return
         number, ended = self._worker.number, self._worker.end()
+        self._meter.ended(self._worker.epoch, complete=False)
+        self._meter.save()
         self._worker, self._crashed = None, True
         self._restarts.died(now)
         self._log.error("relay_crashed", number=number, ended=ended)
@@ -263,6 +299,10 @@ class Instance:
 
     def _adopt(self) -> None:
         """Take back what an earlier life of the server left; `tend` starts what is dead."""
+        self._read_record()
+        self._meter.keep([] if self._worker is None else [self._worker.epoch])
+
+    def _read_record(self) -> None:
         try:
             record = msgspec.json.decode(self._file.read_bytes(), type=Record)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
@@ -291,10 +331,8 @@ class Instance:
             one.close()
         self._sockets.clear()
 
-    def _save(self) -> None:
-        if self._config.listeners and self._desired is not None:
-            record = Record(lb_id=self.lb_id, desired=self._desired)
-            files.write(self._file, msgspec.json.encode(record))
-        else:
-            with suppress(OSError):
-                self._file.unlink(missing_ok=True)
+    def _stage(self, desired: model.Desired) -> None:
+        """Write the record beside its place: a full disk is met before anything has changed."""
+        self._file.parent.mkdir(mode=0o700, exist_ok=True)
+        record = Record(lb_id=self.lb_id, desired=desired)
+        files.stage(self._file, msgspec.json.encode(record))

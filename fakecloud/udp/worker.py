@@ -26,6 +26,7 @@ class Host:
 
     root: Path
     runtime_dir: Path
+    meters: Path
     clock: clock.Clock
     sessions: int
     version: str
@@ -34,6 +35,10 @@ class Host:
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""
         return self.root / lb_id
+
+    def meter(self, lb_id: str) -> Path:
+        """Return the file that remembers what a load balancer's relays have carried."""
+        return self.meters / f"{lb_id}.json"
 
     def log(self, lb_id: str) -> Path:
         """Return the file that a load balancer's relays write to."""
@@ -52,10 +57,14 @@ class Host:
 
 
 class Worker:
-    """A relay process that answers (or did, until it ended)."""
+    """A relay process that answers (or did, until it ended).
 
-    def __init__(self, path: Path, number: int, ours: processes.Process) -> None:
+    epoch: the number of the first one in its line: a successor goes on with what that has counted.
+    """
+
+    def __init__(self, path: Path, number: int, epoch: int, ours: processes.Process) -> None:
         self.number = number
+        self.epoch = epoch
         self.process = ours
         self.control = control.Control(str(path))
         self._path = path
@@ -76,7 +85,8 @@ def start(host: Host, lb_id: str, number: int, before: Worker | None) -> Worker:
     path.unlink(missing_ok=True)
     shorten(host.log(lb_id))
     user = "-" if host.run_as is None else f"{host.run_as[0]}:{host.run_as[1]}"
-    said = (host.version, f"{lb_id}.{number}.{host.clock.wall().timestamp():.0f}", user)
+    epoch = number if before is None else before.epoch
+    said = (host.version, str(epoch), user)
     try:
         predecessor = before.control.hand_over() if before is not None else None
         try:
@@ -91,7 +101,7 @@ def start(host: Host, lb_id: str, number: int, before: Worker | None) -> Worker:
         path.unlink(missing_ok=True)
         message = f"the UDP relay can't be started: {error.strerror}"
         raise errors.Transient("start_failed", message) from error
-    started = Worker(path, number, ours)
+    started = Worker(path, number, epoch, ours)
     if not _wait_ready(host, started):
         hung = ours.alive()
         started.end()
@@ -107,8 +117,9 @@ def find(host: Host, lb_id: str, number: int, path: Path) -> Worker | None:
     if ours is None:
         path.unlink(missing_ok=True)
         return None
-    found = Worker(path, number, ours)
-    if found.control.hello() is None:
+    hello = control.Control(str(path)).hello()
+    found = Worker(path, number, hello.epoch if hello else 0, ours)
+    if hello is None:
         found.end()
         return None
     return found

@@ -30,9 +30,7 @@ def plane(directory: Path) -> Iterator[dataplane.HostDataPlane]:
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
         user = (nobody.pw_uid, nobody.pw_gid)
-    made = dataplane.HostDataPlane(
-        directory, directory / "run", clock.SystemClock(), run_as=user
-    )
+    made = dataplane.HostDataPlane(directory, directory / "run", clock.SystemClock(), run_as=user)
     try:
         made.adopt(())
         yield made

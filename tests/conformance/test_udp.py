@@ -219,6 +219,51 @@ def test_counters_are_exact(world: UdpWorld) -> None:
     assert sum(row.bytes_out for row in rows) == counted.bytes_out
 
 
+def totals(world: UdpWorld, lb_id: str = "lb-1") -> list[tuple[str, str, int, int, int]]:
+    rows = world.plane.counters(lb_id) or []
+    return [
+        (row.epoch, row.name, row.connections_total, row.bytes_in, row.gaps)
+        for row in rows
+        if row.kind == "listener"
+    ]
+
+
+def test_totals_go_on_over_handovers_crashes_and_restarts(world: UdpWorld) -> None:
+    world.plane.apply(wish(*world.udp))
+    ask()
+    ((epoch, name, *counted),) = totals(world)
+    assert counted == [1, 5, 0]
+    world.plane.udp.renew("lb-1")
+    ask()
+    assert totals(world) == [(epoch, name, 2, 10, 0)]
+    world.restart()
+    world.plane.adopt({"lb-1"})
+    ask()
+    assert totals(world) == [(epoch, name, 3, 15, 0)]
+    os.kill(world.relay(), signal.SIGKILL)
+    world.eventually(lambda: world.crashes == ["lb-1"] and world.plane.serving("lb-1"))
+    ask()
+    assert totals(world) == [(epoch, name, 4, 20, 1)]
+
+
+def test_totals_outlive_ports_and_load_balancer_until_they_are_forgotten(world: UdpWorld) -> None:
+    world.plane.apply(wish(*world.udp, udp=(PORT, PORT + 1)))
+    ask()
+    world.plane.apply(wish(*world.udp, udp=(PORT + 1,)))
+    ask(port=PORT + 1)
+    world.plane.apply(wish(*world.udp, udp=(), tcp=(PORT + 5,)))
+    counted = {(name, number, size) for _, name, number, size, _ in totals(world)}
+    assert {(f"u{PORT}", 1, 5), (f"u{PORT + 1}", 1, 5)} <= counted
+    world.plane.remove("lb-1", 1)
+    assert {(name, number, size) for _, name, number, size, _ in totals(world)} == counted
+    assert world.plane.counted() == ["lb-1"]
+    world.plane.forget_counters("lb-1", [])
+    assert world.plane.counted() == ["lb-1"]
+    world.plane.forget_counters("lb-1", world.plane.counters("lb-1") or [])
+    assert world.plane.counters("lb-1") is None
+    assert world.plane.counted() == []
+
+
 def test_sessions_are_limited_and_refusals_counted(world: UdpWorld) -> None:
     world.plane.apply(wish(*world.udp, max_connections=20))
     clients = [Client(timeout=0.1) for _ in range(25)]
