@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import shutil
 import signal
 import socket
@@ -203,7 +204,7 @@ class HaproxyWorld(World):
         return runtime.Runtime(str(path))
 
     def crash(self, lb_id: str = "lb-1") -> None:
-        os.kill(self.pid(lb_id), signal.SIGKILL)
+        kill(self.pid(lb_id))
 
     @contextlib.contextmanager
     def occupied(self, ip: str, port: int) -> Iterator[None]:
@@ -215,6 +216,14 @@ class HaproxyWorld(World):
         self.plane.close()
         self._echo.close()
         shutil.rmtree(self.root)
+
+
+def kill(pid: int) -> None:
+    """Kill a process; return when it is dead."""
+    pidfd = os.pidfd_open(pid)
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    assert select.select([pidfd], [], [], 10)[0]
+    os.close(pidfd)
 
 
 class Echo(asyncio.Protocol):

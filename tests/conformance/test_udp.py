@@ -15,7 +15,7 @@ import pytest
 
 from fakecloud import clock, errors, model
 from fakecloud.udp import process
-from tests.conformance.dataplane_world import IP, OTHER_IP, PORT
+from tests.conformance.dataplane_world import IP, OTHER_IP, PORT, kill
 from tests.conformance.udp_world import Client, Conversations, UdpWorld, ask, environment, wish
 
 pytestmark = [
@@ -330,7 +330,7 @@ def test_restarted_server_takes_back_what_runs(world: UdpWorld) -> None:
 def test_relay_that_died_meanwhile_is_started_again(world: UdpWorld) -> None:
     world.plane.apply(wish(*world.udp))
     world.plane.close()
-    os.kill(world.relay(), signal.SIGKILL)
+    kill(world.relay())
     world.plane = world.new_plane()
     assert world.plane.adopt({"lb-1"}).restarted == {"lb-1"}
     world.eventually(lambda: world.plane.serving("lb-1"))
