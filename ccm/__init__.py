@@ -2,6 +2,7 @@
 
     __main__.py     the command line: fakecloud-ccm run
     app.py          the only wiring: start-up order, leadership, shutdown
+    inquiry.py      the command `explain`: asks both sides once, changes nothing
     service/        the service controller: load balancers and the addresses in status
     context.py      what every controller is given, and what is asked of one
     cloud/          the door to the cloud: requests, errors, stream, mirror
@@ -16,6 +17,6 @@
     clock.py        time as an argument
     errors.py       the error tree
 
-__main__ → app → service → context → cloud | kube | serving | certificate → identity | streams | …
+__main__ → app | inquiry → service → context → cloud | kube | serving | certificate → identity | streams | …
 → errors. Each controller is a package beside service/; they are strangers to each other.
 """

@@ -1,15 +1,19 @@
-"""The command line: fakecloud-ccm run."""
+"""The command line: fakecloud-ccm run, fakecloud-ccm explain."""
 
 from __future__ import annotations
 
 import asyncio
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
 
-from ccm import app, errors, logs
+from ccm import app, errors, inquiry, logs
 from ccm import settings as settings_
+from ccm.cloud import client as clients
+from ccm.service import explaining
 
 cli = typer.Typer(
     name="fakecloud-ccm",
@@ -21,9 +25,11 @@ cli = typer.Typer(
 )
 
 
-@cli.callback()
-def _root() -> None:
-    """Keep `run` a subcommand although it is the only one."""
+class Output(StrEnum):
+    """How findings are written."""
+
+    TEXT = "text"
+    JSON = "json"
 
 
 @cli.command()
@@ -169,7 +175,7 @@ def run(
             service_conditions=service_conditions,
             service_workers=concurrent_service_syncs,
             reachability_check=reachability_check,
-            pod_networks=tuple(one.strip() for one in pod_networks.split(",") if one.strip()),
+            pod_networks=settings_.parse_list(pod_networks),
             orphan_sweep=orphan_sweep,
             orphan_grace_s=settings_.parse_duration_s("--orphan-grace-period", orphan_grace_period),
             lease=lease,
@@ -185,9 +191,87 @@ def run(
     raise typer.Exit(code)
 
 
+@cli.command()
+def explain(
+    service: Annotated[str, typer.Argument(metavar="NAMESPACE/SERVICE")],
+    cloud_url: Annotated[
+        str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
+    ],
+    cloud_token_file: Annotated[
+        Path | None,
+        typer.Option(envvar="CCM_CLOUD_TOKEN_FILE", help="File with fakecloud's token."),
+    ] = None,
+    cloud_token: Annotated[
+        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
+    ] = "",
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(envvar=["CCM_KUBECONFIG", "KUBECONFIG"], help="How to reach the API server."),
+    ] = None,
+    load_balancer_class: Annotated[
+        list[str] | None,
+        typer.Option(envvar="CCM_LOAD_BALANCER_CLASS", help="As the controller was started."),
+    ] = None,
+    handle_unclassed: Annotated[
+        bool, typer.Option(envvar="CCM_HANDLE_UNCLASSED", help="As the controller was started.")
+    ] = True,
+    pod_networks: Annotated[
+        str, typer.Option(envvar="CCM_POD_NETWORKS", help="As the controller was started.")
+    ] = "",
+    lease: Annotated[
+        str, typer.Option(help="Where the controller's Lease is.")
+    ] = "kube-system/cloud-controller-manager",
+    output: Annotated[Output, typer.Option("-o", "--output", help="text or json.")] = Output.TEXT,
+) -> None:
+    """Say why a Service has no address, or one that doesn't answer. Changes nothing.
+
+    Exit codes: 0 it is served, 1 something is wrong or waited for, 2 wrong usage.
+    """
+
+    def read_token() -> str:
+        if cloud_token:
+            return cloud_token
+        if cloud_token_file is None:
+            raise errors.ConfigError("give --cloud-token-file, or FAKECLOUD_TOKEN")
+        return clients.read_token(cloud_token_file)
+
+    if service.count("/") != 1:
+        raise typer.BadParameter("must be NAMESPACE/SERVICE, such as default/web")
+    question = inquiry.Question(
+        service,
+        kubeconfig,
+        cloud_url,
+        read_token,
+        tuple(load_balancer_class or (settings_.DEFAULT_CLASS,)),
+        handle_unclassed,
+        settings_.parse_list(pod_networks),
+        lease,
+    )
+    try:
+        findings = asyncio.run(inquiry.ask(question))
+    except errors.ConfigError as error:
+        typer.echo(f"fakecloud-ccm: {error}", err=True)
+        raise typer.Exit(2) from None
+    except errors.KubeError as error:
+        typer.echo(f"fakecloud-ccm: {service}: {error}", err=True)
+        raise typer.Exit(1) from None
+    _show(findings, output)
+    raise typer.Exit(0 if explaining.is_serving(findings) else 1)
+
+
 def main() -> None:
     """Run the command line."""
     cli()
+
+
+def _show(findings: list[explaining.Finding], output: Output) -> None:
+    if output is Output.JSON:
+        typer.echo(msgspec.json.encode(findings).decode())
+        return
+    for one in findings:
+        typer.echo(f"{one.level.value:8} {one.text}")
+        if one.remedy:
+            typer.echo(f"{'':8}   {one.remedy}")
 
 
 def _run(settings: settings_.Settings) -> int:

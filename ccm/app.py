@@ -45,7 +45,9 @@ async def run(settings: settings_.Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         metrics = metrics_.Metrics()
-        client = clients.Client(settings.cloud_url, settings.cloud_token_file, metrics)
+        client = clients.Client(
+            settings.cloud_url, lambda: clients.read_token(settings.cloud_token_file), metrics
+        )
         stack.push_async_callback(client.close)
         transport = await transports.connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)

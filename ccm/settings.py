@@ -105,6 +105,11 @@ def _check_network(flag: str, text: str) -> None:
         raise errors.ConfigError(f"{flag}: {error}") from error
 
 
+def parse_list(text: str) -> tuple[str, ...]:
+    """Return the parts between commas, trimmed, without empty ones."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -65,6 +65,17 @@ class _Page(msgspec.Struct):
     next_page_token: str | None = None
 
 
+class _DetailStatus(msgspec.Struct):
+    targets: tuple[documents.TargetHealth, ...] = ()
+    operation: str = ""
+
+
+class _Detail(msgspec.Struct):
+    status: _DetailStatus
+
+
+_detail_decoder = msgspec.json.Decoder(_Detail)
+_operation_decoder = msgspec.json.Decoder(documents.Operation)
 _load_balancer_decoder = msgspec.json.Decoder(documents.LoadBalancer)
 _problem_decoder = msgspec.json.Decoder(_Problem)
 _page_decoder = msgspec.json.Decoder(_Page)
@@ -75,11 +86,11 @@ T = TypeVar("T")
 
 
 class Client:
-    """Requests to one cloud. The token file is read again when the cloud says 401."""
+    """Requests to one cloud. read: gives the token, again when the cloud says 401."""
 
-    def __init__(self, url: str, token_file: Path, metrics: metrics_.Metrics) -> None:
-        self._token_file = token_file
-        self._token = read_token(token_file)
+    def __init__(self, url: str, read: Callable[[], str], metrics: metrics_.Metrics) -> None:
+        self._read = read
+        self._token = read()
         self._requests = metrics.cloud_requests
         self.url = url.rstrip("/")
         self._http = httpx2.AsyncClient(
@@ -99,6 +110,21 @@ class Client:
         if _is_absent(response):
             return None
         return _decode(_load_balancer_decoder, _checked(response))
+
+    async def inspect(self, name: str) -> documents.Inspection | None:
+        """Return all that the cloud tells of a load balancer, None if there is none."""
+        response = await self._send("GET", _path(name))
+        if _is_absent(response):
+            return None
+        body = _checked(response)
+        status = _decode(_detail_decoder, body).status
+        operation = None
+        if status.operation:
+            answer = await self._send("GET", f"/operations/{quote(status.operation, safe='')}")
+            if not _is_absent(answer):
+                operation = _decode(_operation_decoder, _checked(answer))
+        found = _decode(_load_balancer_decoder, body)
+        return documents.Inspection(found, status.targets, operation)
 
     async def list(self) -> tuple[documents.LoadBalancer, ...]:
         """Return all load balancers of the project."""
@@ -186,7 +212,7 @@ class Client:
         if response.status_code != 401:
             return
         try:
-            self._token = read_token(self._token_file)  # a rotated Secret
+            self._token = self._read()  # a rotated Secret
         except errors.ConfigError:
             return
 

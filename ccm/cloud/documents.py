@@ -124,6 +124,28 @@ class CloudStatus(msgspec.Struct, frozen=True, gc=False):
     last_error: LastError | str | None = None
 
 
+class TargetHealth(msgspec.Struct, frozen=True, gc=False):
+    """What the cloud's probes say of a target; health healthy | unhealthy | unknown."""
+
+    ip: str
+    port: int
+    health: str
+    reason: str = ""
+    since: str = ""
+
+
+class Operation(msgspec.Struct, frozen=True, gc=False):
+    """How far the cloud's latest work on a load balancer is."""
+
+    id: str
+    type: str = ""
+    status: str = ""
+    done: bool = False
+    phase: str | None = None
+    progress: int = 0
+    eta: str | None = None
+
+
 class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
     """A load balancer as the cloud describes it."""
 
@@ -150,3 +172,11 @@ class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
             case error:
                 text = error.message or error.detail
                 return f"{error.code}: {text}" if error.code and text else error.code or text
+
+
+class Inspection(msgspec.Struct, frozen=True, gc=False):
+    """All that the cloud tells of a load balancer: more than is kept in memory of each."""
+
+    load_balancer: LoadBalancer
+    targets: tuple[TargetHealth, ...] = ()
+    operation: Operation | None = None

@@ -11,6 +11,7 @@
     reach.py         trying whether an address answers
     reports.py       events and conditions: what people are told
     memories.py      what is remembered between two looks
+    explaining.py    why a Service has no address, as findings
     ports.py         what the reconciler needs of cluster and cloud
     sharing.py       plans of Services that share → one document, and who doesn't fit
     desired.py       Service + targets → what to ask the cloud for, or why not
@@ -25,6 +26,6 @@
     values.py        how a value is read
 
 controller → triggers | cluster | reconciler → groups → removal | publishing | asking → reports
-→ memories | reach → ports → sharing → desired → listeners | dialects → conversions → annotations
+→ memories | reach → ports → sharing | explaining → desired → listeners | dialects → conversions → annotations
 → values; below desired also endpoints | conditions | ownership | nodes
 """

@@ -74,6 +74,19 @@ def internal_ips(node: objects.Node) -> tuple[str, ...]:
     )
 
 
+def exclusion(node: objects.Node) -> str:
+    """Return why the node takes no new traffic, "" if it does."""
+    if is_excluded(node):
+        return f"label {EXCLUDE_LABEL}"
+    if is_being_deleted(node):
+        return "it is being deleted"
+    if is_going_away(node):
+        return f"taint {AUTOSCALER_TAINT}"
+    if not internal_ips(node):
+        return "it has no InternalIP"
+    return ""
+
+
 def backend(node: objects.Node) -> Backend | None:
     """Return the node as a backend, None if it takes no traffic. Equal results: nothing to do.
 

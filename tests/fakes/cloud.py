@@ -31,6 +31,7 @@ class Trouble:
     provisioning_s: float = 0.0
     deletion_s: float = 0.0
     watch_status: list[int] = field(default_factory=list)
+    stalled_streams: int = 0
 
 
 class FakeCloud:
@@ -41,6 +42,7 @@ class FakeCloud:
         self.load_balancers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
+        self.watches: list[dict[str, str]] = []
         self.history: list[dict[str, Any]] = []
         self.oldest = 0
         self.url = ""
@@ -185,6 +187,7 @@ class FakeCloud:
         if self.trouble.watch_status:
             status = self.trouble.watch_status.pop(0)
             return problem(status, "watch_expired" if status == 410 else "internal", "told to")
+        self.watches.append(dict(request.query))
         is_initial = request.query.get("initial") == "true"
         since = self._last() if is_initial else int(request.query["since"])
         if since < self.oldest:
@@ -205,6 +208,9 @@ class FakeCloud:
             frames = [_frame("ADDED", since, one) for one in self.load_balancers.values()]
         frames.append({"type": "BOOKMARK", "resource_version": str(since)})
         await response.write(b"".join(json.dumps(one).encode() + b"\n" for one in frames))
+        if self.trouble.stalled_streams:
+            self.trouble.stalled_streams -= 1
+            await asyncio.Event().wait()
         while True:
             self._changed.clear()
             for entry in [one for one in self.history if one["rv"] > since]:

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 PROVISIONING, SERVING = "LoadBalancerProvisioning", "LoadBalancerServing"
 
 
-def test_service_gets_an_address_events_and_the_finalizer(shop: Shop) -> None:
+def test_h_02_h_08_service_gets_an_address_events_and_the_finalizer(shop: Shop) -> None:
     shop.create(ports=[port(PORT), port(8443, "https")])
 
     ip = shop.ip()
@@ -62,7 +62,7 @@ def test_traffic_reaches_the_pods_on_their_nodes(shop: Shop) -> None:
     )
 
 
-def test_listeners_follow_the_ports_at_the_same_address(shop: Shop) -> None:
+def test_t_01_listeners_follow_the_ports_at_the_same_address(shop: Shop) -> None:
     shop.create()
     ip = shop.ip()
     answer(ip)
@@ -82,7 +82,7 @@ def test_listeners_follow_the_ports_at_the_same_address(shop: Shop) -> None:
     assert embedded.eventually(lambda: ingress(shop.get()), lambda it: it == published)
 
 
-def test_changed_node_port_is_followed(shop: Shop) -> None:
+def test_t_01_changed_node_port_is_followed(shop: Shop) -> None:
     [old] = shop.create()["spec"]["ports"]
     ip = shop.ip()
     answer(ip)
@@ -101,7 +101,7 @@ def test_changed_node_port_is_followed(shop: Shop) -> None:
     assert shop.ip() == ip
 
 
-def test_type_changed_to_cluster_ip_and_back(shop: Shop) -> None:
+def test_t_08_a_02_h_03_type_changed_to_cluster_ip_and_back(shop: Shop) -> None:
     shop.create()
     ip = shop.ip()
     answer(ip)
@@ -133,7 +133,7 @@ def test_deleted_service_leaves_nothing(shop: Shop, world: World) -> None:
     assert told["Normal", "DeletingLoadBalancer"] == 1
 
 
-def test_load_balancer_deleted_in_the_cloud_returns(shop: Shop, world: World) -> None:
+def test_b_01_load_balancer_deleted_in_the_cloud_returns(shop: Shop, world: World) -> None:
     shop.create()
     answer(shop.ip())
     before = shop.balancer()
@@ -156,7 +156,7 @@ def test_load_balancer_deleted_in_the_cloud_returns(shop: Shop, world: World) ->
     assert answer(embedded.eventually(published))["pod"]
 
 
-def test_service_of_another_class_is_left_alone(shop: Shop, world: World) -> None:
+def test_t_21_s_35_service_of_another_class_is_left_alone(shop: Shop, world: World) -> None:
     shop.create("theirs", loadBalancerClass="other.example/lb")
     shop.patch_finalizers("theirs", [FINALIZER])
     mine = {"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}}
@@ -173,7 +173,7 @@ def test_service_of_another_class_is_left_alone(shop: Shop, world: World) -> Non
     assert f"k8s-{service['metadata']['uid']}" not in world.balancers()
 
 
-def test_source_ranges_are_enforced(shop: Shop) -> None:
+def test_t_03_source_ranges_are_enforced(shop: Shop) -> None:
     shop.create(loadBalancerSourceRanges=["127.0.5.0/24"])
     ip = shop.ip()
 
@@ -185,7 +185,7 @@ def test_source_ranges_are_enforced(shop: Shop) -> None:
     embedded.eventually(lambda: ask(ip, source="127.0.5.1") is None)
 
 
-def test_session_affinity_sticks_per_client(shop: Shop) -> None:
+def test_t_04_h_05_session_affinity_sticks_per_client(shop: Shop) -> None:
     shop.create(sessionAffinity="ClientIP")
     ip = shop.ip()
     answer(ip)

@@ -39,7 +39,9 @@ def may(world: World, *what: str) -> bool:
     return False
 
 
-def test_shipped_rights_are_enough_with_leader_election(shop: Shop, world: World) -> None:
+def test_rb_01_rb_04_shipped_rights_are_enough_with_leader_election(
+    shop: Shop, world: World
+) -> None:
     """The controller of all tests here runs as this account; the Lease is what is added."""
     assert not may(world, "delete", "services", "--namespace=default")
     assert not may(world, "get", "secrets", "--namespace=kube-system")
@@ -61,7 +63,7 @@ def test_shipped_rights_are_enough_with_leader_election(shop: Shop, world: World
     assert "Traceback" not in everything
 
 
-def test_second_instance_waits_until_the_first_is_gone(shop: Shop, world: World) -> None:
+def test_b_08_d_09_second_instance_waits_until_the_first_is_gone(shop: Shop, world: World) -> None:
     often = "--leader-elect-retry-period=300ms"
     first, second = (world.controller(f"{name}.log", often) for name in ("first", "second"))
     with instead(world, first):

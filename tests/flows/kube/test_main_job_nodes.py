@@ -25,7 +25,7 @@ def extra_node(world: World) -> Iterator[str]:
         world.cluster.remove_node(name)
 
 
-def test_nodes_come_and_go_without_a_failed_request(shop: Shop, world: World) -> None:
+def test_s_40_nodes_come_and_go_without_a_failed_request(shop: Shop, world: World) -> None:
     shop.create()
     ip = shop.ip()
     embedded.eventually(lambda: nodes_seen(ip), lambda it: it == ALWAYS)
@@ -60,7 +60,7 @@ def test_nodes_come_and_go_without_a_failed_request(shop: Shop, world: World) ->
     ],
     ids=["taint", "label"],
 )
-def test_node_on_its_way_out_leaves_the_targets(
+def test_b_19_node_on_its_way_out_leaves_the_targets(
     shop: Shop, world: World, extra_node: str, change: dict[str, object]
 ) -> None:
     shop.create()
@@ -76,7 +76,7 @@ def test_node_on_its_way_out_leaves_the_targets(
     assert load.failures == {}
 
 
-def test_policy_local_follows_the_pods(shop: Shop) -> None:
+def test_t_16_t_17_policy_local_follows_the_pods(shop: Shop) -> None:
     """All nodes are targets; the health check tells which of them have a pod."""
     shop.create(externalTrafficPolicy="Local")
     ip = shop.ip()
@@ -90,7 +90,7 @@ def test_policy_local_follows_the_pods(shop: Shop) -> None:
     embedded.eventually(lambda: nodes_seen(ip), lambda it: it == {"standin-2", "standin-3"})
 
 
-def test_policy_changed_to_local_and_back_keeps_the_address(shop: Shop) -> None:
+def test_t_15_policy_changed_to_local_and_back_keeps_the_address(shop: Shop) -> None:
     shop.create()
     ip = shop.ip()
     embedded.eventually(lambda: nodes_seen(ip), lambda it: it == ALWAYS)

@@ -49,7 +49,7 @@ def restart_controller(world: World) -> None:
 
 
 @pytest.mark.parametrize("restart", [restart_cloud, restart_controller])
-def test_killed_in_the_middle_of_creation(
+def test_u_15_killed_in_the_middle_of_creation(
     shop: Shop, world: World, restart: Callable[[World], None]
 ) -> None:
     shop.create("before")
@@ -70,7 +70,7 @@ def test_killed_in_the_middle_of_creation(
 
 
 @pytest.mark.parametrize("restart", [restart_cloud, restart_controller])
-def test_restart_at_rest_changes_nothing(
+def test_b_05_t_24_restart_at_rest_changes_nothing(
     shop: Shop, world: World, restart: Callable[[World], None]
 ) -> None:
     shop.create_many(SOME[:3])
@@ -89,7 +89,7 @@ def test_restart_at_rest_changes_nothing(
 
 
 @pytest.mark.parametrize("restart", [restart_cloud, restart_controller])
-def test_killed_in_the_middle_of_deletion(
+def test_u_15_killed_in_the_middle_of_deletion(
     shop: Shop, world: World, restart: Callable[[World], None]
 ) -> None:
     shop.create_many(SOME)
@@ -103,7 +103,7 @@ def test_killed_in_the_middle_of_deletion(
     embedded.eventually(lambda: world.leftovers() == [])
 
 
-def test_service_deleted_while_the_controller_is_down(shop: Shop, world: World) -> None:
+def test_s_05_service_deleted_while_the_controller_is_down(shop: Shop, world: World) -> None:
     shop.create_many(["leaves", "stays"])
     all_answer(shop, ["leaves", "stays"])
     world.ccm.kill()
@@ -118,7 +118,9 @@ def test_service_deleted_while_the_controller_is_down(shop: Shop, world: World) 
     in_step(shop, world)
 
 
-def test_service_removed_by_force_while_the_controller_is_down(shop: Shop, world: World) -> None:
+def test_b_06_s_19_service_removed_by_force_while_the_controller_is_down(
+    shop: Shop, world: World
+) -> None:
     """Somebody took the finalizer away by hand: only the cloud still knows of the Service."""
     shop.create()
     ip = shop.ip()
@@ -153,7 +155,7 @@ def test_services_created_while_the_cloud_is_down(shop: Shop, world: World) -> N
     in_step(shop, world)
 
 
-def test_fifty_services_at_once_and_nothing_left(shop: Shop, world: World) -> None:
+def test_b_24_fifty_services_at_once_and_nothing_left(shop: Shop, world: World) -> None:
     names = [f"many-{number}" for number in range(MANY)]
     shop.create_many(names)
     all_answer(shop, names)

@@ -41,7 +41,7 @@ async def get(url):
         return response.status, await response.text()
 
 
-async def test_health_and_metrics_over_tls(server):
+async def test_p_12_p_13_p_14_health_and_metrics_over_tls(server):
     url, wrong = server
     assert await get(f"{url}/healthz") == (200, "ok")
     assert await get(f"{url}/livez?verbose") == (200, "[+]leaderElection ok\n")

@@ -29,14 +29,14 @@ def token_file(tmp_path):
 @asynccontextmanager
 async def client_of(fake, token_file):
     """Give a client of `fake`."""
-    client = clients.Client(fake.url, token_file, metrics.Metrics())
+    client = clients.Client(fake.url, lambda: clients.read_token(token_file), metrics.Metrics())
     try:
         yield client
     finally:
         await client.close()
 
 
-async def test_put_get_list_delete(token_file):
+async def test_s_49_b_25_put_get_list_delete(token_file):
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         assert await client.get("k8s-u-1") is None
         created = await client.put("k8s-u-1", DOCUMENT)
@@ -79,7 +79,7 @@ async def test_refusals_by_kind(token_file, answer, kind, code, retry_after_s):
 
 
 @pytest.mark.parametrize("ask", ["get", "delete"])
-async def test_a_404_that_the_cloud_did_not_say_is_not_gone(token_file, ask):
+async def test_l_06_b_25_a_404_that_the_cloud_did_not_say_is_not_gone(token_file, ask):
     """A proxy's 404 must not release a Service whose load balancer runs on."""
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         await client.put("k8s-u-1", DOCUMENT)
@@ -128,7 +128,7 @@ async def test_lost_answer_is_unreachable_and_the_next_put_finds_the_same(token_
 async def test_nobody_there_is_unreachable_with_the_url(token_file):
     async with FakeCloud().serving() as fake:
         url = fake.url
-    client = clients.Client(url, token_file, metrics.Metrics())
+    client = clients.Client(url, lambda: clients.read_token(token_file), metrics.Metrics())
     with pytest.raises(errors.CloudUnreachable, match=url):
         await client.get("k8s-u-1")
     await client.close()

@@ -27,7 +27,7 @@ async def mirroring(fake, tmp_path, clock=None):
     """Give a running mirror of `fake` and the changes that it reported."""
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
-    client = clients.Client(fake.url, token_file, metrics.Metrics())
+    client = clients.Client(fake.url, lambda: clients.read_token(token_file), metrics.Metrics())
     target = mirror.Mirror(
         client, clock or HastyClock(), random.Random(1), keys_of=ownership.keys_of
     )
@@ -93,6 +93,19 @@ async def test_expired_history_takes_a_snapshot_and_reports_what_is_gone(tmp_pat
         fake.oldest += 1
         fake.drop_streams()
         await until(lambda: seen[-1] == (NAME, "gone"))
+
+
+async def test_b_01_stalled_stream_is_opened_again_and_misses_nothing(tmp_path, monkeypatch):
+    """Open, but silent: the heartbeat that was asked for doesn't come."""
+    monkeypatch.setattr(clients, "STREAM_IDLE_S", 0.05)
+    async with FakeCloud().serving() as fake:
+        fake.trouble.stalled_streams = 2
+        async with mirroring(fake, tmp_path) as (target, seen):
+            await target.put(NAME, DOCUMENT)
+            await until(lambda: (NAME, "ACTIVE") in seen)
+        assert {one["heartbeat"] for one in fake.watches} == {"1s"}
+        assert len(fake.watches) >= 3
+    assert clients.HEARTBEAT_S < 4
 
 
 async def test_cloud_that_is_down_is_a_problem_until_it_is_back(tmp_path):
@@ -183,7 +196,7 @@ async def test_late_answer_does_not_bring_back_what_is_deleted(tmp_path):
         assert target.made_for("shop/web") == ()
 
 
-async def test_nothing_is_written_without_the_lease(tmp_path):
+async def test_b_20_nothing_is_written_without_the_lease(tmp_path):
     def refuse() -> None:
         raise errors.LeaseLost("another one leads")
 

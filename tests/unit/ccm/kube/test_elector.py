@@ -34,7 +34,7 @@ def lease_of(server):
     return server.objects[PATH]["spec"]
 
 
-async def test_first_creates_the_lease_with_exact_times():
+async def test_p_08_first_creates_the_lease_with_exact_times():
     async with FakeApiServer().serving() as server, candidate(server, clock=FakeClock()) as a:
         await a.acquire()
         assert lease_of(server) == {
@@ -47,7 +47,7 @@ async def test_first_creates_the_lease_with_exact_times():
         assert a.fence == ("uid-cloud-controller-manager", 0)
 
 
-async def test_second_waits_until_the_lease_is_given_back():
+async def test_b_08_p_07_second_waits_until_the_lease_is_given_back():
     async with FakeApiServer().serving() as server, candidate(server) as a:
         await a.acquire()
         async with candidate(server, "b") as b:
@@ -61,7 +61,7 @@ async def test_second_waits_until_the_lease_is_given_back():
         assert b.fence == ("uid-cloud-controller-manager", 1)
 
 
-async def test_expired_lease_is_taken_by_local_time_not_by_its_own():
+async def test_p_09_expired_lease_is_taken_by_local_time_not_by_its_own():
     """renewTime far in the future must not matter; the wait is one duration from first sight."""
     clock = FakeClock()
     lease = settings.LeaseSettings()
@@ -85,7 +85,7 @@ async def test_expired_lease_is_taken_by_local_time_not_by_its_own():
 
 
 @pytest.mark.parametrize("fault", ["hang", "reset", "500", "409", "401"])
-async def test_leader_that_cannot_renew_stops_before_the_lease_is_over(fault):
+async def test_p_10_leader_that_cannot_renew_stops_before_the_lease_is_over(fault):
     async with FakeApiServer().serving() as server, candidate(server) as a:
         await a.acquire()
         server.lease_faults = [fault]
@@ -119,7 +119,7 @@ async def test_leader_whose_lease_was_taken_stops_at_once():
             await asyncio.wait_for(a.hold(), 5)
 
 
-async def test_a_leader_that_slept_past_its_deadline_may_not_write():
+async def test_b_20_a_leader_that_slept_past_its_deadline_may_not_write():
     """A process that was stopped finds out before its next write, not after its next renewal."""
     clock = FakeClock()
     async with FakeApiServer().serving() as server, candidate(server, clock=clock) as a:

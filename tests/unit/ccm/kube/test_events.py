@@ -31,7 +31,7 @@ async def recording(server, clock=None):
         await transport.close()
 
 
-async def test_event_has_everything_that_the_api_server_demands():
+async def test_s_46_event_has_everything_that_the_api_server_demands():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         recorder.record(
             SOURCE, builders.service().reference, "Normal", "EnsuringLoadBalancer", "Ensuring"
@@ -60,7 +60,7 @@ async def test_event_has_everything_that_the_api_server_demands():
     }
 
 
-async def test_equal_events_become_one_series():
+async def test_s_48_equal_events_become_one_series():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         for _ in range(5):
             recorder.record(
@@ -82,7 +82,7 @@ async def test_other_words_are_another_event():
         await until(lambda: len(server.objects) == 2)
 
 
-async def test_one_service_cannot_flood():
+async def test_s_48_one_service_cannot_flood():
     async with FakeApiServer().serving() as server, recording(server) as recorder:
         for n in range(100):
             recorder.record(
@@ -93,7 +93,7 @@ async def test_one_service_cannot_flood():
         assert len(server.objects) == events.BURST + 1
 
 
-async def test_full_queue_drops_and_does_not_block():
+async def test_s_10_full_queue_drops_and_does_not_block():
     async with FakeApiServer().serving() as server:
         transport = server.transport()
         recorder = events.Recorder(transport, "x", HastyClock(), metrics.Metrics())

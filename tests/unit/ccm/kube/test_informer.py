@@ -57,7 +57,7 @@ async def test_lists_in_pages_and_follows():
     "fault",
     ["410", "error410", "eof", "truncate", "abort", "500", "error500", "429", "401", "garbage"],
 )
-async def test_nothing_is_missed_after_a_fault_of_the_watch(fault):
+async def test_a_15_nothing_is_missed_after_a_fault_of_the_watch(fault):
     """Added and deleted while the watch was in trouble: both are reported, once."""
     async with FakeApiServer().serving() as server:
         server.put(NODES, "old")
@@ -78,7 +78,7 @@ async def test_nothing_is_missed_after_a_fault_of_the_watch(fault):
 
 
 @pytest.mark.parametrize("fault", ["410", "error410"])
-async def test_deletion_missed_by_the_watch_is_found_by_the_new_list(fault):
+async def test_a_15_deletion_missed_by_the_watch_is_found_by_the_new_list(fault):
     async with FakeApiServer().serving() as server:
         server.put(NODES, "stays")
         server.put(NODES, "goes")
@@ -115,7 +115,7 @@ async def test_silent_watch_is_reopened_where_it_was():
         assert sum("limit" in path for _, path in server.requests) == 0
 
 
-async def test_bookmark_moves_the_place_to_resume_from():
+async def test_a_15_bookmark_moves_the_place_to_resume_from():
     async with FakeApiServer().serving() as server:
         server.put(NODES, "a")
         server.watch_faults = ["bookmark"]
@@ -155,7 +155,7 @@ async def test_list_that_fails_is_repeated(fault):
         assert clock.slept[0] >= (7.0 if fault == "429" else 0.8)
 
 
-async def test_relist_reports_only_what_changed():
+async def test_a_15_relist_reports_only_what_changed():
     async with FakeApiServer().serving() as server:
         server.put(NODES, "a")
         server.put(NODES, "b")

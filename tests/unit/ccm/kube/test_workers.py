@@ -66,7 +66,7 @@ class Setup:
         pytest.param(ZeroDivisionError("bug"), 1.0, 1, id="bug"),
     ],
 )
-async def test_key_comes_back_after(end, pause_s, failures):
+async def test_s_14_u_08_key_comes_back_after(end, pause_s, failures):
     async with Setup(end) as it:
         assert it.script.looks == 1
         assert it.queue.failures("shop/web") == failures
@@ -83,7 +83,7 @@ async def test_key_stays_away_after(end):
         assert it.script.looks == 1
 
 
-async def test_success_starts_the_back_off_anew():
+async def test_s_14_success_starts_the_back_off_anew():
     async with Setup(errors.CloudUnreachable("x"), errors.CloudUnreachable("x")) as it:
         await it.clock.advance(1.0)
         assert it.queue.failures("shop/web") == 2

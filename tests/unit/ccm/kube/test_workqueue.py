@@ -41,14 +41,14 @@ def drain(queue):
     return found
 
 
-async def test_key_added_twice_is_handed_out_once(queue):
+async def test_s_12_key_added_twice_is_handed_out_once(queue):
     queue.add("a")
     queue.add("b")
     queue.add("a")
     assert drain(queue) == ["a", "b"]
 
 
-async def test_key_in_work_is_not_handed_to_a_second_worker(queue):
+async def test_s_12_s_13_key_in_work_is_not_handed_to_a_second_worker(queue):
     queue.add("a")
     assert await queue.get() == "a"
     queue.add("a")
@@ -58,7 +58,7 @@ async def test_key_in_work_is_not_handed_to_a_second_worker(queue):
     assert drain(queue) == ["a"]
 
 
-async def test_two_workers_never_hold_the_same_key(queue):
+async def test_s_12_s_13_b_02_two_workers_never_hold_the_same_key(queue):
     held: list[str] = []
     overlaps = 0
 
@@ -94,7 +94,7 @@ async def test_delayed_key_comes_when_due(queue, clock, timers):
     assert drain(queue) == ["a"]
 
 
-async def test_earliest_deadline_wins(queue, clock, timers):
+async def test_s_12_earliest_deadline_wins(queue, clock, timers):
     queue.add_after("a", 60.0)
     queue.add_after("a", 5.0)
     queue.add_after("a", 30.0)
@@ -104,7 +104,7 @@ async def test_earliest_deadline_wins(queue, clock, timers):
     assert drain(queue) == []
 
 
-async def test_back_off_doubles_up_to_the_limit_and_starts_again_when_forgotten(queue):
+async def test_s_11_back_off_doubles_up_to_the_limit_and_starts_again_when_forgotten(queue):
     delays = [queue.add_failed("a") for _ in range(11)]
     assert delays == [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]
     assert queue.failures("a") == 11
@@ -112,14 +112,14 @@ async def test_back_off_doubles_up_to_the_limit_and_starts_again_when_forgotten(
     assert queue.add_failed("a") == 1
 
 
-async def test_planned_wait_leaves_the_failure_count_alone(queue, clock, timers):
+async def test_s_14_u_08_planned_wait_leaves_the_failure_count_alone(queue, clock, timers):
     queue.add_failed("a")
     await clock.advance(1.0)
     queue.add_after("a", 42.0)
     assert queue.failures("a") == 1
 
 
-async def test_shut_down_sends_idle_workers_home_and_takes_nothing_more(queue):
+async def test_s_12_p_07_shut_down_sends_idle_workers_home_and_takes_nothing_more(queue):
     waiting = asyncio.create_task(queue.get())
     await settle()
     queue.shut_down()

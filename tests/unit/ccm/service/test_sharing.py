@@ -115,6 +115,17 @@ async def test_what_is_one_for_all_must_agree(it, other, word):
     assert any(word in note for _, _, note in it.kube.events)
 
 
+async def test_member_that_comes_into_conflict_loses_its_address(it):
+    it.kube.create(web("a", 80))
+    it.kube.create(web("b", 81))
+    await settle(it)
+    changed = it.kube.store["shop/b"]
+    spec = msgspec.structs.replace(changed.spec, ports=(builders.port(80),))
+    it.kube.create(msgspec.structs.replace(changed, spec=spec))
+    await settle(it)
+    assert (ports(it), ingress(it, "a"), ingress(it, "b")) == ([80], ["127.77.0.1"], [])
+
+
 async def test_conflict_ends_when_the_first_one_leaves(it):
     it.kube.create(web("old", 80, created="2026-01-01"))
     it.kube.create(web("young", 80, created="2026-01-02"))
