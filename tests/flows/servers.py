@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Event
@@ -29,10 +29,20 @@ FAST = {
 class Process:
     """One `fakecloud serve` (or `work`) with a state directory; lives many times."""
 
-    def __init__(self, directory: Path, runtime: Path, database: str, **options: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        runtime: Path,
+        database: str,
+        *,
+        module: str = "fakecloud",
+        environment: Mapping[str, str] = FAST,
+        **options: str,
+    ) -> None:
         self.directory = directory
+        self._module = module
         self.command = options.pop("command", "serve")
-        self.environment = dict(FAST)
+        self.environment = dict(environment)
         self.prefix: list[str] = []  # runs the rest of the command line, for example elsewhere
         self._token_file = Path(options.pop("token_file", str(directory / "admin.token")))
         self.options = {
@@ -54,7 +64,7 @@ class Process:
         self.log = self.directory / "server.log"
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "fakecloud", self.command, *words],
+                [*self.prefix, sys.executable, "-m", self._module, self.command, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

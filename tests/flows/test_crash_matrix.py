@@ -1,11 +1,15 @@
-"""A server killed at each point of each operation: after its restart nothing is lost or doubled."""
+"""A server killed at each point of each operation: after its restart nothing is lost or doubled.
+
+A worker says that it stands at the point, and the whole process is ended by SIGKILL there. What
+was stored and what ran at that moment is compared too, so that each cell is the one it says.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +17,7 @@ import httpx2
 import pytest
 import sqlalchemy
 
-from fakecloud.tables import address, usage_interval
+from fakecloud.tables import address, load_balancer, usage_interval
 from tests.fakes import postgresql
 from tests.flows import servers
 from tests.flows.conftest import ask, document, eventually
@@ -22,22 +26,45 @@ pytestmark = [pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 POINTS = ("claim", "pre_apply", "post_apply", "pre_commit", "post_commit")
 OPERATIONS = ("create", "update", "delete")
-CRASHED = 70
+BEFORE = {"create": ("PROVISIONING", 0), "update": ("UPDATING", 1), "delete": ("DELETING", 1)}
+AFTER = {"create": ("ACTIVE", 1), "update": ("ACTIVE", 2), "delete": ("DELETED", 1)}
+NOT_APPLIED = ("claim", "pre_apply")
+PATH = "/v1/load-balancers/web"
 
 
 class World:
     """A server, and the only load balancer of it."""
 
-    def __init__(self, server: servers.Process, url: str, targets: list[dict[str, Any]]) -> None:
-        self.server = server
-        self.url = url
+    def __init__(
+        self, directory: Path, runtime: Path, url: str, network: str, targets: list[dict[str, Any]]
+    ) -> None:
         self.targets = targets
+        self._stand_at = directory / "stand.at"
+        self._stands = directory / "stand.stands"
+        os.mkfifo(self._stands)
+        self.server = servers.Process(
+            directory / "state",
+            runtime,
+            url,
+            module="tests.flows.standing",
+            # Nobody else takes the lease while a worker stands.
+            environment=servers.FAST | {"STAND_AT": str(self._stand_at), "FAKECLOUD_LEASE_S": "60"},
+            pool=f"default=loopback:{network}.64.0/24",
+        )
+        self._engine = sqlalchemy.create_engine(
+            url.replace("postgresql:", "postgresql+psycopg:"), poolclass=sqlalchemy.NullPool
+        )
 
-    def put(self, targets: int, **params: str) -> None:
-        wanted = document(self.targets[:targets])
-        self.server.request("PUT", "/v1/load-balancers/web", json=wanted, params=params)
+    def ask_for(self, operation: str, **headers: str) -> httpx2.Response:
+        """Send the request of an operation."""
+        if operation == "delete":
+            return self.server.request("DELETE", PATH, headers=headers)
+        wanted = document(self.targets[: 2 if operation == "update" else 1])
+        return self.server.request("PUT", PATH, json=wanted, headers=headers)
 
     def active(self, generation: int) -> dict[str, Any]:
+        """Return the status when that generation serves."""
+
         def settled() -> dict[str, Any] | None:
             found = self.server.status("web")
             done = (found.get("state"), found.get("observed_generation"))
@@ -46,23 +73,26 @@ class World:
         found: dict[str, Any] = eventually(settled, 20)
         return found
 
-    def crash_at(self, operation: str, point: str) -> None:
-        answer = self.server.request(
-            "POST",
-            "/v1/chaos/faults",
-            json={
-                "layer": "worker",
-                "action": {"type": "crash", "point": point},
-                "match": {"operation": operation},
-                "max_hits": 1,
-            },
-        )
-        assert answer.status_code == 201, answer.text
+    def kill_at(self, operation: str, point: str) -> tuple[str, httpx2.Response]:
+        """Ask for an operation and end the server there; return the id, and what was answered."""
+        self._stand_at.write_text(f"{operation} {point}")
+        answer = self.ask_for(operation, **{"idempotency-key": f"{operation}-{point}"})
+        lb_id = self._stands.read_text().strip()
+        self.server.kill()
+        return lb_id, answer
+
+    def stood(self, lb_id: str) -> tuple[tuple[str, int], int]:
+        """Return the stored state and observed generation, and how many processes run."""
+        columns = (load_balancer.c.state, load_balancer.c.observed_generation)
+        with self._engine.connect() as connection:
+            row = connection.execute(
+                sqlalchemy.select(*columns).where(load_balancer.c.id == lb_id)
+            ).one()
+        return (row.state, row.observed_generation), len(self.server.balancers())
 
     def rows(self, lb_id: str) -> tuple[int, list[Any]]:
-        """Return how many addresses it has, and its usage intervals."""
-        engine = sqlalchemy.create_engine(self.url.replace("postgresql:", "postgresql+psycopg:"))
-        with engine.connect() as connection:
+        """Return how many addresses it has, and the ends of its usage intervals."""
+        with self._engine.connect() as connection:
             held = connection.execute(
                 sqlalchemy.select(address.c.ip).where(address.c.load_balancer_id == lb_id)
             ).all()
@@ -71,7 +101,6 @@ class World:
                     usage_interval.c.load_balancer_id == lb_id
                 )
             ).all()
-        engine.dispose()
         return len(held), [row.ended_at for row in used]
 
 
@@ -86,47 +115,56 @@ def world(request, tmp_path_factory, network, targets) -> Iterator[World]:
         tempfile.TemporaryDirectory(prefix="fc-") as runtime,
         servers.databases(request.param, directory) as url,
     ):
-        pool = f"default=loopback:{network}.64.0/24"
-        server = servers.Process(directory / "state", Path(runtime), url, pool=pool)
-        server.start()
-        yield World(server, url, targets)
-        server.kill()
-        server.kill_balancers()
+        world = World(directory, Path(runtime), url, network, targets)
+        world.server.start()
+        yield world
+        world.server.kill()
+        world.server.kill_balancers()
 
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_killed_at(world: World, operation: str, point: str) -> None:
     if operation != "create":
-        world.put(1, wait="10s")
-        lb_id = world.active(1)["id"]
-    world.crash_at(operation, point)
-    with suppress(httpx2.HTTPError):  # it may die before it has answered
-        if operation == "delete":
-            world.server.request("DELETE", "/v1/load-balancers/web")
-        else:
-            world.put(1 if operation == "create" else 2)
-    assert world.server.died() == CRASHED
+        world.ask_for("create")
+        ip = world.active(1)["addresses"][0]["ip"]
+    lb_id, answer = world.kill_at(operation, point)
+    assert answer.status_code == (201 if operation == "create" else 202), answer.text
+    stored, processes = world.stood(lb_id)
+    assert stored == (AFTER if point == "post_commit" else BEFORE)[operation]
+    assert processes == ((operation == "create") != (point in NOT_APPLIED) or operation == "update")
+    if operation == "update" or (operation == "delete" and point in NOT_APPLIED):
+        assert ask(ip), "it serves without the server"
+
     world.server.start()
-    if operation == "delete":
-        eventually(lambda: not world.server.status("web"), 20)
-    else:
-        found = world.active(1 if operation == "create" else 2)
-        lb_id = found["id"]
-        addresses, ends = world.rows(lb_id)
-        assert (addresses, ends) == (1, [None])
-        assert ask(found["addresses"][0]["ip"]) in {str(t["port"]) for t in world.targets}
-        eventually(lambda: len(world.server.balancers()) == 1)
-        assert len(world.server.request("GET", "/v1/load-balancers").json()["items"]) == 1
-        assert not world.server.broken()
-        world.server.request("DELETE", "/v1/load-balancers/web")
-        eventually(lambda: not world.server.status("web"), 20)
+    again = world.ask_for(operation, **{"idempotency-key": f"{operation}-{point}"})
+    assert again.headers.get("idempotency-replayed") == "true", again.text
+    assert again.json() == answer.json()
+    if operation != "delete":
+        serves_once(world, lb_id, 2 if operation == "update" else 1)
+        world.ask_for("delete")
+    is_gone(world, lb_id)
+
+
+def serves_once(world: World, lb_id: str, generation: int) -> None:
+    """Check that there is one load balancer, one address, one open interval, one process."""
+    found = world.active(generation)
+    assert found["id"] == lb_id
+    assert world.rows(lb_id) == (1, [None])
+    assert ask(found["addresses"][0]["ip"]) in {str(t["port"]) for t in world.targets}
+    eventually(lambda: len(world.server.balancers()) == 1)
+    assert len(world.server.request("GET", "/v1/load-balancers").json()["items"]) == 1
+    assert not world.server.broken()
+
+
+def is_gone(world: World, lb_id: str) -> None:
+    """Check that nothing of it is left but its one ended interval."""
+    eventually(lambda: not world.server.status("web"), 20)
     addresses, ends = world.rows(lb_id)
-    assert addresses == 0
-    assert len(ends) == 1
+    assert (addresses, len(ends)) == (0, 1)
     assert ends[0] is not None
     eventually(lambda: not world.server.balancers())
     assert not list((world.server.directory / "lb").glob("lb_*"))
     assert not world.server.broken()
-    running = world.server.request("GET", "/v1/operations").json()["items"]
-    assert all(one["done"] for one in running)
+    operations = world.server.request("GET", "/v1/operations").json()["items"]
+    assert all(one["done"] for one in operations)
