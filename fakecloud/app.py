@@ -51,6 +51,7 @@ from fakecloud.snapshots import Snapshots
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
 from fakecloud.store.notifications import Notifications
+from fakecloud.store.readiness import Readiness
 from fakecloud.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.watch import Hub
@@ -258,6 +259,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
             inspector=dataplane,
             insight=Insight(database, dataplane, metering, clock, me.name),
+            readiness=Readiness(database, me.beat),
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
             quotas=quotas,
             rate_limiter=RateLimiter(settings.rate_limit, clock) if settings.rate_limit else None,

@@ -8,6 +8,7 @@ from threading import Condition, Event, Thread
 import structlog
 
 from fakecloud.clock import Clock
+from fakecloud.errors import Unavailable
 from fakecloud.metrics import Metrics
 
 log = structlog.get_logger()
@@ -55,6 +56,9 @@ class Loops:
             while not self.stop.is_set():
                 try:
                     turn()
+                except Unavailable as error:  # of the database; all loops would say so
+                    log.warning("loop_waits", loop=name, reason=error.detail)
+                    self._clock.wait(self.stop, 1.0)
                 except Exception:
                     log.exception("loop_failed", loop=name)
                     self._metrics.loop_failures.labels(name).inc()

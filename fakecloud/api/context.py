@@ -30,6 +30,7 @@ from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.reservations import Reservations
 from fakecloud.snapshots import Snapshots
 from fakecloud.store.database import Database
+from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub
@@ -78,6 +79,7 @@ class Cloud:
     snapshots: Snapshots
     inspector: Inspector
     insight: Insight
+    readiness: Readiness
     quotas: Quotas = field(default_factory=Quotas)
     rate_limiter: RateLimiter | None = None
 

@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from fakecloud import errors
 from fakecloud.api import problems, replies
-from fakecloud.api.context import BEARER, Cloud, CloudParts, caller
-from fakecloud.store import events
+from fakecloud.api.context import BEARER, CloudParts, caller
 
 router = APIRouter(tags=["service"])
 
@@ -35,18 +34,14 @@ async def healthz() -> Response:
     responses={503: {"description": "no"}},
 )
 async def readyz(cloud: CloudParts) -> Response:
-    """Say whether requests can be served: the database answers."""
+    """Say whether requests can be served: the database can be read, and lets us write."""
     try:
         async with asyncio.timeout(READY_TIMEOUT_S):
-            await asyncio.to_thread(_ask, cloud)
-    except (errors.Unavailable, TimeoutError) as error:
-        return PlainTextResponse(f"the database does not answer: {error}\n", 503)
-    return PlainTextResponse("ok\n")
-
-
-def _ask(cloud: Cloud) -> None:
-    with cloud.database.read() as connection:
-        events.current_version(connection)
+            trouble = await asyncio.to_thread(cloud.readiness.trouble)
+    except TimeoutError:
+        late = f"the database does not answer within {READY_TIMEOUT_S} s"
+        trouble = cloud.readiness.noted or late
+    return PlainTextResponse("ok\n") if trouble is None else PlainTextResponse(f"{trouble}\n", 503)
 
 
 @router.get("/version", summary="Version of this server")

@@ -16,5 +16,6 @@ audit           the chained record           faults        rules of disturbance,
 clocks          business time                hosts         who runs load balancers
 instances       machines                     reservations  addresses that are kept
 listings        pages of any list            census        everything, for the invariants
-notifications   news between processes
+notifications   news between processes       readiness     can the database be written
+sqlite_file     nobody takes it away under the server
 """

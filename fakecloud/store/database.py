@@ -23,6 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.store.groups import Group
+from fakecloud.store.sqlite_file import SqliteFile
 from fakecloud.store.turns import Turns
 
 log = structlog.get_logger()
@@ -171,7 +172,7 @@ class Database:
             raw.cursor().execute("VACUUM INTO ?", (str(file),))
             file.chmod(0o600)
         except sqlite3.Error as error:
-            raise Unavailable(f"the copy can't be written: {_reason(error)}") from error
+            raise Unavailable(f"the copy can't be written: {reason(error)}") from error
         finally:
             raw.close()
 
@@ -183,7 +184,7 @@ class Database:
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 command.upgrade(alembic_config(connection), "head")
         except (SQLAlchemyError, sqlite3.Error) as error:
-            raise StartError(f"the database can't be used: {_reason(error)}") from error
+            raise StartError(f"the database can't be used: {reason(error)}") from error
         except CommandError as error:
             raise StartError(
                 f"the database was made by another version of fakecloud: {error}"
@@ -259,6 +260,9 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     engine = create_engine(url, connect_args={"check_same_thread": False}, **options)
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
+    file = SqliteFile(Path(url.database or ""))
+    event.listen(engine, "do_connect", lambda *_: file.check())
+    event.listen(engine, "begin", lambda _: file.check(), insert=True)
     return engine
 
 
@@ -281,14 +285,14 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _reason(error: Exception) -> str:
+def reason(error: BaseException) -> str:
     """Return the driver's own words, on one line, without SQL or parameters."""
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())[:300]
 
 
 def _unavailable(error: SQLAlchemyError) -> Unavailable:
-    return Unavailable(f"the database can't be used now: {_reason(error)}")
+    return Unavailable(f"the database can't be used now: {reason(error)}")
 
 
 def _not_committed(group: Group) -> Unavailable:

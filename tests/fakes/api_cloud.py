@@ -35,6 +35,7 @@ from fakecloud.reservations import Reservations
 from fakecloud.snapshots import Snapshots
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Database
+from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub, Watcher
@@ -306,6 +307,7 @@ class ApiCloud:
         authority = Authority(self.database, self.clock, self.quotas)
         self.token = authority.create("default", "test", scopes.ALL)[1]
         # The hub is another one after each restart.
+        self.readiness = Readiness(self.database, lambda: None)
         self.database.on_commit(lambda: self.hub.notify())  # noqa: PLW0108
         self._start_api()
 
@@ -344,6 +346,7 @@ class ApiCloud:
                 snapshots=Snapshots(self.database, None, self.clock),  # type: ignore[arg-type]
                 inspector=_Inspector(self.nodes[0]),
                 insight=self._insight(),
+                readiness=self.readiness,
                 quotas=self.quotas,
                 loopback_only=True,
             )

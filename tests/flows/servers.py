@@ -82,6 +82,12 @@ class Process:
                 timeout=20,
             )
 
+    @property
+    def pid(self) -> int:
+        """Return its process id."""
+        assert self._process is not None
+        return self._process.pid
+
     def died(self, seconds: float = 10.0) -> int:
         """Wait until it has ended by itself; return its exit code."""
         assert self._process is not None
