@@ -261,7 +261,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
     file = SqliteFile(Path(url.database or ""))
-    event.listen(engine, "do_connect", lambda *_: file.check())
+    event.listen(engine, "do_connect", lambda *_: file.check_writable())
     event.listen(engine, "begin", lambda _: file.check(), insert=True)
     return engine
 

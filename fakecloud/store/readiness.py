@@ -14,7 +14,7 @@ from fakecloud.store.database import Database, reason
 
 
 class Readiness:
-    """Notes every statement that the database refused, until something is committed again."""
+    """Notes what the database refused, until a write is seen to succeed again."""
 
     def __init__(self, database: Database, write: Callable[[], object]) -> None:
         """Listen to what happens to `database`.
@@ -27,7 +27,6 @@ class Readiness:
         self._asking = Lock()
         self.noted: str | None = None
         event.listen(database.engine, "handle_error", self._note)
-        database.on_commit(self._forget)
 
     def trouble(self) -> str | None:
         """Return why requests can't be served now, None if they can; may wait for the database.
@@ -40,8 +39,11 @@ class Readiness:
         try:
             with self._database.read() as connection:
                 events.current_version(connection)
-            if self.noted is not None:
+            before = self.noted
+            if before is not None:
                 self._write()
+                if self.noted is before:  # nothing new meanwhile
+                    self.noted = None
         except Unavailable as error:
             return error.detail
         finally:
@@ -50,6 +52,3 @@ class Readiness:
 
     def _note(self, context: ExceptionContext) -> None:
         self.noted = f"the database can't be used now: {reason(context.original_exception)}"
-
-    def _forget(self) -> None:
-        self.noted = None

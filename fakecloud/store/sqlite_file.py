@@ -6,6 +6,7 @@ gone with them; new ones would make an empty one, and their log would not belong
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fakecloud.errors import StartError, Unavailable
@@ -33,6 +34,17 @@ class SqliteFile:
             raise Unavailable(
                 f"the database can't be used now: {self._path} was removed or replaced; put it "
                 "back, or restart the server to go on with what is there"
+            )
+
+    def check_writable(self) -> None:
+        """Raise Unavailable unless it is the same file, and a new connection could write to it.
+
+        SQLite would open it for reading only, and stay so when it can be written again.
+        """
+        self.check()
+        if not os.access(self._path, os.W_OK):
+            raise Unavailable(
+                f"the database can't be used now: {self._path} is read-only; make it writable"
             )
 
     def _identity(self) -> tuple[int, int]:

@@ -27,7 +27,7 @@ from fakecloud.interference import Interference
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
-from fakecloud.model import Counters, LoadBalancer
+from fakecloud.model import Counters, Desired, LoadBalancer
 from fakecloud.pools import PooledAddresses
 from fakecloud.provisioner import Point, Provisioner
 from fakecloud.quotas import STANDARD, Quotas
@@ -106,6 +106,14 @@ class Luck:
         if planned is not None and planned[0] is point:
             del self.plans[get_ident()]
             planned[1]()
+
+    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
+        """Return what faults make of it."""
+        return self._faults.wanted(lb, desired)
+
+    def forgets(self, lb: LoadBalancer) -> bool:
+        """Say what faults say."""
+        return self._faults.forgets(lb)
 
 
 def die() -> None:

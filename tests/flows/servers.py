@@ -104,6 +104,7 @@ class Process:
     def kill(self) -> None:
         """End it as the power does, if it runs; its load balancers go on."""
         if self._process is not None:
+            assert self._process.poll() is None, f"it had ended: {self._process.poll()}"
             with suppress(ProcessLookupError):
                 self._process.kill()
             self._process.wait(10)
