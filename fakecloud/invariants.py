@@ -1,16 +1,16 @@
 """The cloud's promises, checked over its rows at one moment. Pure: rows in, violations out.
 
     I1   generations: observed ≤ wanted       I2   ACTIVE: newest generation, with addresses
-    I3   a lease has an owner and an end      I4   one living name, one owner per ip, per ip and port
+    I3   one lease, fenced, of what is due    I4   one living name, one owner per ip, per ip and port
     I5   one open usage interval for each living load balancer that was active; none overlap
     I6   what the newest event of a load balancer says is what the row says
     I7   what is in transition is due         I8   no operation runs for a load balancer at rest
     I9   what is deleted has no address       I10  quotas count what lives
-    I11  an idempotency key has one answer    I13  events have distinct, known versions
+    I11  what a kept answer created was made  I13  events have distinct, known versions
+    I14  business time in the event history, and in an advance of the clock, doesn't go back
     I15  the data plane runs what it should, and nothing else (asked only where there is one)
 
-I12 (money) comes with billing; I14 (time is monotone) is a promise about two moments, which one
-look can't see: the clock's own tests hold it.
+I12 (money) comes with billing.
 """
 
 from __future__ import annotations
@@ -44,6 +44,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     load_balancer_id: str
     owner: str | None
     until: datetime | None
+    epoch: int = 1
+    due: bool = True
 
 
 class OwnedAddress(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,11 +81,25 @@ class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
     living: int
 
 
+class Promise(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answer kept under an idempotency key says that it created."""
+
+    key: str
+    load_balancer_id: str
+
+
+class Backwards(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is earlier than what came before it: what, and by how much."""
+
+    what: str
+    by: timedelta
+
+
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """All that is looked at, of one snapshot of the database.
 
-    load_balancers: the living. deleted: ids of the others. serving: ids that the data plane of
-    this host runs, None where there is none. wall: the moment.
+    load_balancers: the living. deleted: ids of the others. wall: the moment. serving: ids that
+    the data plane of `host` ran all the while, None where there is none; glimpsed: at some time.
     """
 
     load_balancers: tuple[LoadBalancer, ...]
@@ -97,7 +113,11 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     newest_event: int
     quotas: tuple[QuotaUse, ...]
     wall: datetime
+    promises: tuple[Promise, ...] = ()
+    backwards: tuple[Backwards, ...] = ()
     serving: frozenset[str] | None = None
+    glimpsed: frozenset[str] | None = None
+    host: str | None = None
 
 
 def check(rows: Rows) -> list[Violation]:
@@ -132,6 +152,13 @@ def _leases(rows: Rows) -> Found:
     for lease in rows.leases:
         if (lease.owner is None) is not (lease.until is None):
             yield lease.load_balancer_id, f"lease of {lease.owner} until {lease.until}"
+        if lease.owner is None or lease.until is None or lease.until <= rows.wall:
+            continue
+        if lease.epoch < 1:
+            yield lease.load_balancer_id, f"leased to {lease.owner} without a fence"
+        if not lease.due:
+            yield lease.load_balancer_id, f"leased to {lease.owner}, but there is nothing to do"
+    yield from _twice((lease.load_balancer_id for lease in rows.leases), "leases")
 
 
 def _single_owners(rows: Rows) -> Found:
@@ -220,6 +247,18 @@ def _quotas(rows: Rows) -> Found:
             yield f"{quota.project}/{quota.metric}", f"{quota.used} counted, {quota.living} living"
 
 
+def _answers(rows: Rows) -> Found:
+    known = rows.deleted | {lb.id for lb in rows.load_balancers}
+    for promise in rows.promises:
+        if promise.load_balancer_id not in known:
+            yield promise.key, f"its answer created {promise.load_balancer_id}, which never was"
+
+
+def _time(rows: Rows) -> Found:
+    for one in rows.backwards:
+        yield one.what, f"business time went back by {one.by}"
+
+
 def _versions(rows: Rows) -> Found:
     if rows.newest_event > rows.version:
         yield "events", f"an event at {rows.newest_event}, the newest version is {rows.version}"
@@ -231,6 +270,16 @@ def _data_plane(rows: Rows) -> Found:
     living = {lb.id for lb in rows.load_balancers}
     for id in sorted(rows.serving - living):
         yield id, "the data plane runs it, but it isn't there"
+    for lb in rows.load_balancers:
+        if rows.glimpsed is not None and _should_serve(lb, rows) and lb.id not in rows.glimpsed:
+            yield lb.id, "ACTIVE, but the data plane doesn't run it"
+
+
+def _should_serve(lb: LoadBalancer, rows: Rows) -> bool:
+    """Say whether the data plane must run it; a fault may have asked for something else."""
+    disturbed = any((c.type, c.status) == ("FaultInjected", "True") for c in lb.conditions)
+    wanted = lb.spec.admin_up and bool(lb.spec.listeners) and not disturbed
+    return wanted and lb.state is State.ACTIVE and lb.host == rows.host
 
 
 CHECKS: Final[dict[str, Callable[[Rows], Found]]] = {
@@ -244,7 +293,9 @@ CHECKS: Final[dict[str, Callable[[Rows], Found]]] = {
     "I8": _operations,
     "I9": _deleted,
     "I10": _quotas,
+    "I11": _answers,
     "I13": _versions,
+    "I14": _time,
     "I15": _data_plane,
 }
 

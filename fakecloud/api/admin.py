@@ -36,8 +36,11 @@ def check(cloud: CloudParts, caller: Caller) -> Response:
     with cloud.database.read() as connection:
         rows = census.take(connection, cloud.clock.wall())
     # Running before and after: neither being made nor being ended meanwhile.
-    still = before & cloud.inspector.running()
-    violations = invariants.check(msgspec.structs.replace(rows, serving=still))
+    after = cloud.inspector.running()
+    rows = msgspec.structs.replace(
+        rows, serving=before & after, glimpsed=before | after, host=cloud.host
+    )
+    violations = invariants.check(rows)
     return replies.json(
         {
             "ok": not violations,

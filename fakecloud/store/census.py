@@ -3,18 +3,51 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
+from typing import Final
 
 import msgspec
-from sqlalchemy import Connection, func, select
+from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
-from fakecloud.invariants import Interval, LastEvent, Lease, OwnedAddress, QuotaUse, Rows
+from fakecloud.invariants import (
+    Backwards,
+    Interval,
+    LastEvent,
+    Lease,
+    OwnedAddress,
+    Promise,
+    QuotaUse,
+    Rows,
+)
 from fakecloud.store import events, load_balancers, operations
-from fakecloud.tables import address, event, instance, load_balancer, quota, usage_interval
+from fakecloud.tables import (
+    UtcDateTime,
+    address,
+    clock,
+    event,
+    fault,
+    idempotency_key,
+    instance,
+    load_balancer,
+    quota,
+    reserved_address,
+    token,
+    usage_interval,
+)
+
+TOLERANCE: Final = timedelta(seconds=1)
 
 
 class _State(msgspec.Struct):
     state: str
+
+
+class _Id(msgspec.Struct):
+    id: str
+
+
+class _Created(msgspec.Struct):
+    status: _Id
 
 
 class _Document(msgspec.Struct):
@@ -25,9 +58,9 @@ def take(connection: Connection, wall: datetime) -> Rows:
     """Return all rows that promises are about, as of `wall`."""
     table = load_balancer.c
     ids = select(table.id).where(table.deleted_at.is_not(None))
-    leases = select(table.id, table.lease_owner, table.lease_until).where(
-        table.deleted_at.is_(None)
-    )
+    leases = select(
+        table.id, table.lease_owner, table.lease_until, table.lease_epoch, table.due_at
+    ).where(table.deleted_at.is_(None))
     owned = select(address.c.ip, address.c.load_balancer_id).where(
         address.c.load_balancer_id.is_not(None)
     )
@@ -38,7 +71,13 @@ def take(connection: Connection, wall: datetime) -> Rows:
         load_balancers=tuple(load_balancers.living(connection)),
         deleted=frozenset(connection.execute(ids).scalars()),
         leases=tuple(
-            Lease(load_balancer_id=row[0], owner=row[1], until=row[2])
+            Lease(
+                load_balancer_id=row.id,
+                owner=row.lease_owner,
+                until=row.lease_until,
+                epoch=row.lease_epoch,
+                due=row.due_at is not None,
+            )
             for row in connection.execute(leases)
         ),
         addresses=tuple(
@@ -53,6 +92,8 @@ def take(connection: Connection, wall: datetime) -> Rows:
         version=events.current_version(connection),
         newest_event=newest or 0,
         quotas=tuple(_quotas(connection)),
+        promises=tuple(_promises(connection)),
+        backwards=tuple(_backwards(connection)),
         wall=wall,
     )
 
@@ -79,12 +120,61 @@ def _quotas(connection: Connection) -> Iterator[QuotaUse]:
         .where(load_balancer.c.deleted_at.is_(None))
         .group_by(load_balancer.c.project),
         "instances": select(instance.c.project, func.count()).group_by(instance.c.project),
+        "addresses": select(reserved_address.c.project, func.count()).group_by(
+            reserved_address.c.project
+        ),
+        "tokens": select(token.c.project, func.count())
+        .where(token.c.revoked_at.is_(None))
+        .group_by(token.c.project),
+        "faults": select(fault.c.project, func.count()).group_by(fault.c.project),
     }
     living = {
         metric: {row[0]: row[1] for row in connection.execute(statement)}
         for metric, statement in counted.items()
     }
+    used: dict[str, dict[str, int]] = {metric: {} for metric in living}
     for row in connection.execute(select(quota.c.project, quota.c.metric, quota.c.used)):
-        if row.metric in living:
-            number = living[row.metric].get(row.project, 0)
-            yield QuotaUse(project=row.project, metric=row.metric, used=row.used, living=number)
+        if row.metric in used:
+            used[row.metric][row.project] = row.used
+    for metric, there in living.items():
+        for project in sorted(there.keys() | used[metric].keys()):
+            yield QuotaUse(
+                project=project,
+                metric=metric,
+                used=used[metric].get(project, 0),
+                living=there.get(project, 0),
+            )
+
+
+def _promises(connection: Connection) -> Iterator[Promise]:
+    """Yield what kept answers say to have created, of load balancers."""
+    kept = idempotency_key.c
+    rows = connection.execute(
+        select(kept.project, kept.key, kept.body, kept.headers).where(kept.status == 201)
+    )
+    for row in rows:
+        if row.headers.get("location", "").startswith("/v1/load-balancers/"):
+            made = msgspec.json.decode(row.body, type=_Created)
+            key = f"{row.project}/{row.key}"
+            yield Promise(key=key, load_balancer_id=made.status.id)
+
+
+def _backwards(connection: Connection) -> Iterator[Backwards]:
+    """Yield where business time goes back: between two events, or in an advance of the clock.
+
+    Servers agree about the time to within TOLERANCE.
+    """
+    before = (
+        func.lag(event.c.at, type_=UtcDateTime())
+        .over(order_by=event.c.resource_version)
+        .label("before")
+    )
+    pairs = select(event.c.resource_version, event.c.at, before).subquery()
+    late = type_coerce(pairs.c.before, BigInteger) - type_coerce(pairs.c.at, BigInteger)
+    for row in connection.execute(
+        select(pairs).where(late > TOLERANCE // timedelta(microseconds=1))
+    ):
+        yield Backwards(what=f"event {row.resource_version}", by=row.before - row.at)
+    for row in connection.execute(select(clock).where(clock.c.target < clock.c.anchor_sim)):
+        if row.status == "ADVANCING":
+            yield Backwards(what=f"clock {row.id}", by=row.anchor_sim - row.target)

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from sqlalchemy import text
 
 from fakecloud import invariants
+from fakecloud.chaos import Draft
+from fakecloud.faults import Action, Layer
+from fakecloud.instances import Instances
 from fakecloud.invariants import Rows
-from fakecloud.model import State
+from fakecloud.model import InstanceWish, State
+from fakecloud.quotas import Quotas
+from fakecloud.reservations import Reservations, Wanted
 from fakecloud.store import census
 from tests.fakes.small_cloud import SmallCloud, spec
 
@@ -98,3 +104,107 @@ def test_an_operation_may_not_outlive_its_load_balancers_work(cloud):
     assert ("I8", operation.id) in broken(change(pending, wall=later))
     gone = change(pending, load_balancers=(), deleted=frozenset({operation.target_id}))
     assert ("I8", operation.id) in broken(gone)
+
+
+def planted(cloud: SmallCloud, *statements: str) -> set[str]:
+    """Return the promises that are broken once these statements were done behind its back."""
+    with cloud.database.engine.begin() as connection:
+        if not cloud.database.is_sqlite:
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for statement in statements:
+            connection.execute(text(statement))
+    found = change(
+        rows(cloud),
+        serving=cloud.dataplane.running(),
+        glimpsed=cloud.dataplane.running(),
+        host="host-1",
+    )
+    return {name for name, _ in broken(found)}
+
+
+LATER = 2_000_000_000_000_000  # 2033, in microseconds
+WEB = "UPDATE load_balancer SET {} WHERE name = 'web'"
+BREACHES = {
+    "I1 observed": ("I1", WEB.format("observed_generation = generation + 1")),
+    "I1 version": ("I1", WEB.format("resource_version = 999999")),
+    "I2": ("I2", WEB.format("observed_generation = 0")),
+    "I3 half a lease": ("I3", WEB.format("lease_owner = 'host-1'")),
+    "I3 nothing to do": (
+        "I3",
+        WEB.format(f"lease_owner = 'host-1', lease_until = {LATER}, due_at = NULL"),
+    ),
+    "I3 no fence": (
+        "I3",
+        WEB.format(f"lease_owner = 'h', lease_until = {LATER}, due_at = 0, lease_epoch = 0"),
+    ),
+    "I4": ("I4", "UPDATE address SET load_balancer_id = NULL WHERE load_balancer_id IS NOT NULL"),
+    "I5 none": ("I5", "DELETE FROM usage_interval"),
+    "I5 closed": ("I5", "UPDATE usage_interval SET ended_at = started_at"),
+    "I6": ("I6", WEB.format("state = 'ERROR'")),
+    "I7": ("I7", WEB.format("state = 'UPDATING', due_at = NULL")),
+    "I8": ("I8", "UPDATE operation SET status = 'RUNNING'"),
+    "I9": (
+        "I9",
+        "UPDATE address SET load_balancer_id = "
+        "(SELECT id FROM load_balancer WHERE name = 'gone') WHERE load_balancer_id IS NOT NULL",
+    ),
+    "I10 load balancers": ("I10", "UPDATE quota SET used = 7 WHERE metric = 'load_balancers'"),
+    "I10 addresses": ("I10", "UPDATE quota SET used = used + 1 WHERE metric = 'addresses'"),
+    "I10 forgotten": ("I10", "DELETE FROM quota WHERE metric = 'addresses'"),
+    "I10 instances": ("I10", "DELETE FROM instance"),
+    "I10 faults": ("I10", "DELETE FROM fault"),
+    "I11": (
+        "I11",
+        "INSERT INTO idempotency_key (project, key, fingerprint, status, headers, body, "
+        "created_at) VALUES ('default', 'k', '', 201, "
+        '\'{"location": "/v1/load-balancers/x"}\', \'{"status": {"id": "lb_none"}}\', 0)',
+    ),
+    "I13": ("I13", "UPDATE version SET value = 1"),
+    "I14 events": (
+        "I14",
+        "UPDATE event SET at = at - 5000000 WHERE resource_version = "
+        "(SELECT max(resource_version) FROM event)",
+    ),
+    "I14 clock": (
+        "I14",
+        "INSERT INTO clock (id, mode, rate, anchor_sim, anchor_wall, status, target) "
+        "VALUES ('global', 'manual', 1, 2000000, 0, 'ADVANCING', 1000000)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("invariant", "statement"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_that_was_planted_in_the_database_is_named(cloud, invariant, statement):
+    cloud.active("gone")
+    cloud.delete("gone")
+    cloud.active("web")
+    Reservations(cloud.database, [cloud.pool], cloud.clock).reserve("default", Wanted(name="kept"))
+    wish = InstanceWish(type="m", region="local-1", zone="a", addresses=(), labels={})
+    Instances(cloud.database, cloud.clock, Quotas()).put("default", "node", wish)
+    action = Action(type="html_502")
+    cloud.chaos.create("default", Draft(layer=Layer.API, action=action))
+    assert planted(cloud) == set()
+    assert invariant in planted(cloud, statement)
+
+
+@pytest.mark.parametrize("plant", ["process gone", "process that nobody wants"])
+def test_a_data_plane_that_runs_something_else_is_named(cloud, plant):
+    lb = cloud.active("web")
+    assert planted(cloud) == set()
+    if plant == "process gone":
+        cloud.dataplane.remove(lb.id, lb.lease_epoch + 1)
+    else:
+        cloud.dataplane.apply(cloud.host.desired[lb.id].__class__(
+            **{**msgspec.structs.asdict(cloud.host.desired[lb.id]), "lb_id": "lb_x",
+               "addresses": (), "spec": spec(8099)}))  # fmt: skip
+        cloud.host.running["lb_x"] = cloud.host.running[lb.id]
+    assert planted(cloud) == {"I15"}
+
+
+def test_a_fault_that_was_asked_for_is_no_breach(cloud):
+    cloud.chaos.create(
+        "default", Draft(layer=Layer.PROVISION, action=Action(type="partial", listeners=("*",)))
+    )
+    cloud.active("web")
+    assert cloud.dataplane.running() == frozenset()
+    assert planted(cloud) == set()
