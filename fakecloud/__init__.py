@@ -54,6 +54,7 @@
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next
     catalogue.py       types with their limits, regions and zones
+    rules.py           what the parts of a spec must have to do with each other
     edits.py           what short requests make of a spec
     documents.py       values as the documents of the API
     traffic.py         from totals that only grow to what every hour carried

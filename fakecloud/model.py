@@ -180,6 +180,21 @@ def probe_key(target: Target, check: HealthCheck) -> ProbeKey | None:
     return ProbeKey(ip=ip, port=check.port or target.port, check=check)
 
 
+class CertificateChain(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate as the data plane needs it: chain and key in PEM, leaf first, no blank line.
+
+    fingerprint: SHA-1 of the leaf, capital hexadecimal. Its representation tells no key.
+    """
+
+    name: str
+    pem: str
+    fingerprint: str
+
+    def __repr__(self) -> str:
+        """Return no part of the key."""
+        return f"CertificateChain(name={self.name!r}, fingerprint={self.fingerprint!r})"
+
+
 class ProbeWeight(msgspec.Struct, frozen=True, gc=False):
     """The weight, 0 to 256, that a target gave itself in its last good answer."""
 
@@ -193,8 +208,8 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     `epoch`: the caller's fence; a data plane that saw a higher one refuses (StaleEpoch).
     `down`: probes that currently fail; a target whose probe key is in it gets no new
     connection. `weights`: what targets of groups with `weights_from: health_header` said; one
-    that said nothing keeps the weight of the spec. Equal values mean an equal data plane:
-    applying twice changes nothing.
+    that said nothing keeps the weight of the spec. `certificates`: those that the spec names.
+    Equal values mean an equal data plane: applying twice changes nothing.
     """
 
     lb_id: str
@@ -204,6 +219,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     addresses: tuple[Address, ...]
     down: frozenset[ProbeKey] = frozenset()
     weights: frozenset[ProbeWeight] = frozenset()
+    certificates: tuple[CertificateChain, ...] = ()
 
 
 def operating_state(

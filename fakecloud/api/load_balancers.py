@@ -15,12 +15,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from fakecloud import documents, errors, filters, merge_patch, tables
+from fakecloud import documents, errors, filters, merge_patch, rules, tables
 from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
 from fakecloud.load_balancers import Expectation, Outcome, Wish
-from fakecloud.model import LoadBalancer, Protocol, Spec, State, TargetGroup
+from fakecloud.model import LoadBalancer, Spec, State
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
 
@@ -35,8 +35,6 @@ MERGE_PATCH: Final = "application/merge-patch+json"
 MAX_WAIT_S: Final = 60.0
 DEFAULT_WAIT_S: Final = 25.0
 _SETTLED: Final = frozenset({State.ACTIVE, State.ERROR, State.DELETING, State.DELETED})
-_OFFERED: Final[tuple[Protocol, ...]] = ("tcp",)
-
 # Without "_", which every id has: a name is never another load balancer's id.
 NewName = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="name or id")]
@@ -311,41 +309,15 @@ def expectation(if_match: str | None, if_none_match: str | None) -> Expectation:
 
 
 def offered(body: schemas.PutLoadBalancer) -> Spec:
-    """Return the spec if this cloud can run all of it. Raises: NotYetOffered."""
+    """Return the spec if it is consistent and this cloud can run all of it.
+
+    Raises: ValidationFailed, NotYetOffered.
+    """
     spec = schemas.to_model(body)
-    wishes = [
-        (f"/spec/listeners/{i}/{field}", value)
-        for i, one in enumerate(spec.listeners)
-        for field, value, offered in (
-            ("protocol", one.protocol, one.protocol in _OFFERED),
-            ("tls", one.tls, one.tls is None),
-            ("routes", "rules", not one.routes),
-            ("redirect_https", True, not one.redirect_https),
-        )
-        if not offered
-    ] + [
-        (f"/spec/target_groups/{i}/{field}", value)
-        for i, group in enumerate(spec.target_groups)
-        for field, value, offered in (
-            ("affinity/kind", group.affinity.kind, group.affinity.kind != "cookie"),
-            ("weights_from", group.weights_from, _weighable(group)),
-            ("preserve_client_ip", True, not group.preserve_client_ip),
-        )
-        if not offered
-    ]
-    if wishes:
-        raise errors.NotYetOffered(
-            "; ".join(
-                f"{pointer}: {value!r} is not offered by this cloud"
-                for pointer, value in wishes[:3]
-            ),
-            errors=tuple(
-                errors.FieldError(p, "unsupported", f"{v!r} is not offered") for p, v in wishes
-            ),
-        )
-    return spec
-
-
-def _weighable(group: TargetGroup) -> bool:
-    """Only an answer over HTTP has a header to say a weight in."""
-    return group.weights_from == "none" or group.health_check.protocol == "http"
+    wrong = rules.mistakes(spec)
+    if not wrong:
+        return spec
+    unsupported = all(one.code == "unsupported" for one in wrong)
+    kind = errors.NotYetOffered if unsupported else errors.ValidationFailed
+    said = "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3])
+    raise kind(said, errors=tuple(wrong))

@@ -12,12 +12,13 @@ affinity     what one process remembers of its clients, told to the next (pure)
 changes      what a running process can be told, and what takes a new one (pure)
 rendering    a typed configuration as text (pure)
 config       a desired load balancer as a typed configuration (pure)
-values       values of a document, looked at once more (pure)
+targets      the servers of a target group (pure)
+values       fields of a spec in HAProxy's notation (pure)
 words        the one type of text that may reach HAProxy (pure)
 process      door: find the program, start it, recognise it
 runtime      door: the stats socket
 state        the load balancer's directory
 
 dataplane → instance → generations | departures | journal → draining | meter → generation
-→ affinity | changes | rendering | process | runtime | state → config → values → words
+→ affinity | changes | rendering | process | runtime | state → config → targets → values → words
 """

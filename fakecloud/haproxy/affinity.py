@@ -23,7 +23,7 @@ def pairs(old: config.Config, new: config.Config) -> Iterator[tuple[words.Word, 
     """Yield the names of backends, old and new, that remember the same clients."""
     for after in new.backends:
         for before in old.backends:
-            same = before.group == after.group
+            same = (before.group, before.mode) == (after.group, after.mode)
             if same and None not in (before.affinity_s, after.affinity_s):
                 yield before.name, after.name
 
@@ -34,7 +34,7 @@ def commands(
     entries: Iterable[Mapping[str, str]],
     had: Ids,
     has: Ids,
-) -> Iterator[tuple[words.Word, ...]]:
+) -> Iterator[words.Line]:
     """Yield what makes backend `new` of one process remember the `entries` of `old` of another.
 
     Clients of servers that are gone are forgotten. An entry lives its full time again.

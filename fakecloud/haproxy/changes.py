@@ -1,7 +1,8 @@
 """What to tell a running HAProxy so that it becomes another configuration, if that can be told.
 
-Servers (added, removed, state, weight), allowed networks and limits of connections change at
-run time and lose no connection. Everything else takes a new generation of the process.
+Servers (added, removed, state, weight), allowed networks, limits of connections, rules and the
+content of certificates change at run time and lose no connection. Everything else takes a new
+generation of the process.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ from typing import Final, Protocol
 
 import msgspec
 
-from fakecloud.haproxy import config, values, words
+from fakecloud.haproxy import config, targets, values, words
 
 # `srv_admin_state` of `show servers state`: forced, inherited and by-the-file maintenance,
 # forced and inherited drain. Source: HAProxy management guide, section 9.3.
+MOST_TOLD_BYTES: Final = 15_000
+"""A command and what belongs to it must fit HAProxy's buffer of 16 KiB."""
 _NOT_READY: Final = 0x01 | 0x02 | 0x08 | 0x10 | 0x20
 
 
@@ -30,16 +33,23 @@ class RuntimeChanges(msgspec.Struct, frozen=True, kw_only=True):
     settle: let clients through who wait for what the predecessor remembered.
     """
 
-    added: tuple[tuple[config.Backend, config.Server], ...] = ()
-    removed: tuple[tuple[config.Backend, config.Server], ...] = ()
-    changed: tuple[tuple[config.Backend, config.Server, config.Server], ...] = ()
+    added: tuple[tuple[config.Backend, targets.Server], ...] = ()
+    removed: tuple[tuple[config.Backend, targets.Server], ...] = ()
+    changed: tuple[tuple[config.Backend, targets.Server, targets.Server], ...] = ()
     limits: tuple[config.Frontend, ...] = ()
+    routes: tuple[config.Frontend, ...] = ()
+    certificates: tuple[config.Certificate, ...] = ()
     source_ranges: tuple[words.Word, ...] | None = None
     settle: bool = False
 
     def __bool__(self) -> bool:
         """Return whether anything differs."""
         return self != RuntimeChanges()
+
+    def beyond_commands(self) -> bool:
+        """Return whether it takes more than `commands`, or a connection of their own."""
+        lists = self.source_ranges is not None or self.settle
+        return bool(self.limits or self.routes or self.certificates or lists)
 
 
 def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
@@ -54,6 +64,9 @@ def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
         return Swap("max_connections")
     if [_shape(backend) for backend in old.backends] != [_shape(b) for b in new.backends]:
         return Swap("backends")
+    if not _renewable(old.certificates, new.certificates):
+        return Swap("certificates")
+    ports = list(zip(old.frontends, new.frontends, strict=True))
     added, removed, changed = [], [], []
     for before, after in zip(old.backends, new.backends, strict=True):
         had = {server.name: server for server in before.servers}
@@ -69,7 +82,13 @@ def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
         added=tuple(added),
         removed=tuple(removed),
         changed=tuple(changed),
-        limits=tuple(b for a, b in zip(old.frontends, new.frontends, strict=True) if a != b),
+        limits=tuple(b for a, b in ports if a.max_connections != b.max_connections),
+        routes=tuple(b for a, b in ports if a.routes != b.routes),
+        certificates=tuple(
+            after
+            for before, after in zip(old.certificates, new.certificates, strict=True)
+            if before.fingerprint != after.fingerprint
+        ),
         source_ranges=new.source_ranges if old.source_ranges != new.source_ranges else None,
         settle=new.settled and not old.settled,
     )
@@ -79,7 +98,8 @@ class Observation(Protocol):
     """What a process says it has.
 
     servers: `show servers state`, one mapping per server; ranges: the entries of `show acl`;
-    limits: connections by frontend.
+    limits: connections by frontend; routes: keys and values by frontend; fingerprints: by
+    certificate.
     """
 
     @property
@@ -98,12 +118,20 @@ class Observation(Protocol):
     def settled(self) -> bool:
         """Return whether clients are remembered."""
 
+    @property
+    def routes(self) -> Mapping[str, list[tuple[str, str]]]:
+        """Return the rules."""
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """Return what certificates are known by."""
+
 
 def observed(assumed: config.Config, seen: Observation) -> config.Config:
     """Return `assumed` with what `seen` tells."""
-    found: dict[str, list[config.Server]] = {}
+    found: dict[str, list[targets.Server]] = {}
     for row in seen.servers:
-        server = config.Server(
+        server = targets.Server(
             name=words.Word(row["srv_name"]),
             address=values.endpoint(row["srv_addr"], int(row["srv_port"])),
             weight=int(row["srv_uweight"]),
@@ -118,30 +146,42 @@ def observed(assumed: config.Config, seen: Observation) -> config.Config:
         for backend in assumed.backends
     )
     frontends = tuple(
-        msgspec.structs.replace(one, max_connections=seen.limits.get(one.name, 0))
+        msgspec.structs.replace(
+            one,
+            max_connections=seen.limits.get(one.name, 0),
+            routes=tuple(
+                sorted((words.MapKey(k), words.Word(v)) for k, v in seen.routes.get(one.name, ()))
+            ),
+        )
         for one in assumed.frontends
+    )
+    certificates = tuple(
+        _certificate(one, seen.fingerprints.get(one.name, "")) for one in assumed.certificates
     )
     return msgspec.structs.replace(
         assumed,
         frontends=frontends,
         backends=backends,
+        certificates=certificates,
         source_ranges=tuple(sorted(words.Word(network) for network in seen.ranges)),
         settled=seen.settled,
     )
 
 
-def commands(changes: RuntimeChanges) -> list[tuple[words.Word, ...]]:
+def commands(changes: RuntimeChanges) -> list[words.Line]:
     """Return the commands for servers and limits of `changes`, in order.
 
     A removed server goes into maintenance first and is deleted if nothing uses it; else the
     deletion is refused and has to be asked again later.
     """
-    told: list[tuple[words.Word, ...]] = []
+    told: list[words.Line] = []
     for backend, server in changes.added:
         options = config.server_options(backend, server)
         told.append((*words.line("add", "server", server_id(backend, server)), *options))
-        if server.ready:
-            told.append(state(backend, server, ready=True))
+    # HAProxy 2.6 makes no cookie for a server that is added, until it is told to make them.
+    for name in sorted({backend.name for backend, _ in changes.added if backend.cookie}):
+        told.append(words.line("enable", "dynamic-cookie", "backend", name))
+    told += [state(backend, one, ready=True) for backend, one in changes.added if one.ready]
     for backend, before, after in changes.changed:
         if before.weight != after.weight:
             name = server_id(backend, after)
@@ -157,25 +197,43 @@ def commands(changes: RuntimeChanges) -> list[tuple[words.Word, ...]]:
     return told
 
 
-def server_id(backend: config.Backend, server: config.Server) -> words.Word:
+def server_id(backend: config.Backend, server: targets.Server) -> words.Word:
     """Return how commands name a server."""
     return words.Word(f"{backend.name}/{server.name}")
 
 
-def state(backend: config.Backend, server: config.Server, *, ready: bool) -> tuple[words.Word, ...]:
+def state(backend: config.Backend, server: targets.Server, *, ready: bool) -> words.Line:
     """Return the command that lets a server take new connections, or none."""
     wish = "ready" if ready else "maint"
     return words.line("set", "server", server_id(backend, server), "state", wish)
 
 
-def delete(backend: config.Backend, server: config.Server) -> tuple[words.Word, ...]:
+def delete(backend: config.Backend, server: targets.Server) -> words.Line:
     """Return the command that forgets a server; refused while connections use it."""
     return words.line("del", "server", server_id(backend, server))
 
 
-def cut(backend: config.Backend, server: config.Server) -> tuple[words.Word, ...]:
+def cut(backend: config.Backend, server: targets.Server) -> words.Line:
     """Return the command that ends every connection to a server."""
     return words.line("shutdown", "sessions", "server", server_id(backend, server))
+
+
+def _renewable(old: tuple[config.Certificate, ...], new: tuple[config.Certificate, ...]) -> bool:
+    """Return whether a process can be told to use `new`: it tells no more than fingerprints."""
+    if [one.name for one in old] != [one.name for one in new]:
+        return False
+    return all(
+        len(after.pem or "") <= MOST_TOLD_BYTES
+        if before.fingerprint != after.fingerprint
+        else before.pem in (None, after.pem)
+        for before, after in zip(old, new, strict=True)
+    )
+
+
+def _certificate(assumed: config.Certificate, fingerprint: str) -> config.Certificate:
+    if fingerprint == assumed.fingerprint:
+        return assumed
+    return msgspec.structs.replace(assumed, pem=None, fingerprint=fingerprint)
 
 
 def _shape(backend: config.Backend) -> config.Backend:
@@ -183,4 +241,8 @@ def _shape(backend: config.Backend) -> config.Backend:
 
 
 def _still(frontend: config.Frontend) -> config.Frontend:
-    return msgspec.structs.replace(frontend, max_connections=0)
+    """Return `frontend` as far as it takes a new process to change it."""
+    some = ((words.MapKey("*/"), frontend.backend),)
+    return msgspec.structs.replace(
+        frontend, max_connections=0, routes=some if frontend.routes else ()
+    )

@@ -7,30 +7,33 @@ their range, choices come from tables, and every single word passes `words.Word`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Iterator
+from hashlib import blake2s
+from typing import Final, Literal
 
 import msgspec
 
-from fakecloud import errors, model, tally
-from fakecloud.haproxy import values, words
+from fakecloud import errors, fields, model, rules, tally
+from fakecloud.haproxy import targets, values, words
 
+Mode = Literal["tcp", "http"]
+Use = tuple[str, int, Mode]
+"""What has a backend of its own: a target group with an idle timeout in a mode."""
 DEFAULT_CONNECTIONS: Final = 2000
 ALGORITHMS: Final = {
     "round_robin": "roundrobin",
     "least_connections": "leastconn",
     "source_hash": "source",
 }
+TLS_VERSIONS: Final = {"1.2": "TLSv1.2", "1.3": "TLSv1.3"}
 PROXY_PROTOCOL: Final = {"none": None, "v1": "send-proxy", "v2": "send-proxy-v2"}
 
 
-class Server(msgspec.Struct, frozen=True, kw_only=True):
-    """A target. `ready` False: HAProxy's maintenance state, no new connection, old ones live."""
+class Cookie(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients return by a cookie for `timeout_s`; `key` makes it tell nothing of the server."""
 
-    name: words.Word
-    address: words.Word
-    weight: int
-    ready: bool
+    timeout_s: int
+    key: words.Word
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,24 +46,53 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
     name: words.Word
     group: str
+    mode: Mode
     balance: words.Word
     connect_timeout_s: int
     idle_timeout_s: int
     drain_timeout_s: int
     affinity_s: int | None
+    cookie: Cookie | None
     proxy_protocol: words.Word | None
-    servers: tuple[Server, ...]
+    servers: tuple[targets.Server, ...]
+
+
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate chain and its key under a name of ours.
+
+    fingerprint: SHA-1 of the certificate in capital hexadecimal, as HAProxy tells it. pem None:
+    all that is known of what a process has is its fingerprint.
+    """
+
+    name: words.Word
+    pem: words.Pem | None
+    fingerprint: str
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True):
+    """TLS ends here. The first of `certificates` is for clients that name no known host."""
+
+    certificates: tuple[words.Word, ...]
+    min_version: words.Word
 
 
 class Frontend(msgspec.Struct, frozen=True, kw_only=True):
-    """A port on every address of the load balancer."""
+    """A port on every address of the load balancer.
+
+    routes: backend by host and path; everything else goes to `backend`. redirect_port: where
+    clients are sent instead.
+    """
 
     name: words.Word
+    mode: Mode
     binds: tuple[tuple[str, int], ...]
     max_connections: int
     idle_timeout_s: int
     accept_proxy: bool
     backend: words.Word
+    tls: Tls | None = None
+    routes: tuple[tuple[words.MapKey, words.Word], ...] = ()
+    redirect_port: int | None = None
 
     def endpoints(self) -> list[words.Word]:
         """Return every address and port in HAProxy's notation."""
@@ -75,6 +107,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     frontends: tuple[Frontend, ...]
     backends: tuple[Backend, ...]
+    certificates: tuple[Certificate, ...]
     source_ranges: tuple[words.Word, ...]
     max_connections: int
     drain_timeout_s: int
@@ -93,31 +126,28 @@ def build(desired: model.Desired, *, connections: int) -> Config:
     """Return the configuration of `desired`.
 
     connections: how many one process can hold (its file descriptors allow).
-    Raises: Permanent "unsupported" for a wish that TCP load balancing doesn't cover,
-    "config_invalid" for a value out of range; both name the field.
+    Raises: Permanent "unsupported" for a wish that HAProxy doesn't cover here, "config_invalid"
+    for a value out of range or a certificate that isn't there; each names the field.
     """
     spec = desired.spec
-    for refuse in (_refuse_listener, _refuse_group):
-        refuse(spec)
+    for wrong in rules.mistakes(spec):
+        code = "unsupported" if wrong.code == "unsupported" else "config_invalid"
+        raise errors.Permanent(code, f"{wrong.pointer}: {wrong.message}")
     asked = sum(listener.max_connections or 0 for listener in _listeners(spec))
     limit = min(connections, max(DEFAULT_CONNECTIONS, asked))
     backends = _backends(desired)
+    names = _certificate_names(spec)
     return Config(
-        frontends=tuple(_frontends(desired, backends, limit)) if spec.admin_up else (),
+        frontends=tuple(_frontends(desired, backends, names, limit)) if spec.admin_up else (),
         backends=tuple(backends.values()),
+        certificates=tuple(_certificates(desired, names)),
         source_ranges=tuple(sorted({values.network(value) for value in spec.source_ranges})),
         max_connections=limit,
         drain_timeout_s=max((g.drain_timeout_s for g in spec.target_groups), default=0),
     )
 
 
-def probe_keys(spec: model.Spec) -> frozenset[model.ProbeKey]:
-    """Return every probe whose result can change this load balancer."""
-    keys = (model.probe_key(t, g.health_check) for g in spec.target_groups for t in g.targets)
-    return frozenset(key for key in keys if key is not None)
-
-
-def server_options(backend: Backend, server: Server) -> tuple[words.Word, ...]:
+def server_options(backend: Backend, server: targets.Server) -> words.Line:
     """Return address and options of `server`, equal in the file and in `add server`."""
     options = words.line(server.address, "weight", server.weight)
     return (*options, backend.proxy_protocol) if backend.proxy_protocol else options
@@ -130,11 +160,10 @@ def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
         (f"f{index}", "FRONTEND"): ("listener", one.name) for index, one in enumerate(listeners)
     }
     groups = {group.name: group for group in spec.target_groups}
-    used = sorted({(listener.target_group, listener.idle_timeout_s) for listener in listeners})
-    for index, (name, _) in enumerate(used):
+    for index, (name, _, _) in enumerate(_uses(spec)):
         meaning[f"b{index}", "BACKEND"] = ("target_group", name)
         for target in groups[name].targets:
-            server = values.server_name(values.address(target.ip, "targets.ip"), target.port)
+            server = values.server_name(fields.address(target.ip, "targets.ip"), target.port)
             meaning[f"b{index}", server] = ("target", f"{target.ip} port {target.port}")
     return meaning
 
@@ -145,140 +174,127 @@ def _listeners(spec: model.Spec) -> list[model.Listener]:
     return sorted(ours, key=lambda listener: listener.port)
 
 
-def _frontends(
-    desired: model.Desired, backends: dict[tuple[str, int], Backend], limit: int
-) -> Iterator[Frontend]:
-    ips = sorted(values.address(address.ip, "addresses") for address in desired.addresses)
-    if not ips:
-        return
-    for index, listener in enumerate(_listeners(desired.spec)):
-        where = f"listeners[{listener.name!r}]"
-        port = values.number(listener.port, 1, 65535, f"{where}.port")
-        wish = listener.max_connections or limit
-        yield Frontend(
-            name=words.Word(f"f{index}"),
-            binds=tuple((ip, port) for ip in ips),
-            max_connections=values.number(wish, 1, 10_000_000, f"{where}.max_connections"),
-            idle_timeout_s=values.seconds(listener.idle_timeout_s, f"{where}.idle_timeout_s"),
-            accept_proxy=listener.accept_proxy_protocol,
-            backend=backends[listener.target_group, listener.idle_timeout_s].name,
-        )
+def _mode(listener: model.Listener) -> Mode:
+    return "tcp" if listener.protocol == "tcp" else "http"
 
 
-def _backends(desired: model.Desired) -> dict[tuple[str, int], Backend]:
-    """Return one backend per target group and idle timeout in use: HAProxy has it there."""
-    spec = desired.spec
-    groups = {group.name: group for group in spec.target_groups}
-    listeners = _listeners(spec)
-    used = sorted({(listener.target_group, listener.idle_timeout_s) for listener in listeners})
-    return {
-        (name, idle_timeout_s): _group(index, groups[name], idle_timeout_s, desired)
-        for index, (name, idle_timeout_s) in enumerate(used)
-    }
-
-
-def _group(
-    index: int, group: model.TargetGroup, idle_timeout_s: int, desired: model.Desired
-) -> Backend:
-    where = f"target_groups[{group.name!r}]"
-    affinity_s = None
-    if group.affinity.kind == "client_ip":
-        affinity_s = values.seconds(group.affinity.timeout_s, f"{where}.affinity.timeout_s")
-    header = PROXY_PROTOCOL[group.send_proxy_protocol]
-    return Backend(
-        name=words.Word(f"b{index}"),
-        group=group.name,
-        balance=words.Word(ALGORITHMS[group.algorithm]),
-        connect_timeout_s=values.seconds(group.connect_timeout_s, f"{where}.connect_timeout_s"),
-        idle_timeout_s=values.seconds(idle_timeout_s, "idle_timeout_s"),
-        drain_timeout_s=values.number(
-            group.drain_timeout_s, 0, values.MAX_SECONDS, f"{where}.drain_timeout_s"
-        ),
-        affinity_s=affinity_s,
-        proxy_protocol=words.Word(header) if header else None,
-        servers=_servers(group, desired, where),
+def _uses(spec: model.Spec) -> list[Use]:
+    """Return what has a backend: HAProxy keeps mode and idle timeout there, we at the listener."""
+    return sorted(
+        {
+            (group, listener.idle_timeout_s, _mode(listener))
+            for listener in _listeners(spec)
+            for group in (listener.target_group, *(one.target_group for one in listener.routes))
+        }
     )
 
 
-def _servers(group: model.TargetGroup, desired: model.Desired, where: str) -> tuple[Server, ...]:
-    serving = _serving(group, desired.down)
-    weight_of = _weights(group, desired.weights)
-    servers: dict[str, Server] = {}
-    for target in group.targets:
-        ip = values.address(target.ip, f"{where}.targets.ip")
-        port = values.number(target.port, 1, 65535, f"{where}.targets.port")
-        name = values.server_name(ip, port)
-        if name in servers:
-            raise errors.Permanent("config_invalid", f"{where}.targets has {ip}:{port} twice")
-        servers[name] = Server(
-            name=name,
-            address=values.endpoint(ip, port),
-            weight=values.number(weight_of(target), 0, 256, f"{where}.targets.weight"),
-            ready=serving(target),
-        )
-    return tuple(servers[name] for name in sorted(servers))
-
-
-def _weights(
-    group: model.TargetGroup, weights: frozenset[model.ProbeWeight]
-) -> Callable[[model.Target], int]:
-    """Return what weight each target has: its own word, where the group asks for it."""
-    if group.weights_from == "none":
-        return lambda target: target.weight
-    said = {one.key: one.weight for one in weights}
-
-    def weight_of(target: model.Target) -> int:
-        key = model.probe_key(target, group.health_check)
-        return target.weight if key is None else said.get(key, target.weight)
-
-    return weight_of
-
-
-def _serving(
-    group: model.TargetGroup, down: frozenset[model.ProbeKey]
-) -> Callable[[model.Target], bool]:
-    """Return who takes new connections: not draining, and probed well unless all fail open."""
-
-    def healthy(target: model.Target) -> bool:
-        return model.probe_key(target, group.health_check) not in down
-
-    eligible = [target for target in group.targets if not target.drain]
-    open_anyway = group.fail_open and not any(healthy(target) for target in eligible)
-    return lambda target: not target.drain and (open_anyway or healthy(target))
-
-
-def _refuse_listener(spec: model.Spec) -> None:
-    ports = [listener.port for listener in _listeners(spec)]
-    if len(set(ports)) < len(ports):
-        raise errors.Permanent("config_invalid", "listeners has a port twice")
-    groups = {group.name for group in spec.target_groups}
-    for listener in _listeners(spec):
+def _frontends(
+    desired: model.Desired,
+    backends: dict[Use, Backend],
+    certificates: dict[str, words.Word],
+    limit: int,
+) -> Iterator[Frontend]:
+    ips = sorted(fields.address(address.ip, "addresses") for address in desired.addresses)
+    if not ips:
+        return
+    listeners = _listeners(desired.spec)
+    https = sorted(one.port for one in listeners if one.protocol == "https")
+    redirect_port = 443 if 443 in https or not https else https[0]
+    for index, listener in enumerate(listeners):
         where = f"listeners[{listener.name!r}]"
-        refused = {
-            "protocol": listener.protocol != "tcp",
-            "tls": listener.tls is not None,
-            "routes": bool(listener.routes),
-            "redirect_https": listener.redirect_https,
-        }
-        _refuse(where, refused)
-        if listener.target_group not in groups:
+        port = fields.number(listener.port, 1, 65535, f"{where}.port")
+        wish = listener.max_connections or limit
+        use = (listener.idle_timeout_s, _mode(listener))
+        yield Frontend(
+            name=words.Word(f"f{index}"),
+            mode=_mode(listener),
+            binds=tuple((ip, port) for ip in ips),
+            max_connections=fields.number(wish, 1, 10_000_000, f"{where}.max_connections"),
+            idle_timeout_s=values.seconds(listener.idle_timeout_s, f"{where}.idle_timeout_s"),
+            accept_proxy=listener.accept_proxy_protocol,
+            backend=backends[(listener.target_group, *use)].name,
+            tls=_tls(listener.tls, certificates) if listener.tls else None,
+            routes=tuple(
+                sorted(
+                    (_key(route, where), backends[(route.target_group, *use)].name)
+                    for route in listener.routes
+                )
+            ),
+            redirect_port=redirect_port if listener.redirect_https else None,
+        )
+
+
+def _tls(tls: model.Tls, certificates: dict[str, words.Word]) -> Tls:
+    return Tls(
+        certificates=tuple(certificates[name] for name in tls.certificates),
+        min_version=words.Word(TLS_VERSIONS[tls.min_version]),
+    )
+
+
+def _key(route: model.Route, where: str) -> words.MapKey:
+    """Return the key of a rule: a path matches whole parts, so it ends where a part ends."""
+    path = (route.path_prefix or "").strip("/")
+    host = (route.host or "*").lower()
+    try:
+        return words.MapKey(f"{host}/{path}/" if path else f"{host}/")
+    except ValueError:
+        raise errors.Permanent(
+            "config_invalid", f"{where}.routes has a host or path that can't be routed"
+        ) from None
+
+
+def _certificate_names(spec: model.Spec) -> dict[str, words.Word]:
+    """Return our names of the certificates in use, by the customer's."""
+    used = {name for one in _listeners(spec) if one.tls for name in one.tls.certificates}
+    return {name: words.Word(f"c{index}") for index, name in enumerate(sorted(used))}
+
+
+def _certificates(desired: model.Desired, names: dict[str, words.Word]) -> Iterator[Certificate]:
+    given = {one.name: one for one in desired.certificates}
+    for name, ours in names.items():
+        if name not in given:
+            raise errors.Permanent("config_invalid", f"there is no certificate {name!r}")
+        try:
+            pem = words.Pem(given[name].pem)
+        except ValueError:
             raise errors.Permanent(
-                "config_invalid", f"{where}.target_group names no group of target_groups"
-            )
+                "config_invalid", f"certificate {name!r} is not PEM that can be used"
+            ) from None
+        yield Certificate(name=ours, pem=pem, fingerprint=given[name].fingerprint)
 
 
-def _refuse_group(spec: model.Spec) -> None:
-    for group in spec.target_groups:
-        refused = {
-            "affinity.kind": group.affinity.kind == "cookie",
-            "preserve_client_ip": group.preserve_client_ip,
-        }
-        _refuse(f"target_groups[{group.name!r}]", refused)
+def _backends(desired: model.Desired) -> dict[Use, Backend]:
+    groups = {group.name: group for group in desired.spec.target_groups}
+    return {
+        use: _backend(index, groups[use[0]], use, desired)
+        for index, use in enumerate(_uses(desired.spec))
+    }
 
 
-def _refuse(where: str, refused: dict[str, bool]) -> None:
-    for field, wished in refused.items():
-        if wished:
-            raise errors.Permanent(
-                "unsupported", f"{where}.{field}: not offered by this data plane; leave it out"
-            )
+def _backend(index: int, group: model.TargetGroup, use: Use, desired: model.Desired) -> Backend:
+    where = f"target_groups[{group.name!r}]"
+    _, idle_timeout_s, mode = use
+    remembered_s = values.seconds(group.affinity.timeout_s, f"{where}.affinity.timeout_s")
+    header = PROXY_PROTOCOL[group.send_proxy_protocol]
+    by_cookie = group.affinity.kind == "cookie"
+    return Backend(
+        name=words.Word(f"b{index}"),
+        group=group.name,
+        mode=mode,
+        balance=words.Word(ALGORITHMS[group.algorithm]),
+        connect_timeout_s=values.seconds(group.connect_timeout_s, f"{where}.connect_timeout_s"),
+        idle_timeout_s=values.seconds(idle_timeout_s, "idle_timeout_s"),
+        drain_timeout_s=fields.number(
+            group.drain_timeout_s, 0, values.MAX_SECONDS, f"{where}.drain_timeout_s"
+        ),
+        affinity_s=remembered_s if group.affinity.kind == "client_ip" else None,
+        cookie=Cookie(timeout_s=remembered_s, key=_cookie_key(desired)) if by_cookie else None,
+        proxy_protocol=words.Word(header) if header else None,
+        servers=targets.servers(group, desired, where),
+    )
+
+
+def _cookie_key(desired: model.Desired) -> words.Word:
+    """Return what makes cookies mean something here only; the same in every process."""
+    return words.Word(blake2s(desired.lb_id.encode(), digest_size=16).hexdigest())

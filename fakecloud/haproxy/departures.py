@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from fakecloud import errors
-from fakecloud.haproxy import changes, config, generation
+from fakecloud.haproxy import changes, config, generation, targets
 from fakecloud.haproxy.draining import Pace
 
 
@@ -13,7 +13,7 @@ class _Departure(msgspec.Struct, frozen=True):
     """A server whose connections may live until `deadline` (monotonic seconds)."""
 
     backend: config.Backend
-    server: config.Server
+    server: targets.Server
     deadline: float
 
 
@@ -100,10 +100,10 @@ class Departures:
         """Return whether any is left."""
         return bool(self._leaving or self._silent)
 
-    def _return(self, backend: config.Backend, server: config.Server) -> None:
+    def _return(self, backend: config.Backend, server: targets.Server) -> None:
         for known in (self._leaving, self._silent):
             known.pop(changes.server_id(backend, server), None)
 
 
-def _departure(backend: config.Backend, server: config.Server, now: float) -> _Departure:
+def _departure(backend: config.Backend, server: targets.Server, now: float) -> _Departure:
     return _Departure(backend, server, now + backend.drain_timeout_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
 from typing import Final
@@ -104,22 +104,38 @@ class Generation:
         """Return `assumed` as the process has it now, after it was `told`. Raises: Transient."""
         place = self._place
         commands = changes.commands(told) if told is not None else []
-        if told is not None and (told.limits or told.source_ranges is not None or told.settle):
+        if told is not None and told.beyond_commands():
             # A change of limits, too: HAProxy 2.6 says nothing more on that connection, seen.
             self._tell(commands, told)
             commands = []
         settled = place.settled if assumed.remembers() else None
-        seen = self.runtime.look(commands, place.ranges, settled)
+        seen = replace(
+            self.runtime.look(commands, place.ranges, settled),
+            routes={
+                one.name: self.runtime.routes(place.routes(one))
+                for one in assumed.frontends
+                if one.routes
+            },
+            fingerprints={
+                one.name: self.runtime.fingerprint(place.certificate(one.name))
+                for one in assumed.certificates
+            },
+        )
         return changes.observed(assumed, seen)
 
     def tell(self, wanted: changes.RuntimeChanges) -> None:
         """Tell the process to change. Raises: Transient."""
         self._tell(changes.commands(wanted), wanted)
 
-    def _tell(self, commands: list[tuple[words.Word, ...]], wanted: changes.RuntimeChanges) -> None:
+    def _tell(self, commands: list[words.Line], wanted: changes.RuntimeChanges) -> None:
         self.runtime.execute(commands)
         if wanted.source_ranges is not None:
             self.runtime.replace_networks(self._place.ranges, wanted.source_ranges)
+        for frontend in wanted.routes:
+            self.runtime.replace_routes(self._place.routes(frontend), frontend.routes)
+        for one in wanted.certificates:
+            assert one.pem is not None, one.name
+            self.runtime.replace_certificate(self._place.certificate(one.name), one.pem)
         if wanted.settle:
             self.runtime.replace_networks(self._place.settled, rendering.EVERYBODY)
 
@@ -162,7 +178,7 @@ class Generation:
         return text.splitlines()[-most:]
 
     def runs(self, wanted: config.Config | None) -> bool:
-        """Return whether the files say `wanted`."""
+        """Return whether the process was started for `wanted`, but for what it can be told."""
         if wanted is None:
             return False
         try:

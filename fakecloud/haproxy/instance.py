@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import errors, model
+from fakecloud import errors, fields, model
 from fakecloud.haproxy import changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
 from fakecloud.haproxy.generations import Generations
@@ -90,7 +90,7 @@ class Instance:
         with self._turn():
             if self._desired is None or self._over:
                 return
-            keys = config.probe_keys(self._desired.spec)
+            keys = fields.probe_keys(self._desired.spec)
             ours = frozenset(one for one in weights if one.key in keys)
             desired = msgspec.structs.replace(self._desired, down=down & keys, weights=ours)
             if desired == self._desired and not self._dirty:

@@ -11,9 +11,18 @@ from fakecloud.haproxy import config, words
 
 SETTLE_MS: Final = 200
 """So long a connection waits at most for what the predecessor remembers of its client."""
-EVERYBODY: Final = words.line("0.0.0.0/0", "::/0")
+EVERYBODY: Final = (words.Word("0.0.0.0/0"), words.Word("::/0"))
 
-Line = tuple[words.Word, ...]
+CIPHERS: Final = ":".join(
+    f"ECDHE-{key}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for key in ("ECDSA", "RSA")
+)
+"""Mozilla's intermediate list (https://wiki.mozilla.org/Security/Server_Side_TLS), without DHE."""
+HEADER_TIMEOUT_S: Final = 30
+COOKIE: Final = "FAKECLOUDLB"
+
+Line = words.Line
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +51,18 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         """Return the file of clients who need not wait: nobody or everybody."""
         return self.file("settled")
 
+    def routes(self, frontend: config.Frontend) -> words.Word:
+        """Return the map of a frontend's rules."""
+        return self.file(f"{frontend.name}.map")
+
+    def certificates(self, frontend: config.Frontend) -> words.Word:
+        """Return the list of a frontend's certificates."""
+        return self.file(f"{frontend.name}.crt")
+
+    def certificate(self, name: words.Word) -> words.Word:
+        """Return the file of a certificate, its chain and its key."""
+        return self.file(f"{words.Word(name)}.pem")
+
 
 def files(whole: config.Config, place: Place) -> dict[words.Word, str]:
     """Return every file of a generation by name. The same arguments give the same bytes."""
@@ -51,6 +72,15 @@ def files(whole: config.Config, place: Place) -> dict[words.Word, str]:
     }
     if whole.remembers():
         made[place.settled] = _lines(EVERYBODY if whole.settled else ())
+    for certificate in whole.certificates:
+        made[place.certificate(certificate.name)] = certificate.pem or ""
+    for frontend in whole.frontends:
+        if frontend.routes:
+            rules = (f"{key} {backend}" for key, backend in frontend.routes)
+            made[place.routes(frontend)] = _lines(rules)
+        if frontend.tls is not None:
+            named = (place.certificate(name) for name in frontend.tls.certificates)
+            made[place.certificates(frontend)] = _lines(named)
     return made
 
 
@@ -62,7 +92,7 @@ def text(whole: config.Config, place: Place) -> str:
     return "\n".join(_section(section) for section in sections)
 
 
-def _lines(entries: Iterable[words.Word]) -> str:
+def _lines(entries: Iterable[str]) -> str:
     return "".join(f"{entry}\n" for entry in entries)
 
 
@@ -86,6 +116,12 @@ def _global(whole: config.Config, place: Place) -> Iterator[Line]:
         options = ("mode", 600, "level", "admin", "expose-fd", "listeners")
         yield line("stats", "socket", socket, *options)
     yield line("hard-stop-after", "1h")
+    if whole.certificates:
+        yield line("ssl-default-bind-ciphers", CIPHERS)
+        # Tickets would be good for one process only; each swap would make clients start over.
+        yield line("ssl-default-bind-options", "no-tls-tickets")
+        yield line("ssl-load-extra-files", "none")
+        yield line("tune.ssl.cachesize", 2000)
     if place.run_as is not None:
         uid, gid = place.run_as
         yield line("uid", uid)
@@ -111,21 +147,68 @@ def _defaults() -> Iterator[Line]:
 def _frontend(frontend: config.Frontend, place: Place) -> Iterator[Line]:
     line = words.line
     yield line("frontend", frontend.name)
+    if frontend.mode == "http":
+        yield line("mode", "http")
     accept = ("accept-proxy",) if frontend.accept_proxy else ()
     for bind in frontend.endpoints():
-        yield line("bind", bind, *accept)
+        yield line("bind", bind, *accept, *_tls(frontend, place))
     yield line("maxconn", frontend.max_connections)
     yield line("timeout", "client", f"{frontend.idle_timeout_s}s")
+    if frontend.mode == "http":
+        yield line("timeout", "http-keep-alive", f"{frontend.idle_timeout_s}s")
+        header_s = min(frontend.idle_timeout_s, HEADER_TIMEOUT_S)
+        yield line("timeout", "http-request", f"{header_s}s")
     yield line("acl", "allowed", "src", "-f", place.ranges)
     # "connection" sees the peer; the address in a PROXY header is known from "session" on.
     layer = "session" if frontend.accept_proxy else "connection"
     yield line("tcp-request", layer, "reject", "unless", "allowed")
+    if frontend.mode == "http":
+        yield from _requests(frontend, place)
     yield line("default_backend", frontend.backend)
+
+
+def _tls(frontend: config.Frontend, place: Place) -> Line:
+    if frontend.tls is None:
+        return ()
+    alpn = ("alpn", words.Fixed.ALPN) if frontend.mode == "http" else ()
+    listed = ("ssl", "crt-list", place.certificates(frontend))
+    return words.line(*listed, "ssl-min-ver", frontend.tls.min_version, *alpn)
+
+
+def _requests(frontend: config.Frontend, place: Place) -> Iterator[Line]:
+    """What becomes of a request: told who asked for what, sent elsewhere, or routed."""
+    line, fixed = words.line, words.Fixed
+    if frontend.redirect_port is not None:
+        where = words.Location(frontend.redirect_port)
+        yield line("http-request", "redirect", "location", where, "code", 301)
+        return
+    yield line("option", "forwardfor")
+    scheme = "http" if frontend.tls is None else "https"
+    yield line("http-request", "set-header", "X-Forwarded-Proto", scheme)
+    yield line("http-request", "set-header", "X-Forwarded-Port", fixed.FORWARDED_PORT)
+    yield line("http-request", "set-header", "X-Forwarded-Host", fixed.FORWARDED_HOST)
+    if frontend.routes:
+        yield from _routes(place.routes(frontend))
+
+
+def _routes(rules: words.Word) -> Iterator[Line]:
+    """The longest matching path of the host; else of its domain; else of any host."""
+    line, fixed = words.line, words.Fixed
+    yield line("http-request", fixed.SET_HOST, fixed.HOST)
+    yield line("http-request", fixed.SET_PATH, "path")
+    yield line("acl", "routed", fixed.BACKEND, "-m", "found")
+    for key in (fixed.HOST_AND_PATH, fixed.WILDCARD_AND_PATH, fixed.ANY_AND_PATH):
+        yield line("http-request", fixed.SET_BACKEND, words.Lookup(key, rules), "unless", "routed")
+    yield line("use_backend", fixed.CHOSEN_BACKEND, "if", "routed")
 
 
 def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:
     line = words.line
     yield line("backend", backend.name)
+    if backend.mode == "http":
+        yield line("mode", "http")
+        # No target that serves: the connection closes, we don't answer in its place.
+        yield line("errorfile", 503, "/dev/null")
     yield line("balance", backend.balance)
     if backend.balance == "source":
         # The map-based default can't take servers at run time and moves most clients.
@@ -134,6 +217,11 @@ def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:
     yield line("timeout", "server", f"{backend.idle_timeout_s}s")
     if backend.affinity_s is not None:
         yield from _affinity(backend.affinity_s, place)
+    if backend.cookie is not None:
+        # Made of the server's address and the key: equal in every process, also for new servers.
+        yield line("dynamic-cookie-key", backend.cookie.key)
+        insert = ("insert", "indirect", "nocache", "httponly", "dynamic")
+        yield line("cookie", COOKIE, *insert, "maxidle", f"{backend.cookie.timeout_s}s")
     for server in backend.servers:
         state = () if server.ready else ("disabled",)
         yield line("server", server.name, *config.server_options(backend, server), *state)

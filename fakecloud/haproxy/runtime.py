@@ -8,7 +8,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -20,20 +20,22 @@ BATCH: Final = 50  # commands of one connection: the line must fit HAProxy's buf
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 MAX_PATH_BYTES: Final = 107  # sun_path of Linux, without its final zero byte
 
-Command = tuple[words.Word, ...]
+Command = words.Line
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
     """What a process has: `show servers state`, entries of its address lists, and of frontends
-    how many connections they take at most.
+    how many connections they take at most; rules by frontend, fingerprints by certificate.
     """
 
     servers: list[Mapping[str, str]]
     ranges: list[str]
     settled: bool
     limits: dict[str, int]
+    routes: Mapping[str, list[tuple[str, str]]] = field(default_factory=dict)
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
 
 
 class Runtime:
@@ -137,14 +139,46 @@ class Runtime:
 
         Raises: Transient "runtime_unavailable" (also when HAProxy gives no version number).
         """
+        self._replace("acl", name, [(network,) for network in networks])
+
+    def routes(self, name: words.Word) -> list[tuple[str, str]]:
+        """Return keys and values of the map that was read from file `name`."""
+        answer = self._tell(f"show map {words.Word(name)}\n")
+        rows = (line.split() for line in answer.splitlines() if line.startswith("0x"))
+        return [(row[1], row[2]) for row in rows]
+
+    def replace_routes(
+        self, name: words.Word, rules: Sequence[tuple[words.MapKey, words.Word]]
+    ) -> None:
+        """Replace the map `name` in one step. Raises: as `replace_networks`."""
+        self._replace("map", name, rules)
+
+    def fingerprint(self, name: words.Word) -> str:
+        """Return the SHA-1 fingerprint of the certificate that was read from file `name`."""
+        answer = self._tell(f"show ssl cert {words.Word(name)}\n")
+        lines = (line.partition(": ") for line in answer.splitlines())
+        return next((value for key, _, value in lines if key.startswith("SHA1 F")), "")
+
+    def replace_certificate(self, name: words.Word, pem: words.Pem) -> None:
+        """Use another chain and key from the next handshake on.
+
+        Raises: Transient "runtime_unavailable", also when HAProxy doesn't take them.
+        """
         name = words.Word(name)
-        answer = self._tell(f"prepare acl {name}\n")
+        self._tell(f"set ssl cert {name} <<\n{words.Pem(pem)}\n")
+        if "Success" not in self._tell(f"commit ssl cert {name}\n"):
+            self._tell(f"abort ssl cert {name}\n")
+            raise errors.Transient("runtime_unavailable", "HAProxy took no new certificate")
+
+    def _replace(self, kind: str, name: words.Word, entries: Sequence[words.Line]) -> None:
+        name = words.Word(name)
+        answer = self._tell(f"prepare {kind} {name}\n")
         version = answer.rpartition(":")[2].strip()
         if not version.isdecimal():
-            raise errors.Transient("runtime_unavailable", "HAProxy began no address list")
-        # HAProxy 2.6 takes no payload here, so every network is a command of its own.
-        added = [words.line("add", "acl", f"@{version}", name, network) for network in networks]
-        self.execute([*added, words.line("commit", "acl", f"@{version}", name)])
+            raise errors.Transient("runtime_unavailable", "HAProxy began no new list")
+        # HAProxy 2.6 takes no payload here, so every entry is a command of its own.
+        added = [words.line("add", kind, f"@{version}", name, *entry) for entry in entries]
+        self.execute([*added, words.line("commit", kind, f"@{version}", name)])
 
     def _tell(self, text: str) -> str:
         try:

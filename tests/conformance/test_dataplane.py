@@ -309,7 +309,7 @@ def test_who_slept_through_the_removal_brings_nothing_back(world: World) -> None
     ("wish", "code", "field"),
     [
         ({"group": {"preserve_client_ip": True}}, "unsupported", "preserve_client_ip"),
-        ({"group": {"affinity": {"kind": "cookie"}}}, "unsupported", "affinity"),
+        ({"group": {"affinity": {"kind": "cookie"}}}, "config_invalid", "affinity"),
         ({"group": {"connect_timeout_s": 0}}, "config_invalid", "connect_timeout_s"),
         ({"ips": ("::1%lo",)}, "config_invalid", "addresses"),
     ],

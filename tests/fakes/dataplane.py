@@ -9,7 +9,7 @@ from threading import RLock
 
 import msgspec
 
-from fakecloud import errors, model
+from fakecloud import errors, fields, model
 from fakecloud.haproxy import changes, config
 from fakecloud.processes import Adoption
 
@@ -91,7 +91,7 @@ class FakeDataPlane:
             if lb_id not in self._known:
                 return
             desired = self.host.desired[lb_id]
-            keys = config.probe_keys(desired.spec)
+            keys = fields.probe_keys(desired.spec)
             ours = frozenset(one for one in weights if one.key in keys)
             desired = msgspec.structs.replace(desired, down=down & keys, weights=ours)
             self.host.desired[lb_id] = desired

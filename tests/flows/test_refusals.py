@@ -51,7 +51,10 @@ def untouched(cloud) -> Running:
 
 
 LISTENER, GROUP = "spec/listeners/0", "spec/target_groups/0"
-TWICE = [GOOD["spec"]["listeners"][0]] * 2
+NAMED = GOOD["spec"]["listeners"][0]
+TWICE = [NAMED, {**NAMED, "name": "other"}]
+HTTP = {**NAMED, "protocol": "http"}
+RULE = {"host": "shop.example", "path_prefix": "/cart", "target_group": NAMED["target_group"]}
 
 
 @pytest.mark.parametrize(
@@ -68,10 +71,44 @@ TWICE = [GOOD["spec"]["listeners"][0]] * 2
         (f"{LISTENER}/name", "a b\nbind", "/spec/listeners/0/name"),
         (f"{LISTENER}/name", "a\n", "/spec/listeners/0/name"),
         (f"{LISTENER}/colour", "red", "/spec/listeners/0/colour"),
-        (f"{LISTENER}/target_group", "other", "/spec"),
+        (f"{LISTENER}/target_group", "other", "/spec/listeners/0/target_group"),
         (f"{LISTENER}/tls", {"certificates": 5}, "/spec/listeners/0/tls/certificates"),
         (f"{LISTENER}/routes", [{"host": "a"}], "/spec/listeners/0/routes/0/target_group"),
-        ("spec/listeners", TWICE, "/spec"),
+        ("spec/listeners", TWICE, "/spec/listeners/1/port"),
+        ("spec/listeners", [NAMED, NAMED], "/spec"),
+        (f"{LISTENER}/protocol", "https", "/spec/listeners/0/tls"),
+        (f"{LISTENER}/tls", {"certificates": []}, "/spec/listeners/0/tls/certificates"),
+        (f"{LISTENER}/tls", {"certificates": ["a", "a"]}, "/spec/listeners/0/tls/certificates"),
+        (f"{LISTENER}/redirect_https", True, "/spec/listeners/0/redirect_https"),
+        (f"{LISTENER}/routes", [RULE], "/spec/listeners/0/routes"),
+        ("spec/listeners", [{**HTTP, "routes": [RULE, RULE]}], "/spec/listeners/0/routes/1"),
+        (
+            "spec/listeners",
+            [{**HTTP, "routes": [{**RULE, "target_group": "x"}]}],
+            "/spec/listeners/0/routes/0/target_group",
+        ),
+        (
+            "spec/listeners",
+            [{**HTTP, "routes": [{"target_group": NAMED["target_group"]}]}],
+            "/spec/listeners/0/routes/0",
+        ),
+        (
+            "spec/listeners",
+            [{**HTTP, "routes": [{**RULE, "host": "a b"}]}],
+            "/spec/listeners/0/routes/0/host",
+        ),
+        (
+            "spec/listeners",
+            [{**HTTP, "routes": [{**RULE, "path_prefix": "/a;b"}]}],
+            "/spec/listeners/0/routes/0/path_prefix",
+        ),
+        (
+            "spec/listeners",
+            [{**HTTP, "tls": {"certificates": ["a"]}}],
+            "/spec/listeners/0/tls",
+        ),
+        (f"{GROUP}/affinity", {"kind": "cookie"}, f"/{GROUP}/affinity/kind"),
+        (f"{GROUP}/weights_from", "health_header", f"/{GROUP}/weights_from"),
         (f"{GROUP}/targets/0/ip", "web.example", f"/{GROUP}/targets/0/ip"),
         (f"{GROUP}/targets/0/ip", "0.0.0.0", f"/{GROUP}/targets/0/ip"),
         (f"{GROUP}/targets/0/ip", "224.0.0.1", f"/{GROUP}/targets/0/ip"),
@@ -106,12 +143,7 @@ def test_a_wrong_field_is_named(untouched, path, value, pointer):
 @pytest.mark.parametrize(
     ("path", "value", "pointer"),
     [
-        (f"{LISTENER}/protocol", "udp", "/spec/listeners/0/protocol"),
-        (f"{LISTENER}/protocol", "https", "/spec/listeners/0/protocol"),
-        (f"{LISTENER}/tls", {"certificates": ["a"]}, "/spec/listeners/0/tls"),
-        (f"{LISTENER}/redirect_https", True, "/spec/listeners/0/redirect_https"),
-        (f"{GROUP}/affinity", {"kind": "cookie"}, f"/{GROUP}/affinity/kind"),
-        (f"{GROUP}/weights_from", "health_header", f"/{GROUP}/weights_from"),
+        (f"{GROUP}/preserve_client_ip", True, f"/{GROUP}/preserve_client_ip"),
     ],
 )
 def test_what_is_not_offered_is_refused_by_name(untouched, path, value, pointer):

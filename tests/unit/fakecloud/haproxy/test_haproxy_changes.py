@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fakecloud import model
-from fakecloud.haproxy import affinity, changes, config, runtime, words
+from fakecloud.haproxy import affinity, changes, config, runtime, targets, words
 
 
 def wish(*targets: model.Target, **fields: object) -> config.Config:
@@ -146,7 +146,7 @@ def test_observed_servers_replace_the_assumed_ones() -> None:
     assert not seen.settled
     assert seen.source_ranges == ("10.0.0.0/8",)
     assert seen.backends[0].servers == (
-        config.Server(
+        targets.Server(
             name=words.Word("t10_0_0_2_80"),
             address=words.Word("10.0.0.2:80"),
             weight=7,
