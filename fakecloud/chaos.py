@@ -25,7 +25,8 @@ from fakecloud.store import faults as rows
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Connection, Database
 
-MOST_RULES: Final = 200
+MOST_RULES: Final = 2000
+"""Of one project, whatever its quota: each is looked at for every request."""
 SYSTEM: Final = "system.fault"
 """The type of operations that a fault begins, or its end."""
 

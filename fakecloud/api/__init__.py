@@ -14,6 +14,7 @@ clock           business time                profiles    how long the simulated 
 projects        tenants                      tokens      who may call, for what, until when
 quotas          how many of each kind        audit       what was asked by whom
 mutations       key, change and audit record in one transaction
+preferences     what `Prefer` asks for
 envelope        what every answer carries
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document

@@ -19,6 +19,7 @@ from fakecloud import documents, errors, filters, merge_patch, rules, tables
 from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
+from fakecloud.api.preferences import Preferences, Preferred
 from fakecloud.load_balancers import Expectation, Outcome, Wish
 from fakecloud.model import LoadBalancer, Spec, State
 from fakecloud.store import events, listings
@@ -78,6 +79,7 @@ async def put(
     cloud: CloudParts,
     caller: Caller,
     change: Change,
+    preferred: Preferred,
     if_match: IfMatch = None,
     if_none_match: IfNoneMatch = None,
     wait: Wait = None,
@@ -87,11 +89,12 @@ async def put(
     201 created; 200 nothing or only labels changed, or ACTIVE was reached within `wait`;
     202 accepted, the cloud works on it.
     """
-    wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
+    preferred.check(if_match, if_none_match)
+    wait_s = _wait_s(wait, preferred)
     wish = Wish(labels=body.labels, annotations=body.annotations, spec=offered(body))
     expected = expectation(if_match, if_none_match)
     act = partial(cloud.load_balancers.put, caller.project, name, wish, expected)
-    return await changed(cloud, change, act, wait_s)
+    return preferred.told(await changed(cloud, change, act, wait_s))
 
 
 @router.patch(
@@ -110,6 +113,7 @@ async def patch(
     cloud: CloudParts,
     caller: Caller,
     change: Change,
+    preferred: Preferred,
     content_type: Annotated[str, Header(include_in_schema=False)] = MERGE_PATCH,
     if_match: IfMatch = None,
     wait: Wait = None,
@@ -120,7 +124,8 @@ async def patch(
     """
     if content_type.partition(";")[0].strip().lower() != MERGE_PATCH:
         raise errors.UnsupportedMediaType(f"PATCH takes {MERGE_PATCH}, not {content_type!r}")
-    wait_s = replies.seconds(wait, "wait", MAX_WAIT_S)
+    preferred.check(if_match)
+    wait_s = _wait_s(wait, preferred)
     act = partial(
         cloud.load_balancers.change,
         caller.project,
@@ -128,7 +133,7 @@ async def patch(
         partial(_patched, patch=body),
         expectation(if_match, None),
     )
-    return await changed(cloud, change, act, wait_s)
+    return preferred.told(await changed(cloud, change, act, wait_s))
 
 
 @router.get(
@@ -213,16 +218,22 @@ async def get(
     responses={202: {"description": "begun"}},
 )
 def delete(
-    name: Name, cloud: CloudParts, caller: Caller, change: Change, if_match: IfMatch = None
+    name: Name,
+    cloud: CloudParts,
+    caller: Caller,
+    change: Change,
+    preferred: Preferred,
+    if_match: IfMatch = None,
 ) -> Response:
     """Begin to delete; again while it lasts answers with the same operation, then 404."""
+    preferred.check(if_match)
     expected = expectation(if_match, None)
 
     def act() -> Response:
         _, operation = cloud.load_balancers.delete(caller.project, name, expected)
         return replies.operation(operation, 202)
 
-    return change.run(act)
+    return preferred.told(change.run(act))
 
 
 async def changed(
@@ -249,6 +260,13 @@ async def changed(
         find = partial(cloud.load_balancers.find, lb.project, lb.id)
         lb = await waiting.until(cloud, lb.id, find, _is_settled, wait_s)
     return _answer(lb, outcome)
+
+
+def _wait_s(wait: str | None, preferred: Preferences) -> float:
+    """Return how long to wait: by the parameter, else as the caller would like."""
+    if wait is None and preferred.wait_s is not None:
+        return min(preferred.wait_s, MAX_WAIT_S)
+    return replies.seconds(wait, "wait", MAX_WAIT_S)
 
 
 def _answer(lb: LoadBalancer, outcome: Outcome) -> Response:

@@ -99,14 +99,6 @@ class Luck:
         self._faults = faults
         self.plans: dict[int, tuple[Point, Callable[[], None]]] = {}
 
-    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
-        """Return what faults make of it."""
-        return self._faults.wanted(lb, desired)
-
-    def forgets(self, lb: LoadBalancer) -> bool:
-        """Say what faults say."""
-        return self._faults.forgets(lb)
-
     def at(self, point: Point, lb: LoadBalancer) -> None:
         """Do what is planned for this thread."""
         self._faults.at(point, lb)

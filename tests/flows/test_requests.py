@@ -465,6 +465,22 @@ def test_who_is_not_let_in_is_on_record_where_it_is_known_for_whom(cloud, token)
     assert found == [(one.id, 401, "token_revoked"), (one.id, 401, "unauthenticated")]
 
 
+def test_strict_handling_refuses_what_overwrites_blindly(cloud):
+    strict = {"prefer": "handling=strict"}
+    refused(cloud.put("web", GOOD, headers=strict), 412, "precondition_failed")
+    made = cloud.put("web", GOOD, headers=strict | {"if-none-match": "*"})
+    assert (made.status_code, made.headers["preference-applied"]) == (201, "handling=strict")
+    for method in ("PATCH", "DELETE"):
+        how = {"json": {"labels": {}}} if method == "PATCH" else {}
+        headers = strict | (PATCH if method == "PATCH" else {})
+        refused(cloud.http.request(method, LB, headers=headers, **how), 412, "precondition_failed")
+    ready = cloud.put("web", GOOD | {"labels": {"a": "b"}}, headers={"prefer": "wait=20"})
+    assert ready.status_code == 200
+    assert ready.headers["preference-applied"] == "wait=20"
+    tag = {"if-match": cloud.http.get(LB).headers["etag"]}
+    assert cloud.http.delete(LB, headers=strict | tag).status_code == 202
+
+
 def test_a_change_that_fails_late_leaves_only_the_refusal(cloud):
     """Row, event, counter, key and record go together."""
     start, counted = len(records(cloud)), in_use(cloud, "load_balancers")
