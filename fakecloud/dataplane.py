@@ -44,6 +44,7 @@ class HostDataPlane:
             *(state_dir / "lb", runtime_dir, state_dir / "meters" / "udp", time),
             run_as=run_as,
             on_crash=on_crash,
+            beat_s=beat_s,
         )
 
     def apply(self, desired: model.Desired) -> None:

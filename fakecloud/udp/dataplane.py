@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from fakecloud import clock, model, processes, refusals, supervisor, tally
+from fakecloud import clock, model, processes, pulse, refusals, supervisor, tally
 from fakecloud.udp import instance, process, worker
 
 ADOPTERS: Final = 4
@@ -25,7 +25,8 @@ class UdpDataPlane:
     root: keeps a directory for every load balancer, which is another's to make and remove.
     runtime_dir: keeps control sockets; short. meters: keeps what was carried, made if absent.
     All belong to this user alone, and to one server at a time. run_as: user and group of the relays, for a server that is root. on_crash: told
-    the id after a crash, from a thread of the data plane.
+    the id after a crash, from a thread of the data plane. beat_s: pause between two looks at a
+    relay that says nothing by itself.
     Every method may be called from any thread; calls for one load balancer take turns. Nothing
     here knows of epochs: who calls has made sure that no newer one was seen.
     """
@@ -39,6 +40,7 @@ class UdpDataPlane:
         *,
         run_as: tuple[int, int] | None = None,
         on_crash: Callable[[str], None] | None = None,
+        beat_s: float = pulse.BEAT_S,
     ) -> None:
         self._host = worker.Host(
             root=root.resolve(),
@@ -48,6 +50,7 @@ class UdpDataPlane:
             sessions=process.session_budget(),
             version=process.version(),
             run_as=run_as,
+            beat_s=beat_s,
         )
         self._host.meters.mkdir(mode=0o700, exist_ok=True)
         self._on_crash = on_crash

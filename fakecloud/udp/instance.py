@@ -7,6 +7,7 @@ desired, the relay what runs. Methods take turns by a lock.
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import msgspec
 import structlog
 
 from fakecloud import errors, fields, files, model, processes
+from fakecloud.pulse import Pulse
 from fakecloud.restarts import Restarts
 from fakecloud.udp import config, control, wire, worker
 from fakecloud.udp.meter import Meter
@@ -47,6 +49,7 @@ class Instance:
         self._worker: worker.Worker | None = None
         self._sockets: dict[tuple[str, int], socket.socket] = {}
         self._restarts = Restarts()
+        self._pulse = Pulse(host.beat_s)
         self._meter = Meter(host.meter(lb_id))
         self._last_number = 0
         self._dirty = self._crashed = self._known = False
@@ -174,7 +177,7 @@ class Instance:
             now = self._host.clock.monotonic()
             self._bury(now)
             crashed, self._crashed = self._crashed, False
-            due = [self._revive(now), self._retell(now)]
+            due = [self._revive(now), self._retell(now), self._check(now)]
             return crashed, min((moment for moment in due if moment is not None), default=None)
 
     # applying
@@ -225,6 +228,7 @@ class Instance:
         self._file.parent.mkdir(mode=0o700, exist_ok=True)
         self._worker = worker.start(self._host, self.lb_id, self._last_number, before)
         self._restarts.started(self._host.clock.monotonic())
+        self._pulse.started(self._host.clock.monotonic())
         if before is not None:
             before.end()
         else:
@@ -294,6 +298,19 @@ class Instance:
         finally:
             self._drop_unused()
         return None
+
+    def _check(self, now: float) -> float | None:
+        """End a relay that hangs; it is then one that died."""
+        if self._worker is None or not self._worker.process.alive():
+            return None
+        if now >= self._pulse.due_at:
+            if self._worker.control.hello() is not None:
+                self._pulse.answered(now)
+            elif self._pulse.missed(now):
+                self._log.error("relay_hangs", number=self._worker.number)
+                self._worker.process.signal(signal.SIGKILL)
+                return None
+        return self._pulse.due_at
 
     # the directory
 

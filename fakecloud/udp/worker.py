@@ -31,6 +31,7 @@ class Host:
     sessions: int
     version: str
     run_as: tuple[int, int] | None
+    beat_s: float
 
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""

@@ -31,6 +31,10 @@ def world() -> Iterator[UdpWorld]:
     made.close()
 
 
+class FastWorld(UdpWorld):
+    beat_s = 0.1
+
+
 def probe(target: model.Target) -> model.ProbeKey:
     key = model.probe_key(target, model.HealthCheck())
     assert key is not None
@@ -443,6 +447,19 @@ def test_frozen_relay_is_a_transient_error_and_heals(world: UdpWorld) -> None:
     os.kill(pid, signal.SIGCONT)
     world.plane.apply(wish(world.udp[0]))
     assert everybody() == names(world, 0)
+
+
+def test_relay_that_hangs_is_replaced_and_told() -> None:
+    world = FastWorld()
+    try:
+        world.plane.apply(wish(*world.udp))
+        before = world.relay()
+        os.kill(before, signal.SIGSTOP)
+        world.eventually(lambda: world.crashes == ["lb-1"], 20)
+        world.eventually(lambda: world.relays() not in ([], [before]))
+        assert everybody() == names(world, 0, 1, 2)
+    finally:
+        world.close()
 
 
 def test_nothing_is_left_of_a_removed_one(world: UdpWorld) -> None:

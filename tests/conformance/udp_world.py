@@ -122,6 +122,7 @@ class UdpWorld(HaproxyWorld):
             self.root / "run",
             clock.SystemClock(),
             run_as=self.run_as,
+            beat_s=self.beat_s,
             on_crash=self.crashes.append,
         )
 
