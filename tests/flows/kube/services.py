@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import urllib.error
 from collections import Counter
 from collections.abc import Iterable
@@ -187,6 +188,20 @@ def ask(ip: str, number: int = PORT, source: str = "") -> Json | None:
         return said
     finally:
         connection.close()
+
+
+def ask_udp(ip: str, number: int, source_port: int = 0) -> Json | None:
+    """Return what the pod says to a datagram, None if there is no answer."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+        client.bind(("", source_port))
+        client.settimeout(2)
+        try:
+            client.connect((ip, number))
+            client.send(b"question")
+            said: Json = json.loads(client.recv(4096).partition(b"\n")[0])
+        except (OSError, ValueError):
+            return None
+        return said
 
 
 def answer(ip: str, number: int = PORT, source: str = "") -> Json:

@@ -156,7 +156,7 @@ def test_b_01_load_balancer_deleted_in_the_cloud_returns(shop: Shop, world: Worl
     assert answer(embedded.eventually(published))["pod"]
 
 
-def test_t_21_s_35_service_of_another_class_is_left_alone(shop: Shop, world: World) -> None:
+def test_t_21_s_35_u_14_service_of_another_class_is_left_alone(shop: Shop, world: World) -> None:
     shop.create("theirs", loadBalancerClass="other.example/lb")
     shop.patch_finalizers("theirs", [FINALIZER])
     mine = {"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}}

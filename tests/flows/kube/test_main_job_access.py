@@ -159,7 +159,9 @@ def kubeconfig_at(world: World, port: int, tmp_path: Path) -> Path:
     return copy
 
 
-def test_api_server_that_is_not_there_is_awaited(shop: Shop, world: World, tmp_path: Path) -> None:
+def test_s_54_p_01_api_server_that_is_not_there_is_awaited(
+    shop: Shop, world: World, tmp_path: Path
+) -> None:
     port = programs.free_port()
     real = int(world.cluster.control_plane.url.rpartition(":")[2])
     other = world.controller(

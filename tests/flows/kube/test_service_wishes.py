@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import urllib.error
+from pathlib import Path
+
 import pytest
 
 from tests.cluster import embedded
@@ -11,6 +14,7 @@ from tests.flows.kube.services import (
     Shop,
     answer,
     ask,
+    ask_udp,
     condition,
     ingress,
     port,
@@ -20,6 +24,7 @@ from tests.flows.kube.world import Json, World
 pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 REPAIRED_S = 5.0
+PODS_RBAC = Path(__file__).parents[3] / "manifests" / "options" / "pod-networks.yaml"
 
 
 def annotated(**annotations: str) -> Json:
@@ -75,6 +80,75 @@ def test_a_06_e_04_without_node_ports_is_refused_until_they_are_allowed(shop: Sh
 
     shop.change(allocateLoadBalancerNodePorts=True)
     assert answer(shop.ip())["pod"]
+
+
+def test_t_02_t_20_a_09_tcp_and_udp_on_one_port(shop: Shop) -> None:
+    both = [port(5353, "tcp", protocol="TCP"), port(5353, "udp", protocol="UDP")]
+    shop.create(ports=both)
+    ip = shop.ip()
+    assert answer(ip, 5353)["port"] == "tcp"
+    said = embedded.eventually(lambda: ask_udp(ip, 5353))
+    assert said is not None
+    assert said["port"] == "udp"
+    [entry] = ingress(shop.get())
+    assert [one["protocol"] for one in entry["ports"]] == ["TCP", "UDP"]
+
+    shop.change(ports=[both[0]])
+    embedded.eventually(lambda: ask_udp(ip, 5353) is None)
+    assert answer(ip, 5353)["pod"]
+    assert shop.ip() == ip
+
+
+def test_u_14_a_04_class_cannot_change_in_place(shop: Shop) -> None:
+    shop.create()
+    ip = shop.ip()
+    with pytest.raises(urllib.error.HTTPError):
+        shop.change(loadBalancerClass="other.example/lb")
+    assert answer(ip)["pod"]
+
+
+def test_a_04_b_03_class_given_away_by_way_of_another_type(shop: Shop, world: World) -> None:
+    """Both changes happen while nobody looks, so they are seen as one."""
+    shop.create()
+    shop.ip()
+    name = f"k8s-{shop.get()['metadata']['uid']}"
+    world.ccm.stop()
+    shop.change(type="ClusterIP")
+    shop.change(type="LoadBalancer", loadBalancerClass="other.example/lb")
+    mine = {"loadBalancer": {"ingress": [{"ip": "192.0.2.7", "ipMode": "VIP"}]}}
+    shop.patch_status("web", mine)
+    world.ensure_running()
+    embedded.eventually(lambda: name not in world.balancers())
+    assert ingress(shop.get())[0]["ip"] == "192.0.2.7"
+
+
+def test_e_04_t_09_rb_07_pods_are_targets_where_they_are_reached(shop: Shop, world: World) -> None:
+    """Nothing is sent to the pods: their addresses are nominal here."""
+    world.cluster.kubectl("apply", "-f", str(PODS_RBAC))
+    flags = ("--no-leader-elect", "--pod-networks=10.64.0.0/16", "--no-reachability-check")
+    other = world.controller("pods.log", *flags)
+    world.ccm.stop()
+    try:
+        other.start()
+        silent = annotated(health_check_protocol="none")
+        shop.create(metadata=silent, allocateLoadBalancerNodePorts=False)
+        shop.ip()
+
+        def targets() -> set[str]:
+            [group] = spec(shop)["target_groups"]
+            return {one["ip"] for one in group["targets"]}
+
+        path = f"/api/v1/namespaces/{shop.namespace}/pods"
+        pods = world.cluster.request("GET", path)["items"]
+        embedded.eventually(targets, lambda it: it == {one["status"]["podIP"] for one in pods})
+        shop.remove_pod("one")
+        embedded.eventually(targets, lambda it: len(it) == 1)
+
+        shop.change(allocateLoadBalancerNodePorts=True)
+        embedded.eventually(targets, lambda it: it == set(world.cluster.nodes.values()))
+    finally:
+        other.stop()
+    world.ensure_running()
 
 
 def test_t_06_affinity_can_be_switched(shop: Shop) -> None:

@@ -66,7 +66,7 @@ class Setup:
         pytest.param(ZeroDivisionError("bug"), 1.0, 1, id="bug"),
     ],
 )
-async def test_s_14_u_08_key_comes_back_after(end, pause_s, failures):
+async def test_s_14_s_18_u_08_key_comes_back_after(end, pause_s, failures):
     async with Setup(end) as it:
         assert it.script.looks == 1
         assert it.queue.failures("shop/web") == failures

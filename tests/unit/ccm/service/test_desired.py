@@ -131,7 +131,7 @@ def test_s_56_k_01_local_policy_is_checked_at_the_health_check_node_port():
     assert check == documents.HealthCheck("http", 32000, "/healthz", 2)
 
 
-def test_k_05_cluster_policy_is_checked_at_kube_proxy():
+def test_k_04_k_05_cluster_policy_is_checked_at_kube_proxy():
     check = build(builders.service()).spec.target_groups[0].health_check
     assert check == documents.HealthCheck("http", 10256, "/healthz", 2)
 
@@ -216,7 +216,7 @@ def test_s_55_b_17_a_10_source_ranges(field, annotation, expected):
         ),
     ],
 )
-def test_b_10_what_cannot_be_served_is_rejected_with_the_field(service, reason, word):
+def test_b_10_e_14_what_cannot_be_served_is_rejected_with_the_field(service, reason, word):
     with pytest.raises(errors.Rejected, match=word) as caught:
         build(service)
     assert caught.value.reason == reason

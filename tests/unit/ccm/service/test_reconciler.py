@@ -56,7 +56,7 @@ async def test_b_05_s_25_restart_costs_no_write(it):
     assert it.kube.events == []
 
 
-async def test_s_40_s_42_u_02_node_change_is_one_put_and_the_address_stays(it):
+async def test_s_40_s_42_b_15_u_02_node_change_is_one_put_and_the_address_stays(it):
     await it.served()
     it.kube.node_backends += (nodes.Backend("node-3", ("10.0.0.3",)),)
     await it.look()
@@ -65,6 +65,7 @@ async def test_s_40_s_42_u_02_node_change_is_one_put_and_the_address_stays(it):
     await it.look()
     assert it.world.writes == ["cloud:put"]
     assert it.kube.reasons() == ["UpdatedLoadBalancer"]
+    assert b"service_controller_loadbalancer_sync_total 2.0" in it.metrics.render()
 
 
 async def test_s_23_s_42_without_nodes_the_cloud_is_asked_all_the_same(it):
@@ -143,7 +144,7 @@ async def test_unmarked_load_balancer_of_our_name_is_adopted(it):
     assert it.cloud.store[NAME].labels["cluster-uid"] == builders.CLUSTER_UID
 
 
-async def test_s_45_b_02_older_nodes_never_overwrite_newer_ones(it):
+async def test_s_41_s_45_b_02_b_04_u_09_older_nodes_never_overwrite_newer_ones(it):
     """Every look computes the targets anew, whoever triggered it."""
     await it.served()
     it.kube.node_backends += (nodes.Backend("node-3", ("10.0.0.3",)),)

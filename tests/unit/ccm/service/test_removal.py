@@ -192,7 +192,7 @@ async def test_s_27_s_28_finalizer_added_meanwhile_is_not_wiped(it):
     assert it.kube.store[KEY].finalizers == ("example.com/x",)
 
 
-async def test_b_30_failed_deletion_has_its_own_event(it):
+async def test_b_30_u_07_failed_deletion_has_its_own_event(it):
     await it.served()
     it.kube.delete(KEY)
     it.cloud.fail_next = [errors.CloudBusy("internal", "broken")] * 2

@@ -39,6 +39,9 @@ class Setup:
             random.Random(1),
         )
 
+    def service(self, key):
+        return next((one for one in self.all if one.key == key), None)
+
     def services(self):
         return self.all
 
@@ -78,6 +81,50 @@ def test_a_04_b_03_foreign_service_with_a_load_balancer_of_ours_concerns_us(it):
 
 def test_s_07_deletion_concerns_us(it):
     it.target.service_changed("shop/web", builders.service(), None)
+    assert it.keys == ["shop/web"]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        pytest.param(builders.service(type="ClusterIP"), id="type"),
+        pytest.param(builders.service(load_balancer_class="example.com/x"), id="class"),
+        pytest.param(builders.service(load_balancer_source_ranges=("10.0.0.0/8",)), id="ranges"),
+        pytest.param(builders.service(ports=(builders.port(81),)), id="port"),
+        pytest.param(builders.service(ports=(builders.port(node_port=31000),)), id="nodePort"),
+        pytest.param(builders.service(ports=(builders.port(name="x"),)), id="port name"),
+        pytest.param(builders.service(session_affinity="ClientIP"), id="affinity"),
+        pytest.param(builders.service(load_balancer_ip="127.77.0.9"), id="address"),
+        pytest.param(builders.service(annotations={"a": "b"}), id="annotation"),
+        pytest.param(builders.service(uid="u-2"), id="UID"),
+        pytest.param(builders.service(external_traffic_policy="Local"), id="policy"),
+        pytest.param(builders.service(health_check_node_port=32000), id="health check port"),
+        pytest.param(builders.service(ip_families=("IPv4", "IPv6")), id="families"),
+        pytest.param(builders.service(allocate_node_ports=False), id="allocation, unlike upstream"),
+    ],
+)
+def test_s_06_s_08_u_04_b_29_every_change_of_a_service_of_ours_is_looked_at(it, changed):
+    it.target.service_changed("shop/web", builders.service(), changed)
+    assert it.keys == ["shop/web"]
+
+
+def test_a_change_of_sharing_is_looked_at_on_both_sides(it):
+    one, other = (
+        builders.service(annotations={"fakecloud.dev/share": share}) for share in ("x", "y")
+    )
+    it.target.service_changed("shop/web", one, other)
+    assert it.keys == ["share:shop/x", "share:shop/y", "shop/web"]
+
+
+def test_slices_matter_where_pods_are_targets(it):
+    slice_ = objects.EndpointSlice(
+        objects.ObjectMeta("web-x", "shop", labels={"kubernetes.io/service-name": "web"})
+    )
+    it.all = (builders.service(),)
+    it.target.slice_changed("shop/web-x", None, slice_)
+    assert it.keys == []
+    it.all = (builders.service(ports=(builders.port(node_port=0),)),)
+    it.target.slice_changed("shop/web-x", slice_, None)
     assert it.keys == ["shop/web"]
 
 
