@@ -11,11 +11,13 @@ import itertools
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ STORED = 10_000
 CONNECTIONS = 16
 SECONDS = 3.0
 PUT_SECONDS = 5.0
+SETTLE_S = 180.0
 WATCHERS = 100
 EVENTS = 10_000
 EVENTS_PER_S = 250.0
@@ -92,6 +95,25 @@ class Server:
             path = f"/v1/load-balancers/new-{n}"
             yield load.request("PUT", path, self.token, json.dumps(body).encode())
 
+    def converged(self) -> int:
+        """Return how often a worker has brought a load balancer a step further, here to its end."""
+        request = urllib.request.Request(
+            f"{self.url}/metrics", headers={"authorization": f"Bearer {self.token}"}
+        )
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            found = re.search(rb"^fakecloud_provisioner_steps_total (\S+)", answer.read(), re.M)
+        assert found is not None
+        return int(float(found[1]))
+
+    def settle(self, converged: int) -> float:
+        """Wait until so many have converged; return the seconds. Raises: RuntimeError."""
+        began = time.monotonic()
+        while self.converged() < converged:
+            if time.monotonic() - began > SETTLE_S:
+                raise RuntimeError(f"after {SETTLE_S:.0f} s not all load balancers are ACTIVE")
+            time.sleep(0.2)
+        return time.monotonic() - began
+
     def stop(self) -> None:
         """End it."""
         self._process.send_signal(signal.SIGTERM)
@@ -132,7 +154,7 @@ def main() -> int:
 def _database(kind: str, directory: Path, stack: contextlib.ExitStack) -> str:
     if kind == "sqlite":
         return f"sqlite:///{directory}/cloud.db"
-    return stack.enter_context(postgresql.running()).database()
+    return stack.enter_context(postgresql.running(durable=True)).database()
 
 
 def _measure(screen: Screen, server: Server, kind: str, figures: dict[str, float]) -> None:
@@ -158,9 +180,16 @@ def _measure(screen: Screen, server: Server, kind: str, figures: dict[str, float
     screen.line(f"{kind}: {EVENTS} events to {WATCHERS} watchers: {lost} lost, p99 {p99_ms:.1f} ms")
     figures["watch_lost"] += lost
     figures[f"watch_p99_ms_{kind}"] = p99_ms
+    before = server.converged()
     puts = server.rate(server.puts(), PUT_SECONDS)
-    _say(screen, kind, "PUTs", puts)
+    meanwhile = server.converged() - before
+    _say(screen, kind, "new load balancers accepted (PUT, 201, on the disk)", puts)
     figures[f"puts_vs_empty_{kind}"] = puts.per_second / empty.per_second
+    rest_s = server.settle(before + sum(puts.statuses.values()))
+    screen.line(
+        f"{kind}: meanwhile {meanwhile / PUT_SECONDS:.0f}/s of them became ACTIVE, "
+        f"the rest within {rest_s:.0f} s"
+    )
 
 
 def _say(screen: Screen, kind: str, what: str, result: load.Result) -> None:

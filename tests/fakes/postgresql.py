@@ -22,7 +22,8 @@ from fakecloud.store.database import Database
 from fakecloud.tables import metadata
 
 MISSING = "no PostgreSQL server here; for these tests: apt-get install postgresql"
-_FAST = ("fsync=off", "full_page_writes=off", "shared_buffers=16MB", "max_connections=60")
+_SMALL = ("shared_buffers=16MB", "max_connections=60")
+_FORGETFUL = ("fsync=off", "full_page_writes=off")
 
 
 def binaries() -> Path | None:
@@ -62,8 +63,11 @@ class Server:
 
 
 @contextmanager
-def running() -> Iterator[Server]:
-    """Run a server until the block ends; nothing of it is left."""
+def running(*, durable: bool = False) -> Iterator[Server]:
+    """Run a server until the block ends; nothing of it is left.
+
+    durable: a commit is on the disk, as it has to be anywhere but in tests.
+    """
     programs = binaries()
     assert programs is not None, MISSING
     user: dict[str, int] = {}
@@ -79,7 +83,8 @@ def running() -> Iterator[Server]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        options = (f"-c{option}" for option in (*_FAST, "listen_addresses=127.0.0.1"))
+        chosen = _SMALL if durable else _SMALL + _FORGETFUL
+        options = (f"-c{option}" for option in (*chosen, "listen_addresses=127.0.0.1"))
         command = [programs / "postgres", "-D", "data", f"-p{port}", f"-k{directory}", *options]
         lives: list[subprocess.Popen[bytes]] = []
 
