@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Iterator
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final, Literal
 
@@ -75,19 +75,15 @@ def gives(pool: Pool, ip: str) -> bool:
     return address in network and address not in (network[0], network[-1])
 
 
-def choose(pool: Pool, last: str | None, taken: Callable[[str], bool]) -> str | None:
-    """Return the next free address of `pool` after `last`, going around once; None when full.
+def after(pool: Pool, last: str | None) -> Iterator[str]:
+    """Yield the addresses of `pool` after `last`, going around once; at most 65536 of a large one.
 
     The first and the last address of the range are never given (network and broadcast).
     last: the address given most recently, so that a released one is reused as late as possible.
-    taken: whether an address can't be given now; asked until the first free one.
     """
     size = pool.network.num_addresses - 2
     start = 0
     if last is not None and ip_address(last) in pool.network:
         start = int(ip_address(last)) - int(pool.network.network_address)
     for step in range(min(size, 1 << 16)):
-        candidate = str(pool.network[1 + (start + step) % size])
-        if not taken(candidate):
-            return candidate
-    return None
+        yield str(pool.network[1 + (start + step) % size])

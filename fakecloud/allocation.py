@@ -5,9 +5,11 @@ A reserved address is only used when it is asked for by ip, and only in its own 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
+from itertools import islice
 
 from fakecloud import addresses
 from fakecloud.addresses import Pool
@@ -33,24 +35,23 @@ class Allocator:
             raise _invalid(pointer, f"no {family} pool {name!r}; there are: {known}")
         return found
 
-    def next_free(
-        self,
-        connection: Connection,
-        pool: Pool,
-        now: datetime,
-        besides: Callable[[str], bool] = lambda _ip: False,
-    ) -> str:
-        """Return the address of `pool` that is free for longest. Raises: NoCapacity."""
+    def free(
+        self, connection: Connection, pool: Pool, now: datetime, expected: int = 1
+    ) -> Iterator[str]:
+        """Yield the free addresses of `pool`, each once, those first that are free for longest.
+
+        So many as are `expected` to be taken cost two queries together, all others one more.
+        Raises: NoCapacity after the last.
+        """
         rested_since = now - timedelta(seconds=addresses.QUARANTINE_S)
-
-        def taken(ip: str) -> bool:
-            return besides(ip) or address_rows.is_taken(connection, ip, rested_since)
-
-        last = address_rows.last_given(connection, pool.name, pool.family)
-        ip = addresses.choose(pool, last, taken)
-        if ip is None:
-            raise NoCapacity(f"pool {pool.name!r} ({pool.network}) has no free address")
-        return ip
+        taken = partial(address_rows.taken, connection, pool.name, pool.family, rested_since)
+        order = addresses.after(pool, address_rows.last_given(connection, pool.name, pool.family))
+        first = list(islice(order, expected))
+        busy = taken(first)
+        yield from (ip for ip in first if ip not in busy)
+        busy = taken()
+        yield from (ip for ip in order if ip not in busy)
+        raise NoCapacity(f"pool {pool.name!r} ({pool.network}) has no free address")
 
     def asked(self, pool: Pool, ip: str, pointer: str) -> str:
         """Return an address that was asked for, as it is written here. Raises: ValidationFailed."""
@@ -62,23 +63,38 @@ class Allocator:
     def choose(
         self,
         connection: Connection,
+        wishes: Sequence[tuple[str, Spec]],
+        now: datetime,
+        held: tuple[Address, ...] = (),
+    ) -> list[tuple[Address, ...]]:
+        """Return for each project and spec an address for each request, no address twice.
+
+        held: those of a load balancer that is there already; it keeps those that still fit.
+        Raises: ValidationFailed, AddressInUse, NoCapacity.
+        """
+        free: dict[Pool, Iterator[str]] = {}
+
+        def next_free(pool: Pool) -> str:
+            if pool not in free:
+                free[pool] = self.free(connection, pool, now, len(wishes))
+            return next(free[pool])
+
+        return [
+            self._choose(connection, project, spec, held, next_free) for project, spec in wishes
+        ]
+
+    def _choose(
+        self,
+        connection: Connection,
         project: str,
         spec: Spec,
         held: tuple[Address, ...],
-        now: datetime,
+        next_free: Callable[[Pool], str],
     ) -> tuple[Address, ...]:
-        """Return an address for each request, keeping those held that still fit.
-
-        Those asked for by ip come first, so that none of them is given to another request.
-        Raises: ValidationFailed, AddressInUse, NoCapacity.
-        """
+        """Those asked for by ip come first, so that none of them is given to another request."""
         left = list(held)
-        reserved = reservations.among(connection, [a.ip for a in held])
+        reserved = reservations.among(connection, [a.ip for a in held]) if held else frozenset()
         chosen: dict[int, Address] = {}
-
-        def mine(ip: str) -> bool:
-            return any(a.ip == ip for a in chosen.values())
-
         for index, request in sorted(enumerate(spec.addresses), key=lambda pair: not pair[1].ip):
             kept = next((a for a in left if _fits(a, request, a.ip in reserved)), None)
             if kept is not None:
@@ -88,7 +104,9 @@ class Allocator:
             pointer = f"/spec/addresses/{index}"
             pool = self.pool(request.pool, request.family, f"{pointer}/pool")
             if request.ip is None:
-                ip = self.next_free(connection, pool, now, mine)
+                ip = next_free(pool)
+                while any(a.ip == ip for a in chosen.values()):
+                    ip = next_free(pool)
             else:
                 ip = self.asked(pool, request.ip, f"{pointer}/ip")
                 _refuse_foreign(connection, project, ip, f"{pointer}/ip")
@@ -97,18 +115,23 @@ class Allocator:
 
 
 def give(
-    connection: Connection, lb: LoadBalancer, before: tuple[Address, ...], now: datetime
+    connection: Connection,
+    balancers: Sequence[LoadBalancer],
+    now: datetime,
+    before: tuple[Address, ...] = (),
 ) -> None:
-    """Record that the load balancer has its addresses, and no more those of `before` it lost.
+    """Record that load balancers have their addresses; `before`: those that it had, if it is one.
 
     Raises: AddressInUse.
     """
-    gone = [a.ip for a in before if a not in lb.addresses]
-    if gone:
-        address_rows.take_back(connection, lb.id, gone, now)
-    for address in lb.addresses:
-        if address not in before and not address_rows.give(connection, address, lb.id, now):
-            raise AddressInUse(f"{address.ip} was given to another load balancer just now")
+    for lb in balancers:
+        gone = [a.ip for a in before if a not in lb.addresses]
+        if gone:
+            address_rows.take_back(connection, lb.id, gone, now)
+    new = [(a, lb.id) for lb in balancers for a in lb.addresses if a not in before]
+    if new and not address_rows.give(connection, new, now):
+        ips = ", ".join(address.ip for address, _ in new)
+        raise AddressInUse(f"{ips}: given to another load balancer just now")
 
 
 def _refuse_foreign(connection: Connection, project: str, ip: str, pointer: str) -> None:

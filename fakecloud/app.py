@@ -24,6 +24,7 @@ from fakecloud.addresses import Pool, parse_pool
 from fakecloud.allocation import Allocator
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
+from fakecloud.api.writer import Writer
 from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
@@ -235,15 +236,18 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
 
         cloud = Cloud(
             database=database,
-            load_balancers=LoadBalancers(
-                database,
-                pools,
-                clock,
-                quotas=quotas,
-                profile=settings.profile,
-                rate=clock.rate,
-                placement=placing,
+            load_balancers=(
+                desk := LoadBalancers(
+                    database,
+                    pools,
+                    clock,
+                    quotas=quotas,
+                    profile=settings.profile,
+                    rate=clock.rate,
+                    placement=placing,
+                )
             ),
+            writer=Writer(database, desk),
             hub=hub,
             authority=authority,
             price_book=book,

@@ -7,7 +7,8 @@ together or not at all. The provisioner does the rest.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -70,6 +71,14 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
 
 
+class New(msgspec.Struct, frozen=True, kw_only=True):
+    """A load balancer to be created."""
+
+    project: str
+    name: str
+    wish: Wish
+
+
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     """`If-Match` as generations (None: no header), and whether `If-None-Match: *` was said."""
 
@@ -123,7 +132,8 @@ class LoadBalancers:
             if self._profile.name != "dev":
                 catalogue.check(wish.spec)
             if current is None:
-                return self._create(connection, project, name, wish, now), Outcome.CREATED
+                new = New(project=project, name=name, wish=wish)
+                return self._create(connection, [new], now)[0], Outcome.CREATED
             if current.state is State.DELETING:
                 raise BeingDeleted(
                     f"{name} is being deleted; PUT again when it is gone",
@@ -161,6 +171,25 @@ class LoadBalancers:
                 if mine != (wish.labels, wish.annotations, wish.spec):
                     raise NameInUse(f"{name} exists with another document; PUT replaces it")
             return self.put(project, name, wish)
+
+    def create_all(self, wanted: Sequence[New]) -> list[LoadBalancer | None]:
+        """Create load balancers of different names at once: each statement is for all of them.
+
+        None where there is one of that name. Raises: what `put` raises for any; none is made then.
+        """
+        for one in wanted:
+            _refuse_unknown_faults(one.wish)
+            if self._profile.name != "dev":
+                catalogue.check(one.wish.spec)
+        with self._database.write() as connection:
+            there: set[tuple[str, str]] = set()
+            for project in {one.project for one in wanted}:
+                names = [one.name for one in wanted if one.project == project]
+                found = rows.by_names(connection, project, names)
+                there |= {(project, lb.name) for lb in found}
+            new = [one for one in wanted if (one.project, one.name) not in there]
+            made = iter(self._create(connection, new, self._clock.now()) if new else ())
+            return [None if (w.project, w.name) in there else next(made) for w in wanted]
 
     def find(self, project: str, name: str) -> LoadBalancer:
         """Return the load balancer of that name or id. Raises: NotFound."""
@@ -200,13 +229,25 @@ class LoadBalancers:
             return current, operation
 
     def _create(
-        self, connection: Connection, project: str, name: str, wish: Wish, now: datetime
-    ) -> LoadBalancer:
-        self._quotas.take(connection, project, "load_balancers")
+        self, connection: Connection, wanted: Sequence[New], now: datetime
+    ) -> list[LoadBalancer]:
+        for project, count in Counter(one.project for one in wanted).items():
+            self._quotas.take(connection, project, "load_balancers", count)
+        wishes = [(one.project, one.wish.spec) for one in wanted]
+        chosen = self._allocator.choose(connection, wishes, now)
+        made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
+        balancers = rows.create(connection, made)
+        allocation.give(connection, balancers, now)
+        return balancers
+
+    def _new(
+        self, wanted: New, addresses: tuple[Address, ...], now: datetime
+    ) -> tuple[LoadBalancer, Operation]:
+        project, name, wish = wanted.project, wanted.name, wanted.wish
         id = new_id("lb", now)
         delay = self._delay("create", wish, id, 1)
         operation = self._operation(project, "create", name, id, 1, delay)
-        addresses = self._allocator.choose(connection, project, wish.spec, (), now)
+        wall = self._clock.wall()
         lb = LoadBalancer(
             pk=0,
             id=id,
@@ -228,17 +269,14 @@ class LoadBalancers:
             operation=operation.id,
             was_active=False,
             attempts=0,
-            due_at=self._clock.wall(),
+            due_at=wall,
             ready_at=operation.ready_at,
             lease_epoch=0,
-            asked_at=self._clock.wall(),
+            asked_at=wall,
             created_at=now,
             updated_at=now,
         )
-        lb = rows.create(connection, lb)
-        allocation.give(connection, lb, (), now)
-        operations.start(connection, operation)
-        return lb
+        return lb, operation
 
     def _replace(
         self, connection: Connection, current: LoadBalancer, wish: Wish, now: datetime
@@ -257,9 +295,8 @@ class LoadBalancers:
         operation = self._operation(
             current.project, "update", current.name, current.id, generation, delay
         )
-        addresses = self._allocator.choose(
-            connection, current.project, wish.spec, current.addresses, now
-        )
+        wishes = [(current.project, wish.spec)]
+        (addresses,) = self._allocator.choose(connection, wishes, now, current.addresses)
         changed = msgspec.structs.replace(
             current,
             labels=wish.labels,
@@ -278,7 +315,7 @@ class LoadBalancers:
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, changed, now)
-        allocation.give(connection, lb, current.addresses, now)
+        allocation.give(connection, [lb], now, current.addresses)
         _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED

@@ -292,9 +292,8 @@ class Provisioner:
 
     def _claim(self) -> LoadBalancer | None:
         with self._database.read() as connection:
-            due = rows.next_due(connection, self._host, self._pools)
-        if due is None or due > self._clock.wall():
-            return None  # a look without the write lock, which an idle cloud need not take
+            if not rows.is_due(connection, self._host, self._clock.wall(), self._pools):
+                return None  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
             wall = self._clock.wall()
             claimed = rows.claim(
@@ -343,8 +342,8 @@ class Provisioner:
     def _put_off(self, claimed: LoadBalancer, seconds: float) -> None:
         """Give the lease back; the row is due again in `seconds`, or now if it has changed."""
         with self._database.write() as connection:
-            lb = rows.get(connection, claimed.pk)
-            if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
+            lb = rows.release(connection, claimed.pk, claimed.lease_epoch)
+            if lb is None:
                 return
             operations.enter(
                 connection, lb.id, "wait", self._clock.now(), up_to_generation=claimed.generation
@@ -356,8 +355,8 @@ class Provisioner:
     def _finish(self, claimed: LoadBalancer, error: DataPlaneError | None) -> None:
         """Write the result, unless the lease went to another worker meanwhile."""
         with self._database.write() as connection:
-            lb = rows.get(connection, claimed.pk)
-            if lb is None or not rows.release(connection, claimed.pk, claimed.lease_epoch):
+            lb = rows.release(connection, claimed.pk, claimed.lease_epoch)
+            if lb is None:
                 log.warning("lease_lost", lb_id=claimed.id, epoch=claimed.lease_epoch)
                 return
             self._write(connection, claimed, lb, error)

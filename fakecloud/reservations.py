@@ -133,7 +133,7 @@ class Reservations:
     def _pick(self, connection: Connection, wanted: Wanted, now: datetime) -> str:
         pool = self._allocator.pool(wanted.pool, wanted.family, "/pool")
         if wanted.ip is None:
-            return self._allocator.next_free(connection, pool, now)
+            return next(self._allocator.free(connection, pool, now))
         ip = self._allocator.asked(pool, wanted.ip, "/ip")
         if address_rows.is_taken(connection, ip, _rested_since(now)):
             raise AddressInUse(f"/ip: {ip} is used, reserved or resting; ask for another")

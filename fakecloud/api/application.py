@@ -36,6 +36,7 @@ from fakecloud.api.context import Cloud
 from fakecloud.api.disturbance import Disturbance
 from fakecloud.api.envelope import Envelope
 from fakecloud.api.guard import Guard
+from fakecloud.api.puts import Puts
 from fakecloud.api.reads import Reads
 
 _DESCRIPTION = """
@@ -81,6 +82,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)
+    app.add_middleware(Puts, cloud=cloud)
     app.add_middleware(Reads, cloud=cloud)
     app.add_middleware(Guard)
     app.add_middleware(Envelope, cloud=cloud)

@@ -16,6 +16,7 @@ from starlette.convertors import StringConvertor, register_url_convertor
 
 from fakecloud import scopes
 from fakecloud.actions import Actions
+from fakecloud.api.writer import Writer
 from fakecloud.billing.prices import PriceBook
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
@@ -62,6 +63,7 @@ class Cloud:
     """The parts of the cloud that the API shows; built in app.py."""
 
     database: Database
+    writer: Writer
     load_balancers: LoadBalancers
     hub: Hub
     authority: Authority

@@ -20,7 +20,7 @@ from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
 from fakecloud.api.preferences import Preferences, Preferred
-from fakecloud.load_balancers import Expectation, Outcome, Wish
+from fakecloud.load_balancers import Expectation, New, Outcome, Wish
 from fakecloud.model import LoadBalancer, Spec, State
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
@@ -37,7 +37,8 @@ MAX_WAIT_S: Final = 60.0
 DEFAULT_WAIT_S: Final = 25.0
 _SETTLED: Final = frozenset({State.ACTIVE, State.ERROR, State.DELETING, State.DELETED})
 # Without "_", which every id has: a name is never another load balancer's id.
-NewName = Annotated[str, Path(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]
+NAME: Final = r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$"
+NewName = Annotated[str, Path(pattern=NAME)]
 Name = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="name or id")]
 IfMatch = Annotated[str | None, Header(description="an ETag; its generation is compared")]
 IfNoneMatch = Annotated[str | None, Header(description="`*`: create only")]
@@ -241,8 +242,12 @@ async def changed(
     change: Mutation,
     act: Callable[[], tuple[LoadBalancer, Outcome]],
     wait_s: float = 0.0,
+    new: New | None = None,
 ) -> Response:
-    """Return the answer to a change of a load balancer: once it is settled, or after `wait_s`."""
+    """Return the answer to a change of a load balancer: once it is settled, or after `wait_s`.
+
+    new: what `act` creates if there is none of that name.
+    """
     done: list[tuple[LoadBalancer, Outcome]] = []
 
     def acting() -> Response:
@@ -252,7 +257,7 @@ async def changed(
             change.unchanged()
         return _answer(lb, outcome)
 
-    answer = await run_in_threadpool(change.run, acting)
+    answer = await change.soon(acting, new, partial(_answer, outcome=Outcome.CREATED))
     if not (wait_s and done and done[0][1] in (Outcome.CREATED, Outcome.ACCEPTED)):
         return answer
     lb, outcome = done[0]

@@ -5,7 +5,7 @@ A handler takes a `Change` and passes what it does to `run`:
     def delete(name: Name, cloud: CloudParts, caller: Caller, change: Change) -> Response:
         return change.run(lambda: replies.operation(cloud.desk.delete(caller.project, name), 202))
 
-An `async def` handler calls it in a thread: `await run_in_threadpool(change.run, act)`.
+An `async def` handler awaits `change.soon(act)`, which shares its commit with other requests.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -23,7 +24,9 @@ from starlette.responses import Response
 
 from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
-from fakecloud.model import Token
+from fakecloud.api.writer import Change as Wanted
+from fakecloud.load_balancers import New
+from fakecloud.model import LoadBalancer, Token
 from fakecloud.store import audit, database, events, idempotency
 from fakecloud.store.database import Connection
 
@@ -64,26 +67,62 @@ class Mutation:
         Raises: what `act` raises, IdempotencyKeyReused, IdempotencyInProgress.
         """
         try:
-            with self._cloud.database.write() as connection:
-                answered = self._answered(connection)
-                if answered is not None:
-                    return answered
-                before = events.count(connection)
-                response = act()
-                diff = events.digest(connection, before)
-                assert 200 <= response.status_code < 300, response.status_code
-                if self._key is not None:
-                    self._keep(connection, response, kept)
-                if self._changed:
-                    entry = _entry(self._cloud, self._caller, self._request, response.status_code)
-                    audit.append(connection, msgspec.structs.replace(entry, diff_sha256=diff))
+            return self._run(act, kept)
         except errors.Unavailable as error:
-            if self._key is not None and database.is_lock_timeout(error):
-                raise errors.IdempotencyInProgress(
-                    "an earlier request, perhaps with this key, is still under way"
-                ) from error
-            raise
+            raise self._in_the_way(error) from error
+
+    async def soon(
+        self,
+        act: Callable[[], Response],
+        new: New | None = None,
+        answer: Callable[[LoadBalancer], Response] | None = None,
+    ) -> Response:
+        """Do as `run` does, in a thread, with one commit for all requests that wait.
+
+        new: what `act` creates if there is no load balancer of that name; that may be done without
+        it, and is answered by `answer` then. Raises: as `run`.
+        """
+
+        def created(connection: Connection, lb: LoadBalancer, diff: str | None) -> Response:
+            assert answer is not None
+            response = answer(lb)
+            self._record(connection, response, diff)
+            return response
+
+        change = Wanted(partial(self._run, act, None), new, None if new is None else created)
+        try:
+            return await self._cloud.writer.make(change)
+        except errors.Unavailable as error:
+            raise self._in_the_way(error) from error
+
+    def _in_the_way(self, error: errors.Unavailable) -> errors.Problem:
+        """Return what to say when nothing could be written."""
+        if self._key is not None and database.is_lock_timeout(error):
+            return errors.IdempotencyInProgress(
+                "an earlier request, perhaps with this key, is still under way"
+            )
+        return errors.Unavailable(error.detail)
+
+    def _run(
+        self, act: Callable[[], Response], kept: Callable[[Response], bytes] | None
+    ) -> Response:
+        with self._cloud.database.write() as connection:
+            answered = self._answered(connection)
+            if answered is not None:
+                return answered
+            before = events.count(connection)
+            response = act()
+            diff = events.digest(connection, before)
+            assert 200 <= response.status_code < 300, response.status_code
+            if self._key is not None:
+                self._keep(connection, response, kept)
+            if self._changed:
+                self._record(connection, response, diff)
         return response
+
+    def _record(self, connection: Connection, response: Response, diff: str | None) -> None:
+        entry = _entry(self._cloud, self._caller, self._request, response.status_code)
+        audit.append(connection, msgspec.structs.replace(entry, diff_sha256=diff))
 
     def run_outside(self, act: Callable[[], Response]) -> Response:
         """Return what `act` answers; the audit record follows it in a transaction of its own.

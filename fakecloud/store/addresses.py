@@ -2,42 +2,77 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any, Final
 
-from sqlalchemy import Connection, or_, select, update
-from sqlalchemy.dialects.postgresql import insert as postgresql_insert
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import Connection, bindparam, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.model import Address
 from fakecloud.store import reservations
 from fakecloud.tables import address as table
 from fakecloud.tables import load_balancer
 
+_LAST_GIVEN = (
+    select(table.c.ip)
+    .where(table.c.pool == bindparam("of"), table.c.family == bindparam("kind"))
+    .order_by(table.c.given_at.desc())
+    .limit(1)
+)
+_TAKEN = select(table.c.ip).where(
+    or_(
+        table.c.load_balancer_id.is_not(None),
+        table.c.reserved,
+        table.c.released_at > bindparam("since"),
+    )
+)
+_IS_TAKEN = _TAKEN.where(table.c.ip == bindparam("which"))
+_ALL_TAKEN = _TAKEN.where(table.c.pool == bindparam("of"), table.c.family == bindparam("kind"))
+
+_SOME_TAKEN = _ALL_TAKEN.where(table.c.ip.in_(bindparam("some", expanding=True)))
+
+
+def _upsert(inserted: sqlite.Insert | postgresql.Insert) -> Any:
+    """Return the statement that gives an address which is new or belongs to nobody."""
+    changed = ("pool", "family", "load_balancer_id", "given_at", "released_at")
+    return inserted.on_conflict_do_update(
+        index_elements=[table.c.ip],
+        set_={name: inserted.excluded[name] for name in changed},
+        where=table.c.load_balancer_id.is_(None),
+    ).returning(table.c.ip, table.c.reserved)
+
+
+_GIVE: Final = {
+    "sqlite": _upsert(sqlite.insert(table)),
+    "postgresql": _upsert(postgresql.insert(table)),
+}
+
 
 def last_given(connection: Connection, pool: str, family: str) -> str | None:
     """Return the address given most recently from a pool."""
-    ip: str | None = connection.execute(
-        select(table.c.ip)
-        .where(table.c.pool == pool, table.c.family == family)
-        .order_by(table.c.given_at.desc())
-        .limit(1)
-    ).scalar_one_or_none()
+    values = {"of": pool, "kind": family}
+    ip: str | None = connection.execute(_LAST_GIVEN, values).scalar_one_or_none()
     return ip
 
 
 def is_taken(connection: Connection, ip: str, rested_since: datetime) -> bool:
     """Say whether `ip` belongs to or is kept by somebody, or was released after `rested_since`."""
-    row = connection.execute(
-        select(table.c.ip).where(
-            table.c.ip == ip,
-            or_(
-                table.c.load_balancer_id.is_not(None),
-                table.c.reserved,
-                table.c.released_at > rested_since,
-            ),
-        )
-    ).first()
-    return row is not None
+    return connection.execute(_IS_TAKEN, {"which": ip, "since": rested_since}).first() is not None
+
+
+def taken(
+    connection: Connection,
+    pool: str,
+    family: str,
+    rested_since: datetime,
+    among: Sequence[str] | None = None,
+) -> frozenset[str]:
+    """Return the addresses of a pool of which `is_taken` is true, all or `among` some."""
+    values: dict[str, Any] = {"of": pool, "kind": family, "since": rested_since}
+    if among is None:
+        return frozenset(connection.execute(_ALL_TAKEN, values).scalars())
+    return frozenset(connection.execute(_SOME_TAKEN, values | {"some": among}).scalars())
 
 
 def owner(connection: Connection, ip: str) -> str | None:
@@ -48,23 +83,24 @@ def owner(connection: Connection, ip: str) -> str | None:
     return id
 
 
-def give(connection: Connection, address: Address, load_balancer_id: str, now: datetime) -> bool:
-    """Give a free address to a load balancer; False if somebody else was faster."""
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    values = {"load_balancer_id": load_balancer_id, "given_at": now, "released_at": None}
-    row = {"ip": address.ip, "pool": address.pool, "family": address.family, **values}
-    result = connection.execute(
-        insert(table)
-        .values(row)
-        .on_conflict_do_update(
-            index_elements=[table.c.ip], set_=row, where=table.c.load_balancer_id.is_(None)
-        )
-        .returning(table.c.reserved)
-    )
-    given = result.first()
-    if given is not None and given.reserved:
-        reservations.touched(connection, [address.ip], now)
-    return given is not None
+def give(connection: Connection, given: Sequence[tuple[Address, str]], now: datetime) -> bool:
+    """Give free addresses to load balancers; False if somebody else was faster with any."""
+    rows = [
+        {
+            "ip": address.ip,
+            "pool": address.pool,
+            "family": address.family,
+            "load_balancer_id": load_balancer_id,
+            "given_at": now,
+            "released_at": None,
+        }
+        for address, load_balancer_id in given
+    ]
+    done = connection.execute(_GIVE[connection.dialect.name], rows).all()
+    reserved = [row.ip for row in done if row.reserved]
+    if reserved:
+        reservations.touched(connection, reserved, now)
+    return len(done) == len(given)
 
 
 def of_deleted(connection: Connection) -> list[tuple[str, str]]:

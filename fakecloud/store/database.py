@@ -100,6 +100,9 @@ class Database:
                 try:
                     self._group.save()
                     results.append(block())
+                except (DBAPIError, PoolTimeout) as error:
+                    self._group.undo()
+                    results.append(_unavailable(error))
                 except Exception as error:  # noqa: BLE001 - each caller gets its own
                     self._group.undo()
                     results.append(error)

@@ -67,9 +67,12 @@ def count(connection: Connection) -> int:
     return len(ledger.of(connection).rows(event))
 
 
-def digest(connection: Connection, since: int) -> str | None:
-    """Return the hash of the events recorded after the first `since`; None if there were none."""
-    recorded = ledger.of(connection).rows(event)[since:]
+def digest(connection: Connection, since: int, until: int | None = None) -> str | None:
+    """Return the hash of the events after the first `since`, up to `until`; None if there are none.
+
+    They are counted in the order in which the transaction recorded them.
+    """
+    recorded = ledger.of(connection).rows(event)[since:until]
     if not recorded:
         return None
     return hashlib.sha256(msgspec.json.encode([_plain(row) for row in recorded])).hexdigest()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -11,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    Select,
     and_,
     bindparam,
     func,
@@ -20,9 +22,10 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.sql.dml import ReturningUpdate
 
 from fakecloud import documents
-from fakecloud.model import LoadBalancer, PoolKey, State
+from fakecloud.model import LoadBalancer, Operation, PoolKey, State
 from fakecloud.store import events, listings, operations, quotas
 from fakecloud.tables import address
 from fakecloud.tables import load_balancer as table
@@ -31,11 +34,66 @@ _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
 _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
 
 # Made once, values come as parameters: making them costs several times what they do.
-_INSERT = insert(table).returning(table.c.pk)
+_INSERT = insert(table).returning(table.c.pk, sort_by_parameter_order=True)
 _UPDATE = update(table).where(table.c.pk == bindparam("key"))
 _FIND = select(*_COLUMNS).where(table.c.project == bindparam("of"), table.c.deleted_at.is_(None))
-_FIND_ID = _FIND.where(table.c.id == bindparam("called"))
-_FIND_NAME = _FIND.where(table.c.name == bindparam("called"))
+_FINDS = {
+    (by_id, locked): statement.with_for_update() if locked else statement
+    for by_id, statement in (
+        (False, _FIND.where(table.c.name == bindparam("called"))),
+        (True, _FIND.where(table.c.id == bindparam("called"))),
+    )
+    for locked in (False, True)
+}
+_GET = select(*_COLUMNS).where(table.c.pk == bindparam("key")).with_for_update()
+_RELEASE = (
+    update(table)
+    .where(table.c.pk == bindparam("key"), table.c.lease_epoch == bindparam("epoch"))
+    .values(lease_owner=None, lease_until=None)
+    .returning(*_COLUMNS)
+)
+
+
+def _key(pools: Collection[PoolKey] | None) -> tuple[PoolKey, ...] | None:
+    return None if pools is None else tuple(sorted(pools))
+
+
+@cache
+def _due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
+    """Return the query for the load balancer that is due longest of those that a host may claim."""
+    nobodys: ColumnElement[bool] = table.c.host.is_(None)
+    if pools is not None:
+        place = tuple_(address.c.pool, address.c.family)
+        elsewhere = select(address.c.ip).where(
+            address.c.load_balancer_id == table.c.id, place.not_in(pools)
+        )
+        nobodys = and_(nobodys, ~elsewhere.exists())
+    return (
+        select(table.c.pk)
+        .where(
+            or_(nobodys, table.c.host == bindparam("to")),
+            table.c.due_at <= bindparam("at"),
+            # One that is leased is due when its lease ends: its worker may have died.
+            or_(table.c.lease_until.is_(None), table.c.lease_until < bindparam("at")),
+        )
+        .order_by(table.c.due_at)
+        .limit(1)
+    )
+
+
+@cache
+def _claim(pools: tuple[PoolKey, ...] | None) -> ReturningUpdate[Any]:
+    return (
+        update(table)
+        .where(table.c.pk == _due(pools).with_for_update(skip_locked=True).scalar_subquery())
+        .values(
+            host=bindparam("to"),
+            lease_owner=bindparam("owner"),
+            lease_until=bindparam("until"),
+            lease_epoch=table.c.lease_epoch + 1,
+        )
+        .returning(*_COLUMNS)
+    )
 
 
 def _value(row: Row[Any]) -> LoadBalancer:
@@ -51,16 +109,25 @@ def _values(lb: LoadBalancer) -> dict[str, Any]:
     return values
 
 
-def create(connection: Connection, lb: LoadBalancer) -> LoadBalancer:
-    """Insert `lb` with its ADDED event; return it with `pk` and `resource_version` set."""
-    version = events.next_version(connection)
-    lb = msgspec.structs.replace(lb, resource_version=version)
-    values = _values(lb)
-    del values["pk"]
-    pk = connection.execute(_INSERT, values).scalar_one()
-    lb = msgspec.structs.replace(lb, pk=pk)
-    _record(connection, lb, "ADDED")
-    return lb
+def create(
+    connection: Connection, made: Sequence[tuple[LoadBalancer, Operation]]
+) -> list[LoadBalancer]:
+    """Insert load balancers, each with the operation that creates it and the events of both.
+
+    Returns them with `pk` and `resource_version` set.
+    """
+    balancers, started = [], []
+    for lb, operation in made:
+        new = msgspec.structs.replace(lb, resource_version=events.next_version(connection))
+        _record(connection, new, "ADDED")
+        balancers.append(new)
+        started.append(operations.announce(connection, operation))
+    rows = [_values(lb) for lb in balancers]
+    for row in rows:
+        del row["pk"]
+    pks = connection.execute(_INSERT, rows).scalars().all()
+    operations.insert_all(connection, started)
+    return [msgspec.structs.replace(lb, pk=pk) for lb, pk in zip(balancers, pks, strict=True)]
 
 
 def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
@@ -108,15 +175,14 @@ def find(
 
     Every id has a "_" and no name has: asking for either would read all rows of the project.
     """
-    statement = _FIND_ID if "_" in name else _FIND_NAME
-    statement = statement.with_for_update() if for_update else statement
+    statement = _FINDS["_" in name, for_update]
     row = connection.execute(statement, {"of": project, "called": name}).first()
     return None if row is None else _value(row)
 
 
 def get(connection: Connection, pk: int) -> LoadBalancer | None:
     """Return the load balancer with that key, locked until the transaction ends."""
-    row = connection.execute(select(*_COLUMNS).where(table.c.pk == pk).with_for_update()).first()
+    row = connection.execute(_GET, {"key": pk}).first()
     return None if row is None else _value(row)
 
 
@@ -183,44 +249,23 @@ def claim(
     It is one of `host`, or one of none whose addresses are all of `pools` (None: of any), and
     `host`'s from then on. On PostgreSQL rows that another worker is just claiming are skipped.
     """
-    due = (
-        select(table.c.pk)
-        .where(
-            and_(
-                _ours(host, pools),
-                table.c.due_at <= now,
-                or_(table.c.lease_until.is_(None), table.c.lease_until < now),
-            )
-        )
-        .order_by(table.c.due_at)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    )
-    pk = connection.execute(due).scalar_one_or_none()
-    if pk is None:
-        return None
-    row = connection.execute(
-        update(table)
-        .where(table.c.pk == pk)
-        .values(
-            host=host,
-            lease_owner=owner,
-            lease_until=now + timedelta(seconds=lease_s),
-            lease_epoch=table.c.lease_epoch + 1,
-        )
-        .returning(*_COLUMNS)
-    ).one()
-    return _value(row)
+    values = {
+        "to": host,
+        "at": now,
+        "owner": owner,
+        "until": now + timedelta(seconds=lease_s),
+    }
+    row = connection.execute(_claim(_key(pools)), values).first()
+    return None if row is None else _value(row)
 
 
-def release(connection: Connection, pk: int, epoch: int) -> bool:
-    """End the lease of `epoch`; False if it is no longer ours (a newer epoch exists)."""
-    result = connection.execute(
-        update(table)
-        .where(table.c.pk == pk, table.c.lease_epoch == epoch)
-        .values(lease_owner=None, lease_until=None)
-    )
-    return result.rowcount == 1
+def release(connection: Connection, pk: int, epoch: int) -> LoadBalancer | None:
+    """End the lease of `epoch`; None if it is no longer ours (a newer epoch exists).
+
+    The row is locked until the transaction ends.
+    """
+    row = connection.execute(_RELEASE, {"key": pk, "epoch": epoch}).first()
+    return None if row is None else _value(row)
 
 
 def leased(connection: Connection, pk: int, now: datetime) -> bool:
@@ -292,17 +337,6 @@ def free(connection: Connection, pk: int) -> None:
     )
 
 
-def _ours(host: str, pools: Collection[PoolKey] | None) -> ColumnElement[bool]:
-    nobodys: ColumnElement[bool] = table.c.host.is_(None)
-    if pools is not None:
-        place = tuple_(address.c.pool, address.c.family)
-        elsewhere = select(address.c.ip).where(
-            address.c.load_balancer_id == table.c.id, place.not_in(sorted(pools))
-        )
-        nobodys = and_(nobodys, ~elsewhere.exists())
-    return or_(nobodys, table.c.host == host)
-
-
 def renew(
     connection: Connection, leases: Collection[tuple[int, int]], owner: str, until: datetime
 ) -> int:
@@ -323,19 +357,12 @@ def count_by_host(connection: Connection) -> dict[str, int]:
     return {row.host: row[1] for row in rows}
 
 
-def next_due(
-    connection: Connection, host: str, pools: Collection[PoolKey] | None = None
-) -> datetime | None:
-    """Return when the next load balancer can be claimed by `host`, None if none ever can.
-
-    A leased one can when its lease ends: its worker may have died.
-    """
-    moment: datetime | None = connection.execute(
-        select(func.min(func.coalesce(table.c.lease_until, table.c.due_at))).where(
-            table.c.due_at.is_not(None), _ours(host, pools)
-        )
-    ).scalar_one()
-    return moment
+def is_due(
+    connection: Connection, host: str, now: datetime, pools: Collection[PoolKey] | None = None
+) -> bool:
+    """Say whether `host` can `claim` a load balancer at `now` (wall time)."""
+    found = connection.execute(_due(_key(pools)), {"to": host, "at": now}).first()
+    return found is not None
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

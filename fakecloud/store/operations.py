@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -16,7 +17,17 @@ from fakecloud.tables import operation as table
 
 MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
+_INSERT = insert(table)
 _UPDATE = update(table).where(table.c.id == bindparam("key"))
+_RUNNING = (
+    select(*_COLUMNS)
+    .where(
+        table.c.target_id == bindparam("of"),
+        table.c.status == OperationStatus.RUNNING,
+        table.c.target_generation <= bindparam("up_to"),
+    )
+    .order_by(table.c.id)
+)
 
 _PROGRESS: Final = {"allocate": 0, "apply": 10, "wait": 50}
 """Percent at the beginning of each phase; what is true of time is in `eta`."""
@@ -59,13 +70,28 @@ def _value(row: Row[Any]) -> Operation:
 
 def start(connection: Connection, operation: Operation) -> Operation:
     """Insert a running operation with its event."""
+    operation = announce(connection, operation)
+    insert_all(connection, [operation])
+    return operation
+
+
+def announce(connection: Connection, operation: Operation) -> Operation:
+    """Record the event of a new operation, which `insert_all` then inserts."""
     operation = msgspec.structs.replace(operation, resource_version=events.next_version(connection))
-    values = {name: getattr(operation, name) for name in operation.__struct_fields__}
-    phases = msgspec.to_builtins(operation.phases)
-    values |= {"error": None, "phases": phases, "created_version": operation.resource_version}
-    connection.execute(insert(table), values)
     _record(connection, operation, "ADDED")
     return operation
+
+
+def insert_all(connection: Connection, announced: Sequence[Operation]) -> None:
+    """Insert running operations that were announced."""
+    connection.execute(_INSERT, [_new_row(one) for one in announced])
+
+
+def _new_row(operation: Operation) -> dict[str, Any]:
+    values = {name: getattr(operation, name) for name in operation.__struct_fields__}
+    phases = msgspec.to_builtins(operation.phases)
+    version = operation.resource_version
+    return values | {"error": None, "phases": phases, "created_version": version}
 
 
 def enter(
@@ -121,15 +147,7 @@ def _closed(operation: Operation, now: datetime) -> tuple[Phase, ...]:
 
 
 def _running(connection: Connection, target_id: str, up_to_generation: int) -> list[Operation]:
-    rows = connection.execute(
-        select(*_COLUMNS)
-        .where(
-            table.c.target_id == target_id,
-            table.c.status == OperationStatus.RUNNING,
-            table.c.target_generation <= up_to_generation,
-        )
-        .order_by(table.c.id)
-    )
+    rows = connection.execute(_RUNNING, {"of": target_id, "up_to": up_to_generation})
     return [_value(row) for row in rows]
 
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, select, update
+from sqlalchemy import BigInteger, Connection, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql import func, or_
 
 from fakecloud.tables import quota as table
+
+_LIMIT = func.coalesce(table.c.most, bindparam("standard", type_=BigInteger))
+_TAKE = (
+    update(table)
+    .where(
+        table.c.project == bindparam("of"),
+        table.c.metric == bindparam("which"),
+        or_(_LIMIT.is_(None), table.c.used + bindparam("count") <= _LIMIT),
+    )
+    .values(used=table.c.used + bindparam("count"))
+)
 
 
 class Counter(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +35,13 @@ def take(connection: Connection, project: str, metric: str, count: int, most: in
 
     `most` is the limit where none was set for the project; None: unlimited.
     """
-    statement = update(table).where(table.c.project == project, table.c.metric == metric)
-    limit = table.c.most if most is None else func.coalesce(table.c.most, most)
-    statement = statement.where(or_(limit.is_(None), table.c.used + count <= limit))
-    statement = statement.values(used=table.c.used + count)
-    if connection.execute(statement).rowcount:
+    values = {"of": project, "which": metric, "count": count, "standard": most}
+    if connection.execute(_TAKE, values).rowcount:
         return True
     if find(connection, project, metric) is not None:
         return False
     _ensure(connection, project, metric)
-    return bool(connection.execute(statement).rowcount)
+    return bool(connection.execute(_TAKE, values).rowcount)
 
 
 def give_back(connection: Connection, project: str, metric: str, count: int = 1) -> None:

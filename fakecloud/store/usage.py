@@ -10,18 +10,21 @@ from sqlalchemy import Connection, Row, insert, or_, select, update
 from fakecloud.model import LoadBalancer
 from fakecloud.tables import usage_interval as table
 
+_INSERT = insert(table)
+
 
 def open(connection: Connection, lb: LoadBalancer, now: datetime) -> None:
     """Begin to count `lb`. The unique index refuses a second open interval."""
     connection.execute(
-        insert(table).values(
-            load_balancer_id=lb.id,
-            project=lb.project,
-            name=lb.name,
-            labels=lb.labels,
-            type=lb.spec.type,
-            started_at=now,
-        )
+        _INSERT,
+        {
+            "load_balancer_id": lb.id,
+            "project": lb.project,
+            "name": lb.name,
+            "labels": lb.labels,
+            "type": lb.spec.type,
+            "started_at": now,
+        },
     )
 
 

@@ -16,6 +16,7 @@ from fakecloud import addresses, scopes
 from fakecloud.actions import Actions
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
+from fakecloud.api.writer import Writer
 from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
@@ -333,12 +334,14 @@ class ApiCloud:
         self.app = self._application()
 
     def _application(self) -> FastAPI:
+        balancers = LoadBalancers(
+            self.database, [self.pool], self.clock, quotas=self.quotas, profile="instant"
+        )
         return application.create(
             Cloud(
                 database=self.database,
-                load_balancers=LoadBalancers(
-                    self.database, [self.pool], self.clock, quotas=self.quotas, profile="instant"
-                ),
+                writer=Writer(self.database, balancers),
+                load_balancers=balancers,
                 hub=self.hub,
                 authority=Authority(self.database, self.clock, self.quotas),
                 price_book=books.load("aws-nlb-us-east-1"),

@@ -392,6 +392,32 @@ def test_a_writer_in_the_way_is_no_second_execution(cloud):
     assert cloud.put("web", GOOD, headers={"idempotency-key": "slow"}).status_code == 201
 
 
+def test_a_plain_put_is_answered_as_any_other(cloud):
+    """It takes a shorter way through the server than one with a condition, for instance."""
+    created = [
+        cloud.put("plain", GOOD),
+        cloud.put("special", GOOD, headers={"if-none-match": "*"}),
+    ]
+    again = [cloud.put("plain", GOOD), cloud.put("special", GOOD, headers={"if-match": "*"})]
+    for plain, special in (created, again):
+        assert plain.status_code == special.status_code
+        assert set(plain.headers) == set(special.headers)
+        shown, other = plain.json(), special.json()
+        assert shown.keys() == other.keys()
+        assert (shown["labels"], shown["spec"]) == (other["labels"], other["spec"])
+        assert shown["status"].keys() == other["status"].keys()
+    kinds = ("method", "status", "token_id", "client", "body_sha256")
+    last = [[one[kind] for kind in kinds] for one in records(cloud)[-2:]]
+    assert last[0] == last[1]
+
+
+@pytest.mark.parametrize("path", ["/v1/load-balancers/With_Case", "/v1/load-balancers/a/b"])
+def test_a_plain_put_to_no_place_is_refused_by_the_handler(cloud, path):
+    answer = cloud.http.put(path, json=GOOD)
+    assert answer.status_code in (400, 404, 405), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
 # Audit
 
 

@@ -1,0 +1,147 @@
+"""Changes of requests in one thread, those that wait together with one commit.
+
+A thread for each request costs more than the change itself: while they take the interpreter from
+each other, nobody works. One thread takes whatever has come while it wrote the last time. New load
+balancers among that are made at once, so that each statement is for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from threading import Lock
+from typing import Final
+
+import msgspec
+from starlette.responses import Response
+
+from fakecloud.errors import Unavailable
+from fakecloud.load_balancers import LoadBalancers, New
+from fakecloud.model import LoadBalancer
+from fakecloud.store import events
+from fakecloud.store.database import Connection, Database
+
+MOST: Final = 32
+_EVENTS: Final = 2  # that a new load balancer leaves: its own, and its operation's
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What a request wants done; `run` does it in a `Database.write`.
+
+    new: the load balancer, if it is to create one should there be none of that name. `created`
+    then answers when it was created with others; it takes the hash of the events.
+    """
+
+    run: Callable[[], Response]
+    new: New | None = None
+    created: Callable[[Connection, LoadBalancer, str | None], Response] | None = None
+
+
+class Writer:
+    """Makes changes for the tasks of one event loop. At most `MOST` share a commit."""
+
+    def __init__(self, database: Database, load_balancers: LoadBalancers) -> None:
+        """Write to `database`; no thread is busy while nothing is to be done."""
+        self._database = database
+        self._load_balancers = load_balancers
+        self._waiting: deque[_Waiting] = deque()  # bounded by the connections of the server
+        self._at_work = False
+        self._lock = Lock()
+
+    async def make(self, change: Change) -> Response:
+        """Return the answer to `change` once it is committed.
+
+        Raises: what the change raises, Unavailable.
+        """
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Response] = loop.create_future()
+        with self._lock:
+            self._waiting.append((change, answer))
+            begin, self._at_work = not self._at_work, True
+        if begin:
+            loop.run_in_executor(None, self._work, loop)
+        return await answer
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write until nothing waits."""
+        while batch := self._next():
+            results = self._write([change for change, _ in batch])
+            loop.call_soon_threadsafe(_tell, batch, results)
+
+    def _next(self) -> list[_Waiting]:
+        with self._lock:
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
+            self._at_work = bool(batch)
+        return batch
+
+    def _write(self, changes: list[Change]) -> list[_Result]:
+        """Return each one's answer, or the exception that it failed with."""
+        parts = _parts(changes)
+        results: dict[int, _Result] = {}
+        for part, result in zip(parts, self._each(changes, parts), strict=True):
+            if not isinstance(result, Exception):
+                found = zip(part, result, strict=True)
+                results |= {n: answer for n, answer in found if answer is not None}
+            elif len(part) == 1 or isinstance(result, Unavailable):
+                results |= dict.fromkeys(part, result)
+        # What couldn't be done together is done one by one: there it succeeds, or says why not.
+        left = [[n] for n in range(len(changes)) if n not in results]
+        for (n,), result in zip(left, self._each(changes, left), strict=True):
+            answer = result if isinstance(result, Exception) else result[0]
+            assert answer is not None, changes[n]
+            results[n] = answer
+        return [results[n] for n in range(len(changes))]
+
+    def _each(
+        self, changes: list[Change], parts: list[list[int]]
+    ) -> Sequence[list[Response | None] | Exception]:
+        if not parts:
+            return []
+        try:
+            return self._database.write_each(
+                [partial(self._do, [changes[n] for n in part]) for part in parts]
+            )
+        except Exception as error:  # noqa: BLE001 - somebody waits for each answer
+            return [error] * len(parts)
+
+    def _do(self, changes: list[Change]) -> list[Response | None]:
+        """Make one change, or create load balancers together, but those that exist already."""
+        if len(changes) == 1:
+            return [changes[0].run()]
+        with self._database.write() as connection:
+            at = events.count(connection)
+            wanted = [one.new for one in changes if one.new is not None]
+            answers: list[Response | None] = []
+            for change, lb in zip(changes, self._load_balancers.create_all(wanted), strict=True):
+                if lb is None or change.created is None:
+                    answers.append(None)
+                    continue
+                digest = events.digest(connection, at, at + _EVENTS)
+                answers.append(change.created(connection, lb, digest))
+                at += _EVENTS
+            assert at == events.count(connection), "events that belong to nobody"
+        return answers
+
+
+_Waiting = tuple[Change, asyncio.Future[Response]]
+_Result = Response | Exception
+
+
+def _parts(changes: list[Change]) -> list[list[int]]:
+    """Return which changes are made together: the first creation of each name, others alone."""
+    keys = [None if one.new is None else (one.new.project, one.new.name) for one in changes]
+    new = [n for n, key in enumerate(keys) if key is not None and keys.index(key) == n]
+    alone = [[n] for n in range(len(changes)) if n not in new]
+    return [new, *alone] if new else alone
+
+
+def _tell(batch: list[_Waiting], results: list[_Result]) -> None:
+    for (_, answer), result in zip(batch, results, strict=True):
+        if answer.done():
+            continue  # the request was given up; what it asked for is done all the same
+        if isinstance(result, Exception):
+            answer.set_exception(result)
+        else:
+            answer.set_result(result)
