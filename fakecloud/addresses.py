@@ -13,19 +13,25 @@ from fakecloud.errors import StartError
 from fakecloud.model import Family
 
 QUARANTINE_S: Final = 60
+MAX_INTERFACE: Final = 15  # characters, the kernel's IFNAMSIZ
 _POOL = re.compile(
-    r"(?P<name>[a-z][a-z0-9-]{0,31})=(?P<kind>[a-z]+):(?P<cidr>[^@]+)(?:@(?P<interface>[\w.-]{1,15}))?"
+    r"(?P<name>[a-z][a-z0-9-]{0,31})=(?P<kind>[a-z]+):(?P<cidr>[^@]+)(?:@(?P<interface>[\w.-]{1,63}))?"
 )
-_FORM = "NAME=KIND:CIDR[@INTERFACE], for example default=loopback:127.77.0.0/16"
+_FORM = "NAME=KIND:CIDR[@INTERFACE or NETWORK], for example default=loopback:127.77.0.0/16"
 
 
 class Pool(msgspec.Struct, frozen=True, kw_only=True):
-    """A range of addresses. An `interface` pool puts its addresses on that network interface."""
+    """A range of addresses.
+
+    An `interface` pool puts its addresses on that network interface; a `docker` pool gives each
+    load balancer a container on the engine's network `docker_network`.
+    """
 
     name: str
-    kind: Literal["loopback", "interface"]
+    kind: Literal["loopback", "interface", "docker"]
     network: IPv4Network | IPv6Network
     interface: str | None = None
+    docker_network: str | None = None
 
     @property
     def family(self) -> Family:
@@ -48,22 +54,33 @@ def parse_pool(text: str) -> Pool:
         raise StartError(f"--pool {name}: {problem}")
     return Pool(
         name=name,
-        kind="interface" if kind == "interface" else "loopback",
+        kind="interface" if kind == "interface" else "docker" if kind == "docker" else "loopback",
         network=network,
-        interface=interface,
+        interface=interface if kind == "interface" else None,
+        docker_network=interface if kind == "docker" else None,
     )
 
 
-def _mismatch(kind: str, network: IPv4Network | IPv6Network, interface: str | None) -> str | None:
+def _mismatch(kind: str, network: IPv4Network | IPv6Network, where: str | None) -> str | None:
     """Return what is wrong with the parts taken together, None when they fit."""
     if network.num_addresses < 4:
         return f"{network} is too small; give at least four addresses"
+    if kind == "docker":
+        return None if where else f"say the container network, for example {network}@kind"
     if kind == "interface":
-        return None if interface else f"say the interface, for example {network}@eth0"
+        if where is None:
+            return f"say the interface, for example {network}@eth0"
+        return f"no interface has a name like {where!r}" if len(where) > MAX_INTERFACE else None
+    return _loopback_mismatch(kind, network, where)
+
+
+def _loopback_mismatch(
+    kind: str, network: IPv4Network | IPv6Network, where: str | None
+) -> str | None:
     if kind != "loopback":
-        return f"kind {kind!r} is not one of loopback, interface"
-    if interface is not None:
-        return f"a loopback pool takes no @{interface}"
+        return f"kind {kind!r} is not one of loopback, interface, docker"
+    if where is not None:
+        return f"a loopback pool takes no @{where}"
     if network.version == 4 and not network.is_loopback:
         return f"{network} is not inside 127.0.0.0/8; use kind interface"
     return None

@@ -32,10 +32,12 @@ from fakecloud.clock import Clock, SystemClock
 from fakecloud.dataplane import HostDataPlane
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.flapping import Flapping
+from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
+from fakecloud.isolation import IsolatingDataPlane
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metering import Metering
@@ -131,6 +133,48 @@ def check_profile(settings: Settings) -> None:
         raise StartError(f"--profile: {error}") from None
 
 
+def _data_plane(
+    settings: Settings,
+    pools: list[Pool],
+    clock: Clock,
+    on_crash: Callable[[str], None],
+    stack: ExitStack,
+) -> HostDataPlane | IsolatingDataPlane:
+    """Return what runs load balancers; with containers if a pool asks for them. Raises: StartError."""
+    sockets, user = runtime_dir(settings), haproxy_user(settings)
+    host = HostDataPlane(
+        *(settings.state_dir, sockets, clock),
+        haproxy=settings.haproxy,
+        run_as=user,
+        on_crash=on_crash,
+    )
+    inside = [pool for pool in pools if pool.docker_network is not None]
+    if not inside:
+        return host
+    # 0.1 s and 10 MB: paid only by a server that has a docker pool.
+    from fakecloud.containers import Containers, Engine
+
+    with ExitStack() as undo:
+        undo.callback(host.close)
+        engine = Engine(settings.docker_socket)
+        stack.callback(engine.close)
+        state = settings.state_dir.resolve() / "containers"
+        launcher = Containers(
+            engine,
+            clock,
+            networks=[(pool.network, pool.docker_network or "") for pool in inside],
+            image=settings.docker_image,
+            state=state,
+            runtime=sockets.absolute(),
+            user=user,
+        )
+        contained = HaproxyDataPlane(
+            *(state, sockets, clock), haproxy=launcher, run_as=user, on_crash=on_crash
+        )
+        undo.pop_all()
+    return IsolatingDataPlane(host, contained, inside)
+
+
 @contextmanager
 def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI]:
     """Run the whole cloud but the HTTP server; give the application to serve.
@@ -156,14 +200,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics, quotas)
         chaos.refresh()
-        dataplane = HostDataPlane(
-            settings.state_dir,
-            runtime_dir(settings),
-            clock,
-            haproxy=settings.haproxy,
-            run_as=haproxy_user(settings),
-            on_crash=crashes.put,
-        )
+        dataplane = _data_plane(settings, pools, clock, crashes.put, stack)
         stack.callback(dataplane.close)
         # Not before the data plane has locked the state directory: a server that is refused
         # there must not have touched another's token.
@@ -297,7 +334,7 @@ def _take_back(
     me: hosts.Hosts,
     addresses: PooledAddresses,
     health: Health,
-    dataplane: HostDataPlane,
+    dataplane: HostDataPlane | IsolatingDataPlane,
     provisioner: Provisioner,
     placing: placement.Placement,
 ) -> None:

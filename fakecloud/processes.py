@@ -122,6 +122,15 @@ def spawn(
     return Process(pid, _start_time(pid) or 0, pidfd)
 
 
+def attach(pid: int) -> Process:
+    """Return a living process that somebody else has just started for us.
+
+    Raises: ProcessLookupError.
+    """
+    pidfd = os.pidfd_open(pid)
+    return Process(pid, _start_time(pid) or 0, pidfd)
+
+
 def recognise(
     pid: int, start: int | None, directory: Path, marker: str, directory_of: DirectoryOf
 ) -> Process | None:

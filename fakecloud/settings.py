@@ -36,6 +36,8 @@ class Settings(BaseSettings):
     price_book: str = "aws-nlb-us-east-1"
     haproxy: str = "haproxy"
     haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
+    docker_socket: Path = Path("/var/run/docker.sock")  # of the engine of docker pools
+    docker_image: str = "haproxy:3.0"  # any image with haproxy, a shell and sleep
     workers: int = Field(default=4, ge=1, le=64)
     profile: str = "dev"
     host_name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")

@@ -118,7 +118,7 @@ class Pool(BaseModel):
 
     name: str
     family: Family
-    kind: Literal["loopback", "interface"]
+    kind: Literal["loopback", "interface", "docker"]
     cidr: str
     interface: str | None
     capacity: int

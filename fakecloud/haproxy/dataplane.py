@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor, tally
-from fakecloud.haproxy import generation, instance, process, runtime, words
+from fakecloud.haproxy import generation, instance, launcher, process, runtime, words
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -29,7 +29,7 @@ class HaproxyDataPlane:
     """Load balancers as HAProxy processes, which outlive this object and are taken back by the next.
 
     state_dir: keeps `lb/<id>/` for every load balancer. runtime_dir: keeps their sockets; short.
-    haproxy: program, by name or path. run_as: user and group of the processes, for a server
+    haproxy: program, by name or path, or what starts it elsewhere. run_as: user and group of the processes, for a server
     that is root. on_crash: told the id after a crash, from a thread of the data plane. beat_s:
     pause between two looks at a process that says nothing by itself.
     Every method may be called from any thread; calls for one load balancer take turns.
@@ -43,7 +43,7 @@ class HaproxyDataPlane:
         runtime_dir: Path,
         time: clock.Clock,
         *,
-        haproxy: str = "haproxy",
+        haproxy: str | launcher.Launcher = "haproxy",
         run_as: tuple[int, int] | None = None,
         on_crash: Callable[[str], None] | None = None,
         beat_s: float = pulse.BEAT_S,
@@ -52,7 +52,9 @@ class HaproxyDataPlane:
         self._host = generation.Host(
             root=root,
             runtime_dir=_private(_short(runtime_dir.absolute())),
-            program=process.find_program(haproxy),
+            launcher=launcher.Beside(process.find_program(haproxy))
+            if isinstance(haproxy, str)
+            else haproxy,
             clock=time,
             connections=process.connection_budget(),
             run_as=run_as,
@@ -138,6 +140,7 @@ class HaproxyDataPlane:
             orphans = {lb_id for lb_id in left if lb_id not in served}
             list(pool.map(self._remove_orphan, orphans))
         orphans |= self._sweep() - served.keys()
+        orphans |= self._host.launcher.sweep(self._host.root, served.keys())
         adoption = processes.Adoption(
             adopted=frozenset(lb_id for lb_id in served if served[lb_id]),
             restarted=frozenset(lb_id for lb_id in served if not served[lb_id]),

@@ -7,8 +7,7 @@ connection is lost between them.
 
 from __future__ import annotations
 
-import errno
-import hashlib
+import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fakecloud.haproxy import (
     affinity,
     changes,
     config,
+    launcher,
     process,
     rendering,
     runtime,
@@ -42,7 +42,7 @@ class Host:
 
     root: Path
     runtime_dir: Path
-    program: str
+    launcher: launcher.Launcher
     clock: clock.Clock
     connections: int
     run_as: tuple[int, int] | None
@@ -59,7 +59,9 @@ class Host:
 
     def socket(self, lb_id: str, number: int | str) -> Path:
         """Return the stats socket of a generation: short, as sockets' paths are limited."""
-        name = hashlib.blake2s(lb_id.encode(), digest_size=5).hexdigest()
+        name = launcher.runtime_name(lb_id)
+        if self.launcher.own_network:  # a directory for each, as others must not be seen there
+            return self.runtime_dir / name / f"g{number}.sock"
         return self.runtime_dir / f"{name}.g{number}.sock"
 
     def door(self, lb_id: str, number: int) -> runtime.Runtime:
@@ -95,7 +97,7 @@ class Generation:
 
     def is_outdated(self) -> bool:
         """Return whether another HAProxy was installed since the process was started."""
-        now = process.identity(self._host.program)
+        now = self._host.launcher.identity()
         return bool(now) and bool(self.program) and now != self.program
 
     def observe(
@@ -258,19 +260,19 @@ def start(
     serves as if nothing had happened.
     """
     log = _path(host, lb_id, number, "log")
-    program = process.identity(host.program)
+    program = host.launcher.identity()
+    take_over = ("-x", _handover(host, lb_id, before[0])) if before else ()
     try:
-        host.runtime_dir.mkdir(mode=0o700, exist_ok=True)  # somebody may have tidied it away
+        _make_runtime(host, lb_id)
         write_files(host, lb_id, number, wanted)
-        ours = process.spawn(
-            host.program,
-            host.directory(lb_id),
-            _path(host, lb_id, number, "cfg").name,
-            log,
-            lb_id,
-            *(("-x", _handover(host, lb_id, before[0])) if before else ()),
-        )
-    except OSError as error:
+        ips = sorted({ip for ip, _ in wanted.binds()})
+        name = _path(host, lb_id, number, "cfg").name
+        ours = host.launcher.spawn(lb_id, host.directory(lb_id), name, ips, *take_over)
+    except launcher.EndedAtOnce:
+        failure = _explain(host, wanted, before, log, hung=False)
+        remove_files(host, lb_id, number)
+        raise failure from None
+    except (OSError, errors.DataPlaneError) as error:
         remove_files(host, lb_id, number)
         raise _not_started(host, error) from error
     started = Generation(host, lb_id, number, ours, program)
@@ -330,9 +332,18 @@ def tidy(host: Host, lb_id: str) -> None:
 
     A process that starts meanwhile is safe: it names its socket when it listens already.
     """
-    for path in host.runtime_dir.glob(host.socket(lb_id, "*").name):
+    pattern = host.socket(lb_id, "*")
+    for path in pattern.parent.glob(pattern.name):
         if runtime.Runtime(str(path)).peer_pid() is None:
             path.unlink(missing_ok=True)
+
+
+def leave(host: Host, lb_id: str) -> None:
+    """Remove what was made for the processes of a load balancer. Raises: Transient."""
+    host.launcher.discard(lb_id)
+    if host.launcher.own_network:
+        with contextlib.suppress(OSError):
+            host.socket(lb_id, 0).parent.rmdir()
 
 
 def _commit_files(host: Host, lb_id: str, number: int) -> None:
@@ -368,11 +379,18 @@ def _content(path: Path) -> bytes | None:
         return None
 
 
-def _not_started(host: Host, error: OSError) -> errors.DataPlaneError | OSError:
+def _not_started(host: Host, error: Exception) -> Exception:
     """Return why no process was made."""
-    if error.errno == errno.ENOENT and not process.identity(host.program):
-        return errors.Transient("haproxy_missing", f"{host.program} is gone: {process.INSTALL}")
+    remedy = host.launcher.missing()
+    if isinstance(error, FileNotFoundError) and remedy is not None:
+        return errors.Transient("haproxy_missing", remedy)
     return error
+
+
+def _make_runtime(host: Host, lb_id: str) -> None:
+    """Make the directories of the sockets: somebody may have tidied them away. Raises: OSError."""
+    host.runtime_dir.mkdir(mode=0o700, exist_ok=True)
+    host.socket(lb_id, 0).parent.mkdir(mode=0o700, exist_ok=True)
 
 
 def _path(host: Host, lb_id: str, number: int, suffix: str) -> Path:
@@ -405,7 +423,7 @@ def _explain(
     if before is not None and not before[0].process.alive():
         return errors.Transient("start_failed", "HAProxy died while its successor started")
     held = before[1].binds() if before else frozenset()
-    for ip, port in sorted(wanted.binds() - held):
+    for ip, port in sorted(wanted.binds() - held) if not host.launcher.own_network else ():
         number = runtime.bind_error(ip, port)
         if number is not None:
             return refusals.bind_failed(ip, port, number)

@@ -113,6 +113,7 @@ class Instance:
                 with suppress(OSError):  # a full disk must not keep what shall go
                     self._fence(epoch)
                 self._generations.end()
+                generation.leave(self._host, self.lb_id)
                 self._over = True
                 shutil.rmtree(self._directory, ignore_errors=True)
 
@@ -121,6 +122,10 @@ class Instance:
         with self._turn():
             if not self._over:
                 self._generations.end()
+                with suppress(
+                    errors.DataPlaneError
+                ):  # the next start, or removal, comes back to it
+                    generation.leave(self._host, self.lb_id)
                 self._over = True
 
     def release(self) -> None:

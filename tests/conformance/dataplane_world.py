@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import shutil
@@ -13,12 +14,15 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from threading import Event, Thread
+from typing import Any
 
 import msgspec
+import pytest
 
-from fakecloud import clock, model, pulse
+from fakecloud import clock, containers, errors, model, pulse
 from fakecloud.haproxy import dataplane, runtime, state
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 
@@ -66,7 +70,8 @@ class World(ABC):
     def __init__(self) -> None:
         self.crashes: list[str] = []
 
-    plane: FakeDataPlane | dataplane.HaproxyDataPlane
+    plane: Any
+    most_addresses = 4
     targets: tuple[model.Target, ...]
 
     @abstractmethod
@@ -147,6 +152,7 @@ class FakeWorld(World):
 class HaproxyWorld(World):
     """HAProxy processes, real sockets, targets that say their name and then echo."""
 
+    target_ip = TARGET_IP
     beat_s = pulse.BEAT_S
     haproxy = HAPROXY
 
@@ -154,8 +160,8 @@ class HaproxyWorld(World):
         super().__init__()
         self.root = Path(tempfile.mkdtemp(prefix="fc", dir="/tmp"))
         self.run_as = run_as
-        self._echo = EchoServers(TARGET_IP, 3)
-        self.targets = tuple(model.Target(ip=TARGET_IP, port=p) for p in self._echo.ports)
+        self._echo = EchoServers(self.target_ip, 3)
+        self.targets = tuple(model.Target(ip=self.target_ip, port=p) for p in self._echo.ports)
         self.plane = self.new_plane()
 
     def new_plane(self) -> dataplane.HaproxyDataPlane:
@@ -224,6 +230,104 @@ def kill(pid: int) -> None:
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     assert select.select([pidfd], [], [], 10)[0]
     os.close(pidfd)
+
+
+class Elsewhere:
+    """A data plane whose addresses are not the suite's: they are translated on the way in."""
+
+    def __init__(self, plane: dataplane.HaproxyDataPlane, translated: Callable[[str], str]) -> None:
+        self._plane = plane
+        self._translated = translated
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._plane, name)
+
+    def apply(self, wish: model.Desired) -> None:
+        addresses = tuple(
+            msgspec.structs.replace(one, ip=self._translated(one.ip)) for one in wish.addresses
+        )
+        ranges = tuple(self._translated(one) for one in wish.spec.source_ranges)
+        spec = msgspec.structs.replace(wish.spec, source_ranges=ranges)
+        self._plane.apply(msgspec.structs.replace(wish, addresses=addresses, spec=spec))
+
+
+class DockerWorld(HaproxyWorld):
+    """HAProxy in a container for each load balancer, on a network of the world's own."""
+
+    most_addresses = 1
+    image = os.environ.get("FAKECLOUD_TEST_HAPROXY_IMAGE", "haproxy:3.0")
+
+    def __init__(self) -> None:
+        self._engine = containers.Engine()
+        self._name = f"fc-test-{os.getpid()}"
+        self._net = f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+        pool = {"Subnet": f"{self._net}.0/24", "Gateway": f"{self._net}.254"}
+        wish = {"Name": self._name, "IPAM": {"Config": [pool]}}
+        self._engine.ask("POST", "/networks/create", json=wish)
+        self.target_ip = f"{self._net}.254"
+        super().__init__()
+
+    def new_plane(self) -> Any:
+        time = clock.SystemClock()
+        state_dir, runtime_dir = self.root / "state", self.root / "run"
+        launcher = containers.Containers(
+            self._engine,
+            time,
+            networks=[(ip_network(f"{self._net}.0/24"), self._name)],
+            image=self.image,
+            state=state_dir,
+            runtime=runtime_dir,
+            user=(65534, 65534),
+        )
+        plane = dataplane.HaproxyDataPlane(
+            *(state_dir, runtime_dir, time),
+            haproxy=launcher,
+            run_as=(65534, 65534) if os.geteuid() == 0 else None,
+            on_crash=self.crashes.append,
+        )
+        return Elsewhere(plane, self._translated)
+
+    def reach(self, ip: str = IP, port: int = PORT, client: str = "127.0.0.1") -> str:
+        if client != "127.0.0.1":
+            pytest.skip("there is one client on the network")
+        try:
+            return super().reach(self._translated(ip), port, self.target_ip)
+        except TimeoutError:
+            return "refused"
+        except OSError as error:
+            if error.errno != errno.EHOSTUNREACH:
+                raise
+            return "refused"  # no such machine on the link
+
+    def answers(self, ip: str = IP, port: int = PORT) -> set[str]:
+        first = self.reach(ip, port)  # that nobody is there takes three seconds each time
+        return {first} if first == "refused" else {first} | super().answers(ip, port)
+
+    def _translated(self, ip: str) -> str:
+        """Return an address or a network as it is here."""
+        return ip.replace(NET, self._net).replace("127.0.0.0/8", f"{self._net}.0/24")
+
+    @contextlib.contextmanager
+    def occupied(self, ip: str, port: int) -> Iterator[None]:
+        pytest.skip("nobody else is in the container of a load balancer")
+        yield
+
+    def close(self) -> None:
+        super().close()
+        self._engine.ask("DELETE", f"/networks/{self._name}")
+        self._engine.close()
+
+
+def docker_missing() -> str | None:
+    """Return why there can be no docker world here; None if there can."""
+    engine = containers.Engine()
+    try:
+        engine.ask("GET", f"/images/{DockerWorld.image}/json")
+    except errors.DataPlaneError as error:
+        return error.message
+    finally:
+        engine.close()
+    return None
 
 
 class Echo(asyncio.Protocol):

@@ -24,11 +24,13 @@ from tests.conformance.dataplane_world import (
     NET,
     OTHER_IP,
     PORT,
+    DockerWorld,
     FakeWorld,
     HaproxyWorld,
     Load,
     World,
     desired,
+    docker_missing,
 )
 
 needs_haproxy = pytest.mark.skipif(
@@ -36,9 +38,16 @@ needs_haproxy = pytest.mark.skipif(
 )
 REAL = pytest.param(HaproxyWorld, marks=[pytest.mark.haproxy, needs_haproxy], id="haproxy")
 
+DOCKER = pytest.param(
+    DockerWorld, marks=[pytest.mark.docker, pytest.mark.timeout(180)], id="docker"
+)
 
-@pytest.fixture(params=[pytest.param(FakeWorld, id="fake"), REAL])
+
+@pytest.fixture(params=[pytest.param(FakeWorld, id="fake"), REAL, DOCKER])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
+    missing = docker_missing() if request.param is DockerWorld else None
+    if missing is not None:
+        pytest.skip(missing)
     made = request.param()
     yield made
     made.close()
@@ -107,6 +116,8 @@ def test_ports_follow_the_listeners(world: World) -> None:
 
 
 def test_every_address_answers_every_port(world: World) -> None:
+    if world.most_addresses < 2:
+        pytest.skip("a container has one address of each family")
     world.plane.apply(desired(*world.targets, ips=(IP, OTHER_IP), ports=(PORT, PORT + 1)))
     for ip in (IP, OTHER_IP):
         for port in (PORT, PORT + 1):
@@ -340,7 +351,7 @@ def test_two_load_balancers_can_not_share_a_port(world: World) -> None:
     world.plane.apply(desired(world.targets[0], lb_id="a"))
     with pytest.raises(errors.Transient) as refused:
         world.plane.apply(desired(world.targets[1], lb_id="b"))
-    assert refused.value.code == "bind_failed"
+    assert refused.value.code in ("bind_failed", "address_in_use")
     assert world.answers() == world.names(0)
     assert not world.plane.serving("b")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -118,7 +119,7 @@ class Process:
                 line = (proc / "cmdline").read_bytes().decode()
             except OSError:
                 continue
-            if f"{self.directory}/lb/" in line and "haproxy" in line:
+            if f"-C\0{self.directory}/" in line and "haproxy" in line:
                 found.add(int(proc.name))
         return found
 
@@ -162,6 +163,15 @@ def databases(kind: str, directory: Path) -> Iterator[str]:
         return
     with postgresql.running() as server:
         yield server.database()
+
+
+def reaches(ip: str, port: int) -> bool:
+    """Say whether something behind the address and port says anything."""
+    try:
+        with socket.create_connection((ip, port), timeout=1) as connection:
+            return bool(connection.recv(64))
+    except OSError:
+        return False
 
 
 def pause(seconds: float) -> None:

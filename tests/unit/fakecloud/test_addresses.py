@@ -37,7 +37,9 @@ def test_a_pool_is_read(text, family, interface):
         ("a=loopback:10.0.0.0/24", "is not inside 127.0.0.0/8; use kind interface"),
         ("a=loopback:127.1.0.0/16@eth0", "a loopback pool takes no @eth0"),
         ("a=interface:10.0.0.0/24", "say the interface, for example 10.0.0.0/24@eth0"),
-        ("a=docker:10.0.0.0/24", "kind 'docker' is not one of loopback, interface"),
+        ("a=interface:10.0.0.0/24@a-name-of-16-bytes", "no interface has a name like"),
+        ("a=docker:10.0.0.0/24", "say the container network, for example 10.0.0.0/24@kind"),
+        ("a=vpc:10.0.0.0/24", "kind 'vpc' is not one of loopback, interface, docker"),
     ],
 )
 def test_a_wrong_pool_is_refused_with_what_is_wrong(text, reason):
