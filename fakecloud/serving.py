@@ -25,6 +25,8 @@ from fakecloud.settings import Settings
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 15.0
+STALL_S: Final = 30.0
+"""A client that takes nothing of what waits for it, or whose host is silent, is let go of."""
 MORE_CONNECTIONS: Final = 1000
 """Connections beside the watches; one more is answered 503 at once."""
 
@@ -102,10 +104,12 @@ def _raise_file_limit() -> None:
 
 
 class BoundedHttp(HttpToolsProtocol):
-    """Closes connections whose request line and headers are too large, or too slow to come.
+    """Closes connections whose request line and headers are too large, or too slow to come, and
+    those whose client doesn't take the answer.
 
     Without this anybody who reaches the port fills the memory, or holds every file descriptor,
-    before a token is looked at (both seen).
+    before a token is looked at (both seen); and a watcher that sleeps, or whose host is gone
+    without a word, keeps its place and what waits for it for ever.
     """
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -113,7 +117,20 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_made(transport)
         self._head_bytes = 0
         self._deadline: TimerHandle | None = None
+        self._stalled: TimerHandle | None = None
+        _notice_silence(transport.get_extra_info("socket"))
         self._await_head()
+
+    def pause_writing(self) -> None:
+        """Give the client a while to take what waits for it."""
+        super().pause_writing()
+        if self._stalled is None:
+            self._stalled = self.loop.call_later(STALL_S, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: it has taken most of it."""
+        super().resume_writing()
+        self._goes_on()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of an unfinished head are counted."""
@@ -134,8 +151,9 @@ class BoundedHttp(HttpToolsProtocol):
         self._head_is_there()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers."""
         self._head_is_there()
+        self._goes_on()
         super().connection_lost(exc)
 
     def _await_head(self) -> None:
@@ -147,6 +165,21 @@ class BoundedHttp(HttpToolsProtocol):
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _goes_on(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+
+def _notice_silence(connection: socket.socket) -> None:
+    """Let the kernel end a connection whose other side hasn't answered it for STALL_S."""
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(STALL_S))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, int(STALL_S / 3)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALL_S * 1000))
 
 
 class Server(uvicorn.Server):

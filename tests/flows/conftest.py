@@ -39,6 +39,7 @@ class Running:
     def __init__(self, directory: Path, runtime: Path, network: str, **options: object) -> None:
         self.directory = directory
         self.network = network
+        self._host = str(options.pop("host", "127.0.0.1"))
         self._options = {
             "listen": "127.0.0.1:0",
             "state_dir": directory,
@@ -51,8 +52,8 @@ class Running:
         """Serve until `stop`, on a free port."""
         self._stack = ExitStack()
         self.app = self._stack.enter_context(app.running(settings.load(**self._options)))
-        listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        listener = socket.create_server((self._host, 0))
+        self.url = f"http://{self._host}:{listener.getsockname()[1]}"
         hub = self.app.state.cloud.hub
         self._server = serving.server(self.app, hub, max_watches=2000, cert=None, key=None)
         self._thread = Thread(target=self._server.run, args=([listener],))
