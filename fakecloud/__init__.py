@@ -32,6 +32,7 @@
     rate_limits.py     how fast a token may ask
     billing/           everything money
     dataplane.py       what runs load balancers here: HAProxy and relays as one
+    premises.py        what the settings mean on this host
     isolation.py       containers and processes as one data plane
     containers.py      the door to a container engine: one container per load balancer
     haproxy/           everything HAProxy: one process per load balancer
@@ -79,6 +80,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → isolation → api | housekeeping | dataplane → insight → containers → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → insight → containers → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | billing | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

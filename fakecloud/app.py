@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
-import pwd
 import random
-import tempfile
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Final
@@ -18,9 +14,8 @@ from typing import Final
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import hosts, housekeeping, placement, profiles, tokens
+from fakecloud import hosts, housekeeping, placement, premises, tokens
 from fakecloud.actions import Actions
-from fakecloud.addresses import Pool, parse_pool
 from fakecloud.allocation import Allocator
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
@@ -30,9 +25,8 @@ from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.dataplane import HostDataPlane
-from fakecloud.errors import StartError, Unavailable
+from fakecloud.errors import Unavailable
 from fakecloud.flapping import Flapping
-from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.health import Health
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
@@ -65,114 +59,8 @@ POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
 FAULTS_S: Final = 0.5
-LEAST_DEAD_S: Final = 3.0
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
-
-
-def runtime_dir(settings: Settings) -> Path:
-    """Return a short directory for sockets; remembered, so that a later server finds them again.
-
-    It must not depend on who starts the server next: XDG_RUNTIME_DIR differs between a login
-    shell and a service manager.
-    """
-    if settings.runtime_dir is not None:
-        return settings.runtime_dir
-    note = settings.state_dir / "runtime_dir"
-    with suppress(OSError, ValueError):
-        remembered = Path(note.read_text().strip())
-        if remembered.is_absolute():
-            return remembered
-    digest = hashlib.sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
-    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-    chosen = Path(base) / f"fakecloud-{os.getuid()}-{digest}"
-    with suppress(OSError):  # an unwritable state directory is told of elsewhere
-        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        note.write_text(f"{chosen}\n")
-    return chosen
-
-
-def haproxy_user(settings: Settings) -> tuple[int, int] | None:
-    """Return who the HAProxy processes are: nobody for a server that is root, else ourselves.
-
-    Raises: StartError.
-    """
-    if os.getuid() != 0:
-        return None
-    if settings.haproxy_user is None:
-        nobody = pwd.getpwnam("nobody")
-        return nobody.pw_uid, nobody.pw_gid
-    uid, _, gid = settings.haproxy_user.partition(":")
-    if not (uid.isdigit() and gid.isdigit()):
-        raise StartError(f"--haproxy-user {settings.haproxy_user!r} is not UID:GID")
-    return int(uid), int(gid)
-
-
-def parse_pools(settings: Settings) -> list[Pool]:
-    """Return the pools; a name may have one of each family. Raises: StartError."""
-    pools = [parse_pool(text) for text in settings.pool]
-    shared = any(pool.interface for pool in pools) and not settings.uses_sqlite
-    if shared and settings.dead_after_s < LEAST_DEAD_S:
-        raise StartError(
-            f"--host-dead-s {settings.dead_after_s:g}: an interface pool on several hosts needs at "
-            f"least {LEAST_DEAD_S:g}, as the kernel takes addresses off by whole seconds"
-        )
-    seen: set[tuple[str, str]] = set()
-    for pool in pools:
-        if (pool.name, pool.family) in seen:
-            raise StartError(f"--pool {pool.name}: there are two with {pool.family} addresses")
-        seen.add((pool.name, pool.family))
-    return pools
-
-
-def check_profile(settings: Settings) -> None:
-    """Raises: StartError when there is no such latency profile."""
-    try:
-        profiles.find(settings.profile)
-    except profiles.UnknownProfile as error:
-        raise StartError(f"--profile: {error}") from None
-
-
-def _data_plane(
-    settings: Settings,
-    pools: list[Pool],
-    clock: Clock,
-    on_crash: Callable[[str], None],
-    stack: ExitStack,
-) -> HostDataPlane | IsolatingDataPlane:
-    """Return what runs load balancers; with containers if a pool asks for them. Raises: StartError."""
-    sockets, user = runtime_dir(settings), haproxy_user(settings)
-    host = HostDataPlane(
-        *(settings.state_dir, sockets, clock),
-        haproxy=settings.haproxy,
-        run_as=user,
-        on_crash=on_crash,
-    )
-    inside = [pool for pool in pools if pool.docker_network is not None]
-    if not inside:
-        return host
-    # 0.1 s and 10 MB: paid only by a server that has a docker pool.
-    from fakecloud.containers import Containers, Engine
-
-    with ExitStack() as undo:
-        undo.callback(host.close)
-        engine = Engine(settings.docker_socket)
-        stack.callback(engine.close)
-        state = settings.state_dir.resolve() / "containers"
-        launcher = Containers(
-            engine,
-            clock,
-            networks=[(pool.network, pool.docker_network or "") for pool in inside],
-            image=settings.docker_image,
-            state=state,
-            runtime=sockets.absolute(),
-            user=user,
-        )
-        contained = HaproxyDataPlane(
-            *(state, sockets, clock), haproxy=launcher, run_as=user, on_crash=on_crash
-        )
-        undo.pop_all()
-    return IsolatingDataPlane(host, contained, inside)
 
 
 @contextmanager
@@ -184,8 +72,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
     with ExitStack() as stack:
         settings.address()
         book = books.load(settings.price_book)
-        pools = parse_pools(settings)
-        check_profile(settings)
+        pools = premises.parse_pools(settings)
+        premises.check_profile(settings)
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
@@ -200,7 +88,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics, quotas)
         chaos.refresh()
-        dataplane = _data_plane(settings, pools, clock, crashes.put, stack)
+        dataplane = premises.data_plane(settings, pools, clock, crashes.put, stack)
         stack.callback(dataplane.close)
         # Not before the data plane has locked the state directory: a server that is refused
         # there must not have touched another's token.

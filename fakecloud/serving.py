@@ -18,7 +18,7 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fakecloud import app
+from fakecloud import app, premises
 from fakecloud.billing import books
 from fakecloud.errors import StartError
 from fakecloud.settings import Settings
@@ -82,9 +82,9 @@ def _prepare(settings: Settings) -> None:
 def check(settings: Settings) -> None:
     """Look at every option before anything is touched. Raises: StartError that names it."""
     settings.address()
-    app.parse_pools(settings)
+    premises.parse_pools(settings)
     books.load(settings.price_book)
-    app.haproxy_user(settings)
+    premises.haproxy_user(settings)
     if settings.tls_cert is not None:
         try:
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(

@@ -9,6 +9,7 @@ draining     generations that accept nothing any more
 meter        what its processes have carried
 generation   one process of a load balancer, from its files to its end
 affinity     what one process remembers of its clients, told to the next (pure)
+diagnosis    why a process didn't start
 launcher     where processes run: beside the server, or in a place of their own
 changes      what a running process can be told, and what takes a new one (pure)
 rendering    a typed configuration as text (pure)

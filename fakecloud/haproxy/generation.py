@@ -14,11 +14,12 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from fakecloud import clock, errors, files, processes, pulse, refusals
+from fakecloud import clock, errors, files, processes, pulse
 from fakecloud.haproxy import (
     affinity,
     changes,
     config,
+    diagnosis,
     launcher,
     process,
     rendering,
@@ -33,7 +34,6 @@ FINISH_TURNS: Final = 50
 FINISH_POLL_S: Final = 0.005
 MAX_LOG_BYTES: Final = 256 * 1024
 _SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
-MAX_MESSAGE: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,30 +417,11 @@ def _explain(
     *,
     hung: bool,
 ) -> errors.DataPlaneError:
-    """Return why a generation doesn't serve: the kernel's answer first, then its own words."""
+    """Return why a generation doesn't serve."""
     if hung:
         return errors.Transient("start_timeout", f"HAProxy was not ready in {READY_TIMEOUT_S:g} s")
     if before is not None and not before[0].process.alive():
         return errors.Transient("start_failed", "HAProxy died while its successor started")
-    held = before[1].binds() if before else frozenset()
-    for ip, port in sorted(wanted.binds() - held) if not host.launcher.own_network else ():
-        number = runtime.bind_error(ip, port)
-        if number is not None:
-            return refusals.bind_failed(ip, port, number)
-    said = _alerts(host, log)
-    if "cannot bind" in said:  # it was taken a moment ago and is free again
-        return errors.Transient("bind_failed", said)
-    return errors.Permanent("config_invalid", f"HAProxy refused the configuration: {said}")
-
-
-def _alerts(host: Host, log: Path) -> str:
-    """Return what HAProxy complained of, without the paths of this machine."""
-    try:
-        text = log.read_text("utf-8", "replace")[:MAX_LOG_BYTES]
-    except OSError:
-        text = ""
-    lines = [line for line in text.splitlines() if line.startswith("[ALERT]")]
-    said = "; ".join(line.partition(" : ")[2].strip() for line in lines)
-    for path in (host.root, host.runtime_dir):
-        said = said.replace(str(path), "")
-    return said[:MAX_MESSAGE] or "it ended without a word"
+    tried = wanted.binds() - (before[1].binds() if before else frozenset())
+    ours = frozenset() if host.launcher.own_network else tried
+    return diagnosis.explain(ours, log, hidden=(host.root, host.runtime_dir))

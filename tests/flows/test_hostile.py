@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fakecloud import app, serving, settings
+from fakecloud import app, premises, serving, settings
 from fakecloud.errors import StartError
 from tests.demo import programs
 from tests.flows.conftest import Running, document, eventually
@@ -122,6 +122,6 @@ def test_the_socket_directory_does_not_depend_on_who_starts_the_server(
 ) -> None:
     options = settings.load(state_dir=tmp_path)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1")
-    first = app.runtime_dir(options)
+    first = premises.runtime_dir(options)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/2")
-    assert app.runtime_dir(options) == first
+    assert premises.runtime_dir(options) == first

@@ -1,0 +1,128 @@
+"""What the settings mean on this host: directories, users, pools, and the data plane of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pwd
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final
+
+from fakecloud import profiles
+from fakecloud.addresses import Pool, parse_pool
+from fakecloud.clock import Clock
+from fakecloud.dataplane import HostDataPlane
+from fakecloud.errors import StartError
+from fakecloud.haproxy.dataplane import HaproxyDataPlane
+from fakecloud.isolation import IsolatingDataPlane
+from fakecloud.settings import Settings
+
+LEAST_DEAD_S: Final = 3.0
+
+
+def runtime_dir(settings: Settings) -> Path:
+    """Return a short directory for sockets; remembered, so that a later server finds them again.
+
+    It must not depend on who starts the server next: XDG_RUNTIME_DIR differs between a login
+    shell and a service manager.
+    """
+    if settings.runtime_dir is not None:
+        return settings.runtime_dir
+    note = settings.state_dir / "runtime_dir"
+    with suppress(OSError, ValueError):
+        remembered = Path(note.read_text().strip())
+        if remembered.is_absolute():
+            return remembered
+    digest = hashlib.sha256(str(settings.state_dir.resolve()).encode()).hexdigest()[:8]
+    base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+    chosen = Path(base) / f"fakecloud-{os.getuid()}-{digest}"
+    with suppress(OSError):  # an unwritable state directory is told of elsewhere
+        settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        note.write_text(f"{chosen}\n")
+    return chosen
+
+
+def haproxy_user(settings: Settings) -> tuple[int, int] | None:
+    """Return who the HAProxy processes are: nobody for a server that is root, else ourselves.
+
+    Raises: StartError.
+    """
+    if os.getuid() != 0:
+        return None
+    if settings.haproxy_user is None:
+        nobody = pwd.getpwnam("nobody")
+        return nobody.pw_uid, nobody.pw_gid
+    uid, _, gid = settings.haproxy_user.partition(":")
+    if not (uid.isdigit() and gid.isdigit()):
+        raise StartError(f"--haproxy-user {settings.haproxy_user!r} is not UID:GID")
+    return int(uid), int(gid)
+
+
+def parse_pools(settings: Settings) -> list[Pool]:
+    """Return the pools; a name may have one of each family. Raises: StartError."""
+    pools = [parse_pool(text) for text in settings.pool]
+    shared = any(pool.interface for pool in pools) and not settings.uses_sqlite
+    if shared and settings.dead_after_s < LEAST_DEAD_S:
+        raise StartError(
+            f"--host-dead-s {settings.dead_after_s:g}: an interface pool on several hosts needs at "
+            f"least {LEAST_DEAD_S:g}, as the kernel takes addresses off by whole seconds"
+        )
+    seen: set[tuple[str, str]] = set()
+    for pool in pools:
+        if (pool.name, pool.family) in seen:
+            raise StartError(f"--pool {pool.name}: there are two with {pool.family} addresses")
+        seen.add((pool.name, pool.family))
+    return pools
+
+
+def check_profile(settings: Settings) -> None:
+    """Raises: StartError when there is no such latency profile."""
+    try:
+        profiles.find(settings.profile)
+    except profiles.UnknownProfile as error:
+        raise StartError(f"--profile: {error}") from None
+
+
+def data_plane(
+    settings: Settings,
+    pools: list[Pool],
+    clock: Clock,
+    on_crash: Callable[[str], None],
+    stack: ExitStack,
+) -> HostDataPlane | IsolatingDataPlane:
+    """Return what runs load balancers; with containers if a pool asks for them. Raises: StartError."""
+    sockets, user = runtime_dir(settings), haproxy_user(settings)
+    host = HostDataPlane(
+        *(settings.state_dir, sockets, clock),
+        haproxy=settings.haproxy,
+        run_as=user,
+        on_crash=on_crash,
+    )
+    inside = [pool for pool in pools if pool.docker_network is not None]
+    if not inside:
+        return host
+    # 0.1 s and 10 MB: paid only by a server that has a docker pool.
+    from fakecloud.containers import Containers, Engine
+
+    with ExitStack() as undo:
+        undo.callback(host.close)
+        engine = Engine(settings.docker_socket)
+        stack.callback(engine.close)
+        state = settings.state_dir.resolve() / "containers"
+        launcher = Containers(
+            engine,
+            clock,
+            networks=[(pool.network, pool.docker_network or "") for pool in inside],
+            image=settings.docker_image,
+            state=state,
+            runtime=sockets.absolute(),
+            user=user,
+        )
+        contained = HaproxyDataPlane(
+            *(state, sockets, clock), haproxy=launcher, run_as=user, on_crash=on_crash
+        )
+        undo.pop_all()
+    return IsolatingDataPlane(host, contained, inside)
