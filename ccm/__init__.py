@@ -2,7 +2,7 @@
 
     __main__.py     the command line: fakecloud-ccm run
     app.py          the only wiring: start-up order, leadership, shutdown
-    inquiry.py      the command `explain`: asks both sides once, changes nothing
+    inquiry.py      the commands that look once: explain, teardown
     service/        the service controller: load balancers and the addresses in status
     context.py      what every controller is given, and what is asked of one
     cloud/          the door to the cloud: requests, errors, stream, mirror

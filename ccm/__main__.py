@@ -1,4 +1,4 @@
-"""The command line: fakecloud-ccm run, fakecloud-ccm explain."""
+"""The command line: fakecloud-ccm run, explain, teardown, version."""
 
 from __future__ import annotations
 
@@ -199,7 +199,10 @@ def explain(
     ],
     cloud_token_file: Annotated[
         Path | None,
-        typer.Option(envvar="CCM_CLOUD_TOKEN_FILE", help="File with fakecloud's token."),
+        typer.Option(
+            envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
+            help="File with fakecloud's token.",
+        ),
     ] = None,
     cloud_token: Annotated[
         str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
@@ -227,21 +230,13 @@ def explain(
 
     Exit codes: 0 it is served, 1 something is wrong or waited for, 2 wrong usage.
     """
-
-    def read_token() -> str:
-        if cloud_token:
-            return cloud_token
-        if cloud_token_file is None:
-            raise errors.ConfigError("give --cloud-token-file, or FAKECLOUD_TOKEN")
-        return clients.read_token(cloud_token_file)
-
     if service.count("/") != 1:
         raise typer.BadParameter("must be NAMESPACE/SERVICE, such as default/web")
     question = inquiry.Question(
         service,
         kubeconfig,
         cloud_url,
-        read_token,
+        lambda: _read_token(cloud_token, cloud_token_file),
         tuple(load_balancer_class or (settings_.DEFAULT_CLASS,)),
         handle_unclassed,
         settings_.parse_list(pod_networks),
@@ -259,9 +254,62 @@ def explain(
     raise typer.Exit(0 if explaining.is_serving(findings) else 1)
 
 
+@cli.command()
+def teardown(
+    cluster_uid: Annotated[
+        str, typer.Option(help="UID of the kube-system namespace of the cluster that is gone.")
+    ],
+    cloud_url: Annotated[
+        str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
+    ],
+    cloud_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
+            help="File with fakecloud's token.",
+        ),
+    ] = None,
+    cloud_token: Annotated[
+        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
+    ] = "",
+    delete: Annotated[
+        bool, typer.Option(help="Delete them; otherwise they are only named.")
+    ] = False,
+) -> None:
+    """Delete what a cluster that no longer exists left in the cloud; names only without --delete.
+
+    Exit codes: 0 done, 1 the cloud refused, 2 wrong usage.
+    """
+    try:
+        names = asyncio.run(
+            inquiry.teardown(
+                cloud_url,
+                lambda: _read_token(cloud_token, cloud_token_file),
+                cluster_uid,
+                delete=delete,
+            )
+        )
+    except errors.ConfigError as error:
+        typer.echo(f"fakecloud-ccm: {error}", err=True)
+        raise typer.Exit(2) from None
+    except errors.CloudError as error:
+        typer.echo(f"fakecloud-ccm: {error}", err=True)
+        raise typer.Exit(1) from None
+    for name in names:
+        typer.echo(f"{'deleted' if delete else 'left'} {name}")
+
+
 def main() -> None:
     """Run the command line."""
     cli()
+
+
+def _read_token(token: str, file: Path | None) -> str:
+    if token:
+        return token
+    if file is None:
+        raise errors.ConfigError("give --cloud-token-file, or FAKECLOUD_TOKEN")
+    return clients.read_token(file)
 
 
 def _show(findings: list[explaining.Finding], output: Output) -> None:

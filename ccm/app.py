@@ -48,7 +48,7 @@ async def run(settings: settings_.Settings) -> int:
         client = clients.Client(
             settings.cloud_url, lambda: clients.read_token(settings.cloud_token_file), metrics
         )
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(client.aclose)
         transport = await transports.connect(settings.kubeconfig)
         stack.push_async_callback(transport.close)
         instance = Instance(settings, transport, client, clocks.SystemClock(), metrics)

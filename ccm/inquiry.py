@@ -1,4 +1,4 @@
-"""The command `explain`: asks the cluster and the cloud once, changes nothing."""
+"""The commands that look once: `explain` asks both sides, `teardown` ends what a cluster left."""
 
 from __future__ import annotations
 
@@ -49,8 +49,24 @@ async def ask(question: Question) -> list[explaining.Finding]:
         transport = await transports.connect(question.kubeconfig)
         stack.push_async_callback(transport.close)
         client = clients.Client(question.cloud_url, question.read_token, metrics_.Metrics())
-        stack.push_async_callback(client.close)
+        stack.push_async_callback(client.aclose)
         return explaining.explain(await _situation(question, transport, client))
+
+
+async def teardown(
+    cloud_url: str, read_token: Callable[[], str], cluster_uid: str, *, delete: bool
+) -> list[str]:
+    """Return the names of load balancers of a cluster, deleted if `delete`.
+
+    Raises: ConfigError, CloudError.
+    """
+    gone = identity.Identity("", cluster_uid)
+    client = clients.Client(cloud_url, read_token, metrics_.Metrics())
+    async with contextlib.aclosing(client):
+        names = [one.name for one in await client.list() if gone.owns(one.labels)]
+        for name in names if delete else ():
+            await client.delete(name)
+        return names
 
 
 async def _situation(

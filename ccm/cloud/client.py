@@ -180,7 +180,7 @@ class Client:
         except (httpx2.TransportError, OSError) as error:
             raise errors.CloudUnreachable(f"{self.url}: {_why(error)}") from error
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the connections."""
         await self._http.aclose()
 

@@ -136,6 +136,13 @@ HTTP_PORTS = _ours(
 HTTPS_PORTS = _ours(
     "https-ports", _PORTS, _NO_TEXT, "ports where TLS ends; needs certificates", "none"
 )
+TLS_PORTS = _ours(
+    "tls-ports",
+    _PORTS,
+    _NO_TEXT,
+    "ports where TLS ends and what is inside goes on as TCP; needs certificates",
+    "none",
+)
 APP_PROTOCOL = _ours(
     "use-app-protocol",
     values.Boolean(),
@@ -146,7 +153,7 @@ CERTIFICATES = _ours(
     "certificates",
     values.Texts(_NAME, "names of certificates, separated by commas"),
     _NO_TEXT,
-    "certificates of the cloud for https-ports",
+    "certificates of the cloud for https-ports and tls-ports",
     "none",
 )
 TLS_MIN_VERSION = _ours(
@@ -226,6 +233,7 @@ TABLE: Final[tuple[Annotation[Any], ...]] = (
     FAIL_OPEN,
     HTTP_PORTS,
     HTTPS_PORTS,
+    TLS_PORTS,
     APP_PROTOCOL,
     CERTIFICATES,
     TLS_MIN_VERSION,

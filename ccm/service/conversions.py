@@ -165,6 +165,13 @@ def aws_backend(it: Reading) -> dict[str, str]:
     return {ours.HTTP_PORTS.name: "*"}
 
 
+def aws_ssl_ports(it: Reading) -> dict[str, str]:
+    """Translate where TLS ends; what is inside is HTTP only if the backends speak HTTP."""
+    inside = it.siblings.get(f"{AWS}backend-protocol", "tcp").lower()
+    one = ours.HTTPS_PORTS if inside.startswith("http") else ours.TLS_PORTS
+    return {one.name: it.text}
+
+
 def aws_proxy_protocol(it: Reading) -> dict[str, str]:
     """Translate * into the version that the load balancer's type speaks."""
     if it.text != "*":

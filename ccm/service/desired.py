@@ -289,7 +289,7 @@ def _without_effect(ports: listeners.Ports) -> tuple[annotations_.Advice, ...]:
     numbers = {name for port in ports.service.ports for name in ("*", str(port.port), port.name)}
     found += [
         (one.name, f"the Service has no port {name}")
-        for one in (annotations_.HTTP_PORTS, annotations_.HTTPS_PORTS)
+        for one in (annotations_.HTTP_PORTS, annotations_.HTTPS_PORTS, annotations_.TLS_PORTS)
         for name in wishes.get(one)
         if name not in numbers
     ]

@@ -101,7 +101,10 @@ _ROWS: Final[dict[str, dict[str, tuple[str, conversions.Convert]]]] = {
         "ip-address-type": conversions.granted("spec.ipFamilies decides"),
         "backend-protocol": (ours.HTTP_PORTS.name, conversions.aws_backend),
         "ssl-cert": (ours.CERTIFICATES.name, conversions.certificates),
-        "ssl-ports": conversions.same(ours.HTTPS_PORTS),
+        "ssl-ports": (
+            f"{ours.TLS_PORTS.name}, {ours.HTTPS_PORTS.name}",
+            conversions.aws_ssl_ports,
+        ),
         "ssl-negotiation-policy": (
             ours.TLS_MIN_VERSION.name,
             lambda it: {ours.TLS_MIN_VERSION.name: "1.3" if "TLS13-1-3" in it.text else "1.2"},

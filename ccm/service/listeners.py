@@ -14,13 +14,22 @@ from ccm.service import annotations as annotations_
 KUBE_PROXY_HEALTH_PORT: Final = 10256  # /healthz is 503 on a node that is being drained (KEP-3836)
 HEALTH_PATH: Final = "/healthz"
 CLIENT_IP_TIMEOUT_S: Final = 10800  # the API server's default
+_NAMED: Final = (
+    ("https", annotations_.HTTPS_PORTS),
+    ("http", annotations_.HTTP_PORTS),
+    ("tls", annotations_.TLS_PORTS),
+)
+_WITH_TLS: Final = frozenset({"https", "tls"})
 _HTTP_PROTOCOLS: Final = frozenset({"http", "kubernetes.io/ws"})
 _HTTPS_PROTOCOLS: Final = frozenset({"https", "kubernetes.io/wss"})
 
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """The ports that are served, each with the protocol of its listener: tcp, udp, http, https."""
+    """The ports that are served, each with its protocol: tcp, udp, http, https or tls.
+
+    tls: a TCP listener where TLS ends.
+    """
 
     service: objects.Service
     wishes: annotations_.Wishes
@@ -51,7 +60,7 @@ def sort(
     """
     protocols = tuple((port, _protocol(port, wishes)) for port in served)
     ports = Ports(service, wishes, protocols)
-    if any(protocol == "https" for _, protocol in protocols) and not wishes.get(
+    if any(protocol in _WITH_TLS for _, protocol in protocols) and not wishes.get(
         annotations_.CERTIFICATES
     ):
         raise errors.Rejected(
@@ -66,13 +75,13 @@ def listener(ports: Ports, port: objects.ServicePort, protocol: str) -> document
     """Return the listener of one port."""
     wishes = ports.wishes
     tls = None
-    if protocol == "https":
+    if protocol in _WITH_TLS:
         tls = documents.Tls(
             wishes.get(annotations_.CERTIFICATES), wishes.get(annotations_.TLS_MIN_VERSION)
         )
     return documents.Listener(
         name_of(port),
-        protocol,
+        "tcp" if protocol == "tls" else protocol,
         port.port,
         name_of(port),
         idle_timeout_s=wishes.get(annotations_.IDLE_TIMEOUT),
@@ -114,10 +123,9 @@ def target_group(
 def _protocol(port: objects.ServicePort, wishes: annotations_.Wishes) -> str:
     if port.protocol != "TCP":
         return port.protocol.lower()
-    if _is_named(port, wishes.get(annotations_.HTTPS_PORTS)):
-        return "https"
-    if _is_named(port, wishes.get(annotations_.HTTP_PORTS)):
-        return "http"
+    for protocol, ports in _NAMED:
+        if _is_named(port, wishes.get(ports)):
+            return protocol
     if wishes.get(annotations_.APP_PROTOCOL):
         if port.app_protocol in _HTTPS_PROTOCOLS:
             return "https"

@@ -64,7 +64,7 @@ class Publishing:
         if not load_balancer.is_applied:
             return await self._report_progress(service, memory, load_balancer)
         ingress = desired.ingress(plan, load_balancer)
-        facts = await self._facts(key, plan, load_balancer)
+        facts = await self._facts(key, service, plan, load_balancer)
         await self._reports.write(service, conditions.Stage.COMPLETE, ingress=ingress, facts=facts)
         if ingress and not service.ingress:
             waited_s = self._clock.monotonic() - memory.first_seen
@@ -92,11 +92,15 @@ class Publishing:
         return Outcome(Verdict.WAITING, self._settings.recheck_s)
 
     async def _facts(
-        self, key: str, plan: desired.Plan, load_balancer: documents.LoadBalancer
+        self,
+        key: str,
+        service: objects.Service,
+        plan: desired.Plan,
+        load_balancer: documents.LoadBalancer,
     ) -> tuple[objects.Condition, ...]:
         facts = [plan.source_ip]
         if self._settings.reachability_check:
-            facts.insert(0, await self._reachable(key, plan, load_balancer))
+            facts.insert(0, await self._reachable(key, service, plan, load_balancer))
         if refused := plan.refused_ports:
             text = ", ".join(f"{one.port}/{one.protocol}" for one in refused)
             facts.append(
@@ -107,7 +111,11 @@ class Publishing:
         return tuple(facts)
 
     async def _reachable(
-        self, key: str, plan: desired.Plan, load_balancer: documents.LoadBalancer
+        self,
+        key: str,
+        service: objects.Service,
+        plan: desired.Plan,
+        load_balancer: documents.LoadBalancer,
     ) -> objects.Condition:
         """Return whether the first address answers, tried from here.
 
@@ -122,14 +130,21 @@ class Publishing:
             return objects.Condition(kind, "Unknown", "NotTried", text)
         port = tcp[0].port
         problem = await self._reach.soon(ip, port, lambda: self._wake(key))
-        tried = f"{ip} port {port}, tried from {self._reach.here}"
+        where = f"{ip} port {port},"
+        tried = f"{where} tried from {self._reach.here}"
         node_ips = [one for backend in self._kube.backends() for one in backend.ips]
         if network := reach.outside_of(ip, node_ips):
             tried += f"; the address is not in the nodes' network ({network})"
         match problem:
             case None:
-                return objects.Condition(kind, "Unknown", "Trying", tried)
+                new = objects.Condition(kind, "Unknown", "Trying", tried)
             case "":
-                return objects.Condition(kind, "True", "Connected", tried)
+                new = objects.Condition(kind, "True", "Connected", tried)
             case _:
-                return objects.Condition(kind, "False", "NoConnection", f"{problem}: {tried}")
+                new = objects.Condition(kind, "False", "NoConnection", f"{problem}: {tried}")
+        old = next((one for one in service.conditions if one.type == kind), None)
+        is_known = old is not None and where in old.message
+        # A restart, or another instance that leads now, is no news of its own.
+        if old is not None and is_known and (problem is None or old.status == new.status):
+            return old
+        return new

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster import embedded
 from tests.demo import traffic
-from tests.flows.kube.services import PORT, Shop, answer, ask, ingress
+from tests.flows.kube.services import PORT, Shop, answer, ask, condition, ingress
 from tests.flows.kube.world import CLOCK, World
 
 pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
@@ -153,6 +153,26 @@ def test_services_created_while_the_cloud_is_down(shop: Shop, world: World) -> N
     embedded.eventually(lambda: shop.is_gone("before"))
     assert CLOCK.monotonic() - began < _BACK_S
     in_step(shop, world)
+
+
+def test_b_23_service_says_that_the_cloud_cannot_be_reached_from_the_start(
+    shop: Shop, world: World
+) -> None:
+    world.ccm.stop()
+    world.serve.stop()
+    shop.create()
+    world.ccm.start()
+    service = embedded.eventually(
+        shop.get,
+        lambda it: condition(it, "LoadBalancerProvisioning").get("reason") == "Infrastructure",
+    )
+    assert "unreachable" in condition(service, "LoadBalancerProvisioning")["message"]
+    embedded.eventually(shop.events, lambda it: ("Warning", "SyncLoadBalancerFailed") in it)
+
+    world.ensure_running()
+
+    assert answer(shop.ip())["pod"]
+    assert condition(shop.get(), "LoadBalancerServing")["status"] == "True"
 
 
 def test_b_24_fifty_services_at_once_and_nothing_left(shop: Shop, world: World) -> None:

@@ -33,7 +33,7 @@ async def client_of(fake, token_file):
     try:
         yield client
     finally:
-        await client.close()
+        await client.aclose()
 
 
 async def test_s_49_b_25_put_get_list_delete(token_file):
@@ -131,7 +131,7 @@ async def test_nobody_there_is_unreachable_with_the_url(token_file):
     client = clients.Client(url, lambda: clients.read_token(token_file), metrics.Metrics())
     with pytest.raises(errors.CloudUnreachable, match=url):
         await client.get("k8s-u-1")
-    await client.close()
+    await client.aclose()
 
 
 async def test_rotated_token_is_read_again_after_a_401(token_file):

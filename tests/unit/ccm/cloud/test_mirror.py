@@ -43,7 +43,7 @@ async def mirroring(fake, tmp_path, clock=None):
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await client.close()
+        await client.aclose()
 
 
 async def test_put_becomes_active_by_the_stream(tmp_path):

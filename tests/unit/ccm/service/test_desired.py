@@ -345,6 +345,11 @@ def test_http_and_https_ports_are_named_by_number_or_name():
     assert spec.listeners[1].tls == documents.Tls(("web",), "1.2")
 
 
+def test_tls_can_end_where_tcp_goes_on():
+    (listener, *_) = build(annotated(WEB, tls_ports="80", certificates="web")).spec.listeners
+    assert (listener.protocol, listener.tls) == ("tcp", documents.Tls(("web",), "1.2"))
+
+
 def test_app_protocol_decides_only_when_asked_to():
     ports = (
         objects.ServicePort(80, "a", "TCP", 30080, "http"),

@@ -31,7 +31,11 @@ def ours(**values):
             },
             ours(preserve_client_ip="true", proxy_protocol="none", drain_timeout="120"),
         ),
-        ({f"{A}ssl-ports": "443,https"}, ours(https_ports="443,https")),
+        ({f"{A}ssl-ports": "443,https"}, ours(tls_ports="443,https")),
+        (
+            {f"{A}ssl-ports": "443", f"{A}backend-protocol": "http"},
+            ours(http_ports="*", https_ports="443"),
+        ),
         (
             {f"{A}ssl-negotiation-policy": "ELBSecurityPolicy-TLS13-1-3-2021-06"},
             ours(tls_min_version="1.3"),

@@ -186,6 +186,18 @@ async def test_reachable_says_from_where_it_was_tried(it, problem, status, reaso
     assert it.woken == [KEY]
 
 
+async def test_b_05_what_was_tried_elsewhere_before_is_no_news(it):
+    await it.served()
+    for problem, here in ((None, "test-host"), ("", "another-host")):
+        it.restart()
+        it.reach.here, it.reach.problems["127.77.0.1"] = here, problem
+        await it.look()
+    assert it.world.writes == []
+    it.reach.problems["127.77.0.1"] = "refused"
+    await it.look()
+    assert condition(it.kube.store[KEY], "Reachable").status == "False"
+
+
 async def test_reachable_of_udp_alone_is_unknown(it):
     service = await it.served(ports=(builders.port(53, protocol="UDP"),))
     assert condition(service, "Reachable").reason == "NotTried"
