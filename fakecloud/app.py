@@ -20,10 +20,10 @@ from fakecloud.allocation import Allocator
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.api.writer import Writer
-from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
+from fakecloud.costs import Costs
 from fakecloud.dataplane import HostDataPlane
 from fakecloud.errors import Unavailable
 from fakecloud.flapping import Flapping
@@ -31,7 +31,9 @@ from fakecloud.health import Health
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
+from fakecloud.invoices import Invoices
 from fakecloud.isolation import IsolatingDataPlane
+from fakecloud.ledger import Ledger
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metering import Metering
@@ -71,7 +73,6 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
     """
     with ExitStack() as stack:
         settings.address()
-        book = books.load(settings.price_book)
         pools = premises.parse_pools(settings)
         premises.check_profile(settings)
         database = Database(settings.database_url)
@@ -79,6 +80,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.migrate()
         clock = BusinessClock(system or SystemClock())
         timekeeper = _timekeeper(database, clock)
+        ledger = _ledger(settings, database, clock)
         placing = placement.Placement(database, clock, dead_after_s=settings.dead_after_s)
         me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
@@ -140,6 +142,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             ),
             "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
             "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
+            "ledger": lambda: housekeeping.close_days(ledger, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
             "housekeeping": lambda: housekeeping.keep_house(
@@ -175,7 +178,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             writer=Writer(database, desk),
             hub=hub,
             authority=authority,
-            price_book=book,
+            costs=Costs(database, ledger),
+            invoices=Invoices(database, ledger, clock),
             metrics=metrics.show_traffic(metering.carried, settings.metrics_load_balancers),
             clock=clock,
             timekeeper=timekeeper,
@@ -245,6 +249,13 @@ def _take_back(
     here = (adoption.adopted | adoption.restarted) - unreachable
     provisioner.hold(adoption.adopted | adoption.restarted)
     provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
+
+
+def _ledger(settings: Settings, database: Database, clock: Clock) -> Ledger:
+    """Return the ledger with the chosen prices in force."""
+    ledger = Ledger(database, clock, premises.price_book(settings))
+    ledger.start()
+    return ledger
 
 
 async def _kept_up(

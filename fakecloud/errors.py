@@ -298,6 +298,24 @@ class NoCapacity(Problem):
     retryable, retry_after_s = True, 30
 
 
+class PeriodOpen(Problem):
+    """A month that can't be closed yet: it isn't over, or not all of it is rated."""
+
+    status, code, title = 409, "period_open", "The billing period is still open"
+
+
+class BookInvalid(Problem):
+    """A price book that breaks its schema; the one in force stays."""
+
+    status, code, title = 422, "price_book_invalid", "The price book is wrong"
+
+
+class BookUnknown(Problem):
+    """A price book, or a version of one, that there isn't."""
+
+    status, code, title = 404, "price_book_unknown", "No such price book"
+
+
 class DataPlaneError(CloudError):
     """A load balancer can't be put into effect. `code` goes to the operation and `last_error`."""
 

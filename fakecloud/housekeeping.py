@@ -8,6 +8,7 @@ from typing import Final
 
 from fakecloud import tokens
 from fakecloud.clock import Clock
+from fakecloud.ledger import Ledger
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
@@ -27,6 +28,14 @@ def meter(metering: Metering, clock: Clock, stop: Event) -> None:
     metering.step()
     if clock.wait(stop, METERING_S):
         metering.step()
+
+
+def close_days(ledger: Ledger, clock: Clock, stop: Event) -> None:
+    """Seal what happened, and close the days that are over."""
+    while ledger.step():
+        if stop.is_set():
+            return
+    clock.wait(stop, METERING_S)
 
 
 def keep_house(

@@ -48,7 +48,7 @@ from fakecloud.model import (
 )
 from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
-from fakecloud.store import events, operations
+from fakecloud.store import billing_events, events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
@@ -237,6 +237,8 @@ class LoadBalancers:
         chosen = self._allocator.choose(connection, wishes, now)
         made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
         balancers = rows.create(connection, made)
+        for lb in balancers:
+            billing_events.record(connection, None, lb, now, self._clock.wall())
         allocation.give(connection, balancers, now)
         return balancers
 
@@ -288,7 +290,9 @@ class LoadBalancers:
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             _split_usage(connection, current, lb, now)
             lb = self._with_other_faults(connection, current, lb)
-            return rows.save(connection, lb, now), Outcome.RELABELED
+            saved = rows.save(connection, lb, now)
+            billing_events.record(connection, current, saved, now, self._clock.wall())
+            return saved, Outcome.RELABELED
         generation = current.generation + 1
         kind: profiles.Kind = "update" if current.was_active else "create"
         delay = self._delay(kind, wish, current.id, generation)
@@ -315,6 +319,7 @@ class LoadBalancers:
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, changed, now)
+        billing_events.record(connection, current, lb, now, self._clock.wall())
         allocation.give(connection, [lb], now, current.addresses)
         _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
@@ -370,6 +375,7 @@ class LoadBalancers:
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, deleting, now)
+        billing_events.record(connection, current, lb, now, self._clock.wall())
         operations.start(connection, operation)
         return lb
 

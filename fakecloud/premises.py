@@ -13,9 +13,11 @@ from typing import Final
 
 from fakecloud import profiles
 from fakecloud.addresses import Pool, parse_pool
+from fakecloud.billing import books
+from fakecloud.billing.prices import PriceBook
 from fakecloud.clock import Clock
 from fakecloud.dataplane import HostDataPlane
-from fakecloud.errors import StartError
+from fakecloud.errors import Problem, StartError
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.isolation import IsolatingDataPlane
 from fakecloud.settings import Settings
@@ -76,6 +78,14 @@ def parse_pools(settings: Settings) -> list[Pool]:
             raise StartError(f"--pool {pool.name}: there are two with {pool.family} addresses")
         seen.add((pool.name, pool.family))
     return pools
+
+
+def price_book(settings: Settings) -> PriceBook:
+    """Return the prices to charge by. Raises: StartError when there is no such book."""
+    try:
+        return books.load(settings.price_book)
+    except Problem as error:
+        raise StartError(f"--price-book: {error}") from None
 
 
 def check_profile(settings: Settings) -> None:

@@ -41,8 +41,8 @@ from fakecloud.model import (
     operating_state,
 )
 from fakecloud.store import addresses as address_rows
+from fakecloud.store import billing_events, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
 
@@ -393,7 +393,8 @@ class Provisioner:
             operations.end(
                 connection, lb.id, up_to_generation=done, status=result.ends, error=note, now=now
             )
-        rows.save(connection, result.lb, now)
+        saved = rows.save(connection, result.lb, now)
+        billing_events.record(connection, lb, saved, now, wall)
 
     def _seen(self, lb: LoadBalancer) -> outcomes.Seen:
         down, unknown = self._health.summary(lb.spec)

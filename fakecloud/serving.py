@@ -19,7 +19,6 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fakecloud import app, premises
-from fakecloud.billing import books
 from fakecloud.errors import StartError
 from fakecloud.settings import Settings
 
@@ -83,7 +82,7 @@ def check(settings: Settings) -> None:
     """Look at every option before anything is touched. Raises: StartError that names it."""
     settings.address()
     premises.parse_pools(settings)
-    books.load(settings.price_book)
+    premises.price_book(settings)
     premises.haproxy_user(settings)
     if settings.tls_cert is not None:
         try:

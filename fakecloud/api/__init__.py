@@ -9,7 +9,7 @@ addresses       reserved ones, and pools     instances   the machines
 catalogues      types and regions            resource_schemas  wire models of all these
 lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it
-costs           the cost report
+costs           reports, forecasts, comparisons, prices    billing  invoices, proof, export
 clock           business time                profiles    how long the simulated cloud takes
 projects        tenants                      tokens      who may call, for what, until when
 quotas          how many of each kind        audit       what was asked by whom

@@ -17,12 +17,13 @@ from starlette.convertors import StringConvertor, register_url_convertor
 from fakecloud import scopes
 from fakecloud.actions import Actions
 from fakecloud.api.writer import Writer
-from fakecloud.billing.prices import PriceBook
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
+from fakecloud.costs import Costs
 from fakecloud.errors import NotFound, RateLimited, ScopeMissing, Unauthenticated, UnknownParameter
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
+from fakecloud.invoices import Invoices
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
 from fakecloud.model import Token
@@ -67,7 +68,8 @@ class Cloud:
     load_balancers: LoadBalancers
     hub: Hub
     authority: Authority
-    price_book: PriceBook
+    costs: Costs
+    invoices: Invoices
     metrics: Metrics
     clock: BusinessClock
     timekeeper: Timekeeper

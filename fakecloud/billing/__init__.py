@@ -1,6 +1,11 @@
-"""Everything about money: integers and exact decimals, never a float.
+"""Everything about money: integers and exact decimals, never a float. Values in, values out.
 
-money    pico-units to decimal strings          prices  price books: what one hour costs
-books    the price books that are shipped
-rating   active time to money, cumulatively     report  grouped, with totals and run rate
+events         what happened, and the spans it means     usage       spans, hours, lines
+prices         price books, checked                      books       those that are shipped
+quantities     cumulative functions of use               money       pico-units to decimal strings
+rating         one resource's use to lines               accounts    what an account costs together
+report         charges grouped and totalled              statement   why it costs what it costs
+projection     a month at this rate, and the rest of it
+preview        what manifests would cost                 consolidation  who could share one
+focus          export as FOCUS 1.4                       focus_check    a check of every cell
 """

@@ -1,71 +1,311 @@
-"""Active time to money, by cumulative functions.
+"""Usage to lines, one resource at a time: the charges that depend on nothing but the resource.
 
-A charge is the difference of a function that only grows: what the load balancer has cost up to
-the end, less what it had cost up to the start. So adjacent ranges add up exactly, however a
-range, or the recorded intervals, are cut.
+A `Meter` goes through a resource's life in the order of time and never looks back, so rating in
+one piece or in many gives lines with the same sums. Charges of a whole account (packages, tiers)
+are in `accounts`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta
-from typing import Final
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from typing import Final, assert_never
 
 import msgspec
 
-_MICROSECOND: Final = timedelta(microseconds=1)
-_US_PER_MICRO_HOUR: Final = 3600
+from fakecloud.billing import money, prices, quantities
+from fakecloud.billing.prices import PriceBook, Sku
+from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
+from fakecloud.billing.usage import Hour, Line, Span, Usage
+
+ACCOUNT_RATES: Final = (prices.PackageRate, prices.GraduatedRate)
 
 
-class UsageInterval(msgspec.Struct, frozen=True, kw_only=True):
-    """A load balancer was active in [started_at, ended_at) with these labels; None: it still is."""
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """From this moment on the resource is charged by this book."""
 
-    lb_id: str
-    project: str
-    name: str
-    labels: dict[str, str]
-    type: str
-    started_at: datetime
-    ended_at: datetime | None
+    from_us: int
+    book: PriceBook
 
 
-class Charge(msgspec.Struct, frozen=True, kw_only=True):
-    """What one interval costs within the asked range, in pico-units of the book's currency."""
+class Schedule:
+    """Which book charges a resource when."""
 
-    interval: UsageInterval
-    pico: int
+    def __init__(self, assignments: Sequence[Assignment]) -> None:
+        """assignments: in the order of time; the first one holds for all time before it too."""
+        assert assignments
+        self._books = [one.book for one in assignments]
+        self.changes = [one.from_us for one in assignments[1:]]
+
+    def at(self, us: int) -> PriceBook:
+        """Return the book in force."""
+        return self._books[bisect_right(self.changes, us)]
 
 
-def micro_hours(active_us: int) -> int:
-    """Return billable micro-hours of `active_us` microseconds; the started one isn't charged."""
-    return active_us // _US_PER_MICRO_HOUR
+def by_account(sku: Sku) -> bool:
+    """Say whether a charge depends on everything the account uses."""
+    rate = sku.rate
+    if isinstance(rate, prices.IncludedRate):
+        return rate.per == "account_month"
+    return isinstance(rate, ACCOUNT_RATES)
 
 
-def charges(
-    intervals: Iterable[UsageInterval],
-    price_micros: int,
-    start: datetime,
-    end: datetime,
-    now: datetime,
-) -> Iterator[Charge]:
-    """Yield the charge of each interval that touches [start, end).
+def rate(
+    usage: Usage, schedule: Schedule, from_us: int = 0, step_us: int = DAY_US
+) -> Iterator[Line]:
+    """Yield the lines of a resource's life from `from_us` on, cut at every midnight (UTC).
 
-    intervals: all of each load balancer from its beginning, since charges are cumulative.
-    An open one counts up to `now`, which is the latest moment that can be charged.
+    step_us: how long a line is at most, a day or a part of one.
+
+    usage: its spans from the very beginning, its hours from that month's beginning at least:
+    charges are cumulative. Only what begins at `from_us` or later is charged.
     """
-    by_balancer: defaultdict[str, list[UsageInterval]] = defaultdict(list)
-    for interval in intervals:
-        by_balancer[interval.lb_id].append(interval)
-    for history in by_balancer.values():
-        before_us = 0
-        for interval in sorted(history, key=lambda one: one.started_at):
-            until = min(interval.ended_at or now, now)
-            first = max(interval.started_at, min(start, until))
-            last = max(first, min(end, until))
-            from_us = before_us + (first - interval.started_at) // _MICROSECOND
-            to_us = from_us + (last - first) // _MICROSECOND
-            if to_us > from_us:
-                billed = micro_hours(to_us) - micro_hours(from_us)
-                yield Charge(interval=interval, pico=billed * price_micros)
-            before_us += max(until - interval.started_at, timedelta()) // _MICROSECOND
+    meter = Meter(usage.resource, schedule)
+    for span in usage.spans:
+        for part in _parts(span, from_us):
+            if part.start_us >= from_us:
+                yield from meter.pass_time(part, step_us)
+            elif part.end_us <= quantities.month_of(from_us)[0]:
+                meter.skip(part)
+            else:
+                deque(meter.pass_time(part), maxlen=0)
+    for hour in usage.hours:
+        found = meter.count(hour)
+        if hour.start_us >= from_us:
+            yield from found
+        else:
+            deque(found, maxlen=0)
+
+
+def _parts(span: Span, from_us: int) -> Iterator[Span]:
+    """Cut a span where the month of `from_us` begins, and at `from_us`."""
+    start = span.start_us
+    for edge in (quantities.month_of(from_us)[0], from_us, span.end_us):
+        end = min(edge, span.end_us)
+        if end > start:
+            yield msgspec.structs.replace(span, start_us=start, end_us=end)
+            start = end
+
+
+class Meter:
+    """The readings of one resource: feed it spans, and hours, each in the order of time."""
+
+    def __init__(self, resource: str, schedule: Schedule) -> None:
+        """Begin at zero."""
+        self._resource = resource
+        self._schedule = schedule
+        self._readings: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+        self._month = 0
+        self._spent: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        self._caps: dict[str, dict[str, int | None]] = {}
+        self._of_month: defaultdict[str, int] = defaultdict(int)  # traffic begins anew each month
+        self._traffic_month = 0
+        self._hour: Hour | None = None
+
+    def pass_time(self, span: Span, step_us: int = DAY_US) -> Iterator[Line]:
+        """Yield what a span costs. A later call may continue it where it ended."""
+        for start, end in slices(span, self._schedule.changes, step_us):
+            book = self._schedule.at(start)
+            for sku in book.of_plan(span.type):
+                if sku.meter in prices.TIME_METERS and sku.priced and not by_account(sku):
+                    line = self._time(sku, book, span, start, end)
+                    if line is not None:
+                        yield line
+
+    def skip(self, span: Span) -> None:
+        """Let a span pass that is in an earlier month than whatever is charged: readings only."""
+        for start, end in _between(span, self._schedule.changes):
+            book = self._schedule.at(start)
+            for sku in book.of_plan(span.type):
+                if sku.meter in prices.TIME_METERS and sku.priced and not by_account(sku):
+                    self._readings[sku.id, sku.plan] += (end - start) * units(sku, book, span)
+
+    def count(self, hour: Hour) -> Iterator[Line]:
+        """Yield what an hour's traffic costs. Hours of two attributions follow each other."""
+        month = quantities.month_of(hour.start_us)[0]
+        if month != self._traffic_month:
+            self._traffic_month = month
+            self._of_month.clear()
+        same = self._hour is not None and self._hour.start_us == hour.start_us
+        before = self._hour if same else None
+        self._hour = hour if before is None else _added(before, hour)
+        book = self._schedule.at(hour.start_us)
+        for sku in book.skus:
+            if sku.meter in prices.TIME_METERS or not sku.priced or by_account(sku):
+                continue
+            quantity = self._traffic(sku, hour, before)
+            if quantity:
+                yield self._line(
+                    sku,
+                    book,
+                    hour.attribution,
+                    hour.start_us,
+                    hour.start_us + HOUR_US,
+                    quantity,
+                    quantity * sku.price_micros,
+                    estimated=hour.estimated,
+                )
+
+    def _time(self, sku: Sku, book: PriceBook, span: Span, start: int, end: int) -> Line | None:
+        count = units(sku, book, span)
+        if not count:
+            return None
+        rate = sku.rate
+        if isinstance(rate, prices.MonthlyRate):
+            quantity = quantities.months(start, end) * count
+        else:
+            key = (sku.id, sku.plan)
+            before = self._readings[key]
+            after = self._readings[key] = before + (end - start) * count
+            if isinstance(rate, prices.StartedHourRate):
+                started = quantities.started_hours
+                quantity = started(after) - started(before)
+            else:
+                assert isinstance(rate, prices.LinearRate)
+                least = rate.min_seconds * MICRO
+                quantity = quantities.hours(after, least) - quantities.hours(before, least)
+        if not quantity:
+            return None
+        billed = self._billed(sku, start, quantity * sku.price_micros)
+        return self._line(sku, book, span.attribution, start, end, quantity, billed)
+
+    def _billed(self, sku: Sku, start: int, pico: int) -> int:
+        """Return what is left of `pico` under the month's cap."""
+        if sku.cap_pico is None:
+            return pico
+        month = quantities.month_of(start)[0]
+        if month != self._month:
+            self._month = month
+            self._spent.clear()
+            self._caps.clear()
+        spent, caps = self._spent[sku.id], self._caps.setdefault(sku.id, {})
+        before = quantities.capped(spent, caps)
+        plan = sku.plan or ""
+        spent[plan] = spent.get(plan, 0) + pico
+        caps[plan] = max(sku.cap_pico, caps.get(plan) or 0)
+        return quantities.capped(spent, caps) - before
+
+    def _traffic(self, sku: Sku, hour: Hour, before: Hour | None) -> int:
+        if isinstance(sku.rate, prices.CapacityRate):
+            assert self._hour is not None
+            dimensions = sku.dimensions()
+            earlier = 0 if before is None else quantities.capacity(readings(before), dimensions)
+            return quantities.capacity(readings(self._hour), dimensions) - earlier
+        unit = prices.UNITS[sku.unit]
+        value = readings(hour)[sku.meter]
+        had = self._of_month[sku.id]
+        now = self._of_month[sku.id] = had + value
+        if isinstance(sku.rate, prices.IncludedRate):
+            included = money.micros(sku.rate.quantity)
+            return quantities.over(now * MICRO // unit, included) - quantities.over(
+                had * MICRO // unit, included
+            )
+        return now * MICRO // unit - had * MICRO // unit
+
+    def _line(
+        self,
+        sku: Sku,
+        book: PriceBook,
+        attribution: str,
+        start: int,
+        end: int,
+        quantity: int,
+        billed: int,
+        *,
+        estimated: bool = False,
+    ) -> Line:
+        return Line(
+            resource=self._resource,
+            sku=sku.id,
+            price_id=price_id(book, sku),
+            book=book.id,
+            start_us=start,
+            end_us=end,
+            attribution=attribution,
+            quantity_micros=quantity,
+            price_micros=sku.price_micros,
+            billed_pico=billed,
+            estimated=estimated,
+        )
+
+
+def price_id(book: PriceBook, sku: Sku, part: str = "") -> str:
+    """Return FOCUS's SkuPriceId: neither dates nor versions in it."""
+    return "/".join(
+        [book.name, sku.id, *([sku.plan] if sku.plan else []), *([part] if part else [])]
+    )
+
+
+def units(sku: Sku, book: PriceBook, span: Span) -> int:
+    """Return how many of what the SKU counts there are at a time."""
+    match sku.meter:
+        case "alive":
+            return 1 if span.type else 0
+        case "rules":
+            return rules(book, span)
+        case "ipv4":
+            return span.ipv4 * book.addresses_per_lb
+        case "ipv4_idle":
+            return span.ipv4_idle
+        case "bytes" | "bytes_in" | "bytes_out" | "requests" | "capacity":
+            return 0
+        case _:
+            assert_never(sku.meter)
+
+
+def rules(book: PriceBook, span: Span) -> int:
+    """Return how many of the provider's rules a load balancer is."""
+    if book.topology == "rule_per_port":
+        return span.ports
+    if book.topology == "rule_per_protocol":
+        return span.protocols
+    return 1 if span.type else 0
+
+
+def readings(hour: Hour) -> dict[str, int]:
+    """Return an hour's traffic by the names that price books use."""
+    return {
+        "bytes": hour.bytes_in + hour.bytes_out,
+        "bytes_in": hour.bytes_in,
+        "bytes_out": hour.bytes_out,
+        "requests": hour.requests,
+        "new_connections": hour.new_connections,
+        "active_connections": hour.connection_us,
+    }
+
+
+def slices(span: Span, changes: Sequence[int], step_us: int = DAY_US) -> Iterator[tuple[int, int]]:
+    """Cut a span at every midnight, or more often, and at every change of price."""
+    for first, last in _between(span, changes):
+        yield from cut(first, last, step_us)
+
+
+def cut(start: int, last: int, step_us: int) -> Iterator[tuple[int, int]]:
+    """Yield the parts of [start, last) between the multiples of `step_us`."""
+    while start < last:
+        end = min(last, start - start % step_us + step_us)
+        yield start, end
+        start = end
+
+
+def _between(span: Span, changes: Sequence[int]) -> Iterator[tuple[int, int]]:
+    start = span.start_us
+    for change in changes[bisect_right(changes, start) :]:
+        if change >= span.end_us:
+            break
+        yield start, change
+        start = change
+    yield start, span.end_us
+
+
+def _added(one: Hour, other: Hour) -> Hour:
+    return msgspec.structs.replace(
+        other,
+        bytes_in=one.bytes_in + other.bytes_in,
+        bytes_out=one.bytes_out + other.bytes_out,
+        new_connections=one.new_connections + other.new_connections,
+        connection_us=one.connection_us + other.connection_us,
+        requests=one.requests + other.requests,
+        estimated=one.estimated or other.estimated,
+    )

@@ -5,74 +5,117 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Callable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any, Final
 
-from fakecloud.billing import money, rating
-from fakecloud.billing.prices import LOAD_BALANCER_HOUR, PriceBook
-from fakecloud.billing.rating import UsageInterval
+import msgspec
+
+from fakecloud.billing import money
+from fakecloud.billing.usage import Attribution, Charge
 from fakecloud.clock import rfc3339
 from fakecloud.errors import InvalidParameter
 
-HOURS_PER_MONTH: Final = 730
-
 Key = tuple[str | None, ...]
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Reader = Callable[[Charge, Attribution, tzinfo], str | None]
 
-_TOKENS: Final[dict[str, Callable[[UsageInterval], str | None]]] = {
-    "project": lambda interval: interval.project,
-    "cluster": lambda interval: interval.labels.get("cluster"),
-    "namespace": lambda interval: interval.labels.get("namespace"),
-    "service": lambda interval: interval.labels.get("service"),
-    "load_balancer": lambda interval: interval.name,
-    "sku": lambda interval: LOAD_BALANCER_HOUR,
+
+def _moment(charge: Charge, zone: tzinfo) -> datetime:
+    return (_EPOCH + timedelta(microseconds=charge.start_us)).astimezone(zone)
+
+
+_TOKENS: Final[dict[str, _Reader]] = {
+    "project": lambda _, of, __: of.account,
+    "cluster": lambda _, of, __: of.labels.get("cluster"),
+    "namespace": lambda _, of, __: of.labels.get("namespace"),
+    "service": lambda _, of, __: of.labels.get("service"),
+    "load_balancer": lambda _, of, __: of.name,
+    "sku": lambda charge, _, __: charge.sku,
+    "price_book": lambda charge, _, __: charge.book,
+    "hour": lambda charge, _, zone: _moment(charge, zone).isoformat(timespec="minutes"),
+    "day": lambda charge, _, zone: _moment(charge, zone).date().isoformat(),
+    "month": lambda charge, _, zone: _moment(charge, zone).strftime("%Y-%m"),
 }
+OVER_TIME: Final = frozenset({"hour", "day", "month"})
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report is to be about: [start, end), in groups, days and months of a time zone."""
+
+    start: datetime
+    end: datetime
+    group_by: tuple[str, ...]
+    zone: tzinfo = UTC
+
+
+class Group(msgspec.Struct):
+    """What one group comes to."""
+
+    billed_pico: int = 0
+    list_pico: int = 0
+    run_rate_pico: int = 0
+    estimated: bool = False
 
 
 def build(
-    intervals: Sequence[UsageInterval],
-    book: PriceBook,
-    start: datetime,
-    end: datetime,
-    *,
-    group_by: Sequence[str],
-    now: datetime,
-) -> dict[str, Any]:
-    """Return the report's document for [start, end).
+    asked: Asked,
+    charges: Iterable[Charge],
+    monthly: Iterable[Charge],
+    attributions: Mapping[str, Attribution],
+) -> dict[Key, Group]:
+    """Return the groups of a report. They add up to all charges exactly.
 
-    intervals: as for rating.charges. Amounts are exact decimal strings of the book's currency;
-    the groups' amounts add up to the total exactly. `monthly_run_rate` is what the load balancers
-    that are active at the end cost per 730 hours.
+    monthly: what the things that are there at the end cost in 730 hours; where it is grouped by
+    time that has no meaning, so it is left out there.
     Raises: InvalidParameter for an unknown token in `group_by`.
     """
-    readers = [_reader(token) for token in group_by]
-    price = book.prices[LOAD_BALANCER_HOUR].price_micros
-    amounts: defaultdict[Key, int] = defaultdict(int)
-    rates: defaultdict[Key, int] = defaultdict(int)
-    edge = min(end, now)
-    for charge in rating.charges(intervals, price, start, end, now):
-        interval = charge.interval
-        key = tuple(read(interval) for read in readers)
-        amounts[key] += charge.pico
-        if interval.ended_at is None or interval.ended_at > edge:
-            rates[key] += HOURS_PER_MONTH * price * money.MICRO
-    groups = [
-        {
-            "key": dict(zip(group_by, key, strict=True)),
-            "amount": money.text(amounts[key]),
-            "monthly_run_rate": money.text(rates[key]),
-        }
-        for key in sorted(amounts, key=lambda key: [(part is not None, part or "") for part in key])
-    ]
+    readers = [reader(token) for token in asked.group_by]
+    groups: defaultdict[Key, Group] = defaultdict(Group)
+    for charge in charges:
+        of = attributions[charge.attribution]
+        group = groups[tuple(read(charge, of, asked.zone) for read in readers)]
+        group.billed_pico += charge.billed_pico
+        group.list_pico += charge.list_pico
+        group.estimated = group.estimated or charge.estimated
+    if not OVER_TIME & set(asked.group_by):
+        for charge in monthly:
+            of = attributions[charge.attribution]
+            key = tuple(read(charge, of, asked.zone) for read in readers)
+            groups[key].run_rate_pico += charge.billed_pico
+    return dict(groups)
+
+
+def document(
+    asked: Asked,
+    groups: Mapping[Key, Group],
+    *,
+    currency: str,
+    price_book: str,
+    complete_until: datetime,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the report's document; amounts are exact decimal strings."""
+    ordered = sorted(groups, key=lambda key: [(part is not None, part or "") for part in key])
     return {
-        "from": rfc3339(start),
-        "to": rfc3339(end),
-        "currency": book.currency,
-        "price_book": book.id,
-        "complete_until": rfc3339(edge),
-        "groups": groups,
-        "total": money.text(sum(amounts.values())),
-        "monthly_run_rate": money.text(sum(rates.values())),
+        "from": rfc3339(asked.start),
+        "to": rfc3339(asked.end),
+        "currency": currency,
+        "price_book": price_book,
+        "complete_until": rfc3339(complete_until),
+        "estimated": any(group.estimated for group in groups.values()),
+        "notes": list(notes),
+        "groups": [
+            {
+                "key": dict(zip(asked.group_by, key, strict=True)),
+                "amount": money.text(groups[key].billed_pico),
+                "list_amount": money.text(groups[key].list_pico),
+                "monthly_run_rate": money.text(groups[key].run_rate_pico),
+            }
+            for key in ordered
+        ],
+        "total": money.text(sum(group.billed_pico for group in groups.values())),
+        "monthly_run_rate": money.text(sum(group.run_rate_pico for group in groups.values())),
     }
 
 
@@ -84,7 +127,7 @@ def to_csv(report: dict[str, Any], group_by: Sequence[str]) -> str:
     for group in report["groups"]:
         writer.writerow(
             [
-                *(_cell(group["key"][name]) for name in group_by),
+                *(cell(group["key"][name]) for name in group_by),
                 group["amount"],
                 group["monthly_run_rate"],
                 report["currency"],
@@ -95,19 +138,20 @@ def to_csv(report: dict[str, Any], group_by: Sequence[str]) -> str:
     return text.getvalue()
 
 
-def _cell(value: str | None) -> str:
+def cell(value: str | None) -> str:
     """Return a cell that a spreadsheet doesn't take for a formula."""
     if value is None:
         return ""
     return f"'{value}" if value.lstrip()[:1] in ("=", "+", "-", "@") else value
 
 
-def _reader(token: str) -> Callable[[UsageInterval], str | None]:
+def reader(token: str) -> _Reader:
+    """Return what reads a group's key. Raises: InvalidParameter that names what there is."""
     if token.startswith("label:") and len(token) > len("label:"):
         label = token.removeprefix("label:")
-        return lambda interval: interval.labels.get(label)
-    reader = _TOKENS.get(token)
-    if reader is None:
+        return lambda _, of, __: of.labels.get(label)
+    found = _TOKENS.get(token)
+    if found is None:
         known = ", ".join([*_TOKENS, "label:NAME"])
         raise InvalidParameter(f"group_by={token!r} is not one of {known}")
-    return reader
+    return found

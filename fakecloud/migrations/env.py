@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from alembic import context
 
+from fakecloud import billing_tables  # noqa: F401 - its tables are in the metadata
 from fakecloud.tables import UtcDateTime, metadata
 
 

@@ -8,6 +8,8 @@ load_balancers  rows of load balancers: insert, find, list, claim by lease, save
 operations      progress of asynchronous work
 events          resource versions and the event history that watches read
 addresses       which address belongs to whom
+billing_events  the log of what is billed    charges  lines, and the sums of days
+invoices        closed periods               price_assignments  which book when
 usage           recorded active intervals, the ground of every bill
 traffic         what listeners carried: totals, hours, and the last look of a host
 tokens          who may call                 projects      the tenants

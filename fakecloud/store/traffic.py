@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, Integer, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
@@ -165,3 +165,42 @@ def forget(connection: Connection, *, hours_before: datetime, gone_before: datet
 def _insert(connection: Connection, table: Any) -> Any:
     sqlite = connection.dialect.name == "sqlite"
     return sqlite_insert(table) if sqlite else postgresql_insert(table)
+
+
+class Carried(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What all listeners of a load balancer carried in an hour together."""
+
+    load_balancer_id: str
+    hour: datetime
+    connections: int
+    bytes_in: int
+    bytes_out: int
+    requests: int
+    connection_us: int
+    estimated: bool
+
+
+def carried(
+    connection: Connection, ids: Collection[str], start: datetime, end: datetime
+) -> list[Carried]:
+    """Return what these load balancers carried in hours that begin in [start, end), in order."""
+    rows = connection.execute(
+        select(
+            hour.c.load_balancer_id,
+            hour.c.hour,
+            *(func.sum(hour.c[name]).label(name) for name in _SUMS),
+            func.max(hour.c.estimated.cast(Integer)).label("estimated"),
+        )
+        .where(hour.c.load_balancer_id.in_(ids), hour.c.hour >= start, hour.c.hour < end)
+        .group_by(hour.c.load_balancer_id, hour.c.hour)
+        .order_by(hour.c.load_balancer_id, hour.c.hour)
+    )
+    return [
+        Carried(
+            load_balancer_id=row.load_balancer_id,
+            hour=row.hour,
+            estimated=bool(row.estimated),
+            **{name: int(getattr(row, name)) for name in _SUMS},
+        )
+        for row in rows
+    ]

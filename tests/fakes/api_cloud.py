@@ -20,11 +20,14 @@ from fakecloud.api.writer import Writer
 from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
 from fakecloud.chaos import Chaos
+from fakecloud.costs import Costs
 from fakecloud.health import Health
 from fakecloud.hosts import Hosts
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
+from fakecloud.invoices import Invoices
+from fakecloud.ledger import Ledger
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
@@ -318,6 +321,8 @@ class ApiCloud:
         # The hub is another one after each restart.
         self.readiness = Readiness(self.database, lambda: None)
         self.database.on_commit(lambda: self.hub.notify())  # noqa: PLW0108
+        self.ledger = Ledger(self.database, self.clock, books.load("aws-nlb-us-east-1"))
+        self.ledger.start()
         self._start_api()
 
     def _insight(self) -> Insight:
@@ -344,7 +349,8 @@ class ApiCloud:
                 load_balancers=balancers,
                 hub=self.hub,
                 authority=Authority(self.database, self.clock, self.quotas),
-                price_book=books.load("aws-nlb-us-east-1"),
+                costs=Costs(self.database, self.ledger),
+                invoices=Invoices(self.database, self.ledger, self.clock),
                 metrics=Metrics(),
                 clock=self.clock,
                 timekeeper=self.timekeeper,

@@ -1,0 +1,94 @@
+"""Invoices, the proof of what was billed, and its export."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query
+from starlette.responses import Response, StreamingResponse
+
+from fakecloud import errors
+from fakecloud.api import replies
+from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
+from fakecloud.api.costs import From, To, asked_range
+from fakecloud.api.mutations import Change
+from fakecloud.billing import focus
+
+router = APIRouter(tags=["billing"], dependencies=[*CHECKED], responses=replies.ANY_PROBLEM)
+
+ROWS_AT_ONCE = 500
+
+
+@router.get("/invoices", summary="Invoices", dependencies=[needs("billing:read")])
+def invoices(cloud: CloudParts, caller: Caller) -> Response:
+    """Return every month's invoice, the newest first; open ones are provisional."""
+    return replies.json({"items": cloud.invoices.list(caller.project)})
+
+
+@router.get("/invoices/{id}", summary="An invoice", dependencies=[needs("billing:read")])
+def invoice(cloud: CloudParts, caller: Caller, id: str) -> Response:
+    """Return a month's invoice, such as 2026-11."""
+    return replies.json(cloud.invoices.find(caller.project, _period(caller.project, id)))
+
+
+@router.post("/invoices/{id}:close", summary="Close a month", dependencies=[needs("billing:admin")])
+def close(cloud: CloudParts, caller: Caller, change: Change, id: str) -> Response:
+    """Close a month that is over: its lines stay as they are for ever."""
+    period = _period(caller.project, id)
+    return change.run(lambda: replies.json(cloud.invoices.close(caller.project, period)))
+
+
+@router.get(
+    "/billing/verify", summary="Whether the books are right", dependencies=[needs("billing:read")]
+)
+def verify(cloud: CloudParts, caller: Caller) -> Response:
+    """Return whether events, lines, daily sums and closed invoices agree, or what doesn't."""
+    return replies.json(cloud.invoices.verify(caller.project))
+
+
+@router.get(
+    "/billing/export",
+    summary="Every charge as a row",
+    dependencies=[needs("billing:read")],
+    responses={200: {"content": {"text/csv": {}}}},
+)
+def export(
+    cloud: CloudParts,
+    caller: Caller,
+    format: Literal["focus"] = "focus",
+    start: From = None,
+    end: To = None,
+    columns: Annotated[
+        str | None, Query(description="comma separated; default: all of FOCUS 1.4 and our own")
+    ] = None,
+) -> Response:
+    """Return FOCUS 1.4 CostAndUsage as CSV, written as it is read."""
+    chosen = tuple(columns.split(",")) if columns else focus.COLUMNS
+    for name in chosen:
+        if name not in focus.COLUMNS:
+            raise errors.InvalidParameter(
+                f"columns: {name!r} is no column of FOCUS {focus.VERSION}"
+            )
+    first, last = asked_range(cloud, start, end)
+    rows = cloud.invoices.export(caller.project, first, last)
+    return StreamingResponse(_csv(rows, chosen), media_type="text/csv; charset=utf-8")
+
+
+def _csv(rows: Iterator[dict[str, str]], columns: tuple[str, ...]) -> Iterator[str]:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", restval="", lineterminator="\n")
+    writer.writeheader()
+    for number, row in enumerate(rows, start=1):
+        writer.writerow(row)
+        if number % ROWS_AT_ONCE == 0:
+            yield text.getvalue()
+            text.seek(0)
+            text.truncate()
+    yield text.getvalue()
+
+
+def _period(project: str, id: str) -> str:
+    return id.removeprefix(f"{project}-")

@@ -1,0 +1,118 @@
+"""What was used, without any price: the only input of rating, so any price book can rate it.
+
+Times are microseconds of Unix time on whole seconds; intervals are half-open.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A time in which nothing about a resource changed.
+
+    type: of the load balancer, "" for an address. ports, protocols: how many listeners, and how
+    many different protocols of them. ipv4: public IPv4 addresses in use; ipv4_idle: 1 for a
+    reserved one that nothing uses. attribution: id of who it was for.
+    """
+
+    start_us: int
+    end_us: int
+    attribution: str
+    type: str = ""
+    ports: int = 0
+    protocols: int = 0
+    ipv4: int = 0
+    ipv4_idle: int = 0
+
+
+class Hour(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Traffic in one clock hour under one attribution.
+
+    connection_us: time that connections were open, added up. estimated: part of it was spread
+    over a gap in the samples.
+    """
+
+    start_us: int
+    attribution: str
+    bytes_in: int = 0
+    bytes_out: int = 0
+    new_connections: int = 0
+    connection_us: int = 0
+    requests: int = 0
+    estimated: bool = False
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource's whole life so far: spans and hours in the order of time, spans disjoint."""
+
+    resource: str
+    kind: Literal["load_balancer", "address"]
+    spans: tuple[Span, ...]
+    hours: tuple[Hour, ...] = ()
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One charge. `list_pico` is exactly quantity times price; a cap bills less.
+
+    price_id: which price of the SKU, without dates (FOCUS 1.4, SkuPriceId).
+    """
+
+    resource: str
+    sku: str
+    price_id: str
+    book: str
+    start_us: int
+    end_us: int
+    attribution: str
+    quantity_micros: int
+    price_micros: int
+    billed_pico: int
+    estimated: bool = False
+
+    @property
+    def list_pico(self) -> int:
+        """Return what it costs without a cap."""
+        return self.quantity_micros * self.price_micros
+
+
+class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What lines of one kind come to, together; `start_us`: of the day or hour they are of."""
+
+    resource: str
+    attribution: str
+    sku: str
+    price_id: str
+    book: str
+    start_us: int
+    quantity_micros: int
+    list_pico: int
+    billed_pico: int
+    estimated: bool = False
+
+
+class Attribution(msgspec.Struct, frozen=True, kw_only=True):
+    """For whom something was used."""
+
+    id: str
+    account: str
+    name: str
+    labels: dict[str, str]
+
+
+def charge(line: Line) -> Charge:
+    """Return a line as a charge."""
+    return Charge(
+        resource=line.resource,
+        attribution=line.attribution,
+        sku=line.sku,
+        price_id=line.price_id,
+        book=line.book,
+        start_us=line.start_us,
+        quantity_micros=line.quantity_micros,
+        list_pico=line.list_pico,
+        billed_pico=line.billed_pico,
+        estimated=line.estimated,
+    )

@@ -1,0 +1,237 @@
+"""What people ask about costs: reports, forecasts, and the same use by other providers' prices.
+
+Everything is read from the ledger on one snapshot of the database, so that parts add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from itertools import chain
+from typing import Any, Final
+
+from fakecloud.billing import (
+    books,
+    consolidation,
+    events,
+    money,
+    preview,
+    projection,
+    quantities,
+    statement,
+    usage,
+)
+from fakecloud.billing import report as reports
+from fakecloud.billing.prices import PriceBook
+from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
+from fakecloud.billing.usage import Charge, Span, Usage
+from fakecloud.clock import rfc3339
+from fakecloud.errors import NotFound
+from fakecloud.ledger import Ledger
+from fakecloud.store import billing_events, charges, load_balancers
+from fakecloud.store.database import Connection, Database
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Costs:
+    """Answers for one project at a time. Every method may raise Unavailable."""
+
+    def __init__(self, database: Database, ledger: Ledger) -> None:
+        """Read from the ledger."""
+        self._database = database
+        self._ledger = ledger
+
+    def report(self, project: str, asked: reports.Asked) -> dict[str, Any]:
+        """Return the cost report's document. Raises: InvalidParameter."""
+        with self._database.read() as connection:
+            now_us = self._ledger.now_us()
+            found = list(self._charges(connection, project, asked))
+            there = self._there(connection, project, min(now_us, events.seconds_us(asked.end)))
+            book = self._ledger.book_at(connection, now_us)
+            monthly = [usage.charge(line) for line in projection.bill(there, book)]
+            people = billing_events.attributions(connection, chain(found, monthly))
+        groups = reports.build(asked, found, monthly, people)
+        complete = min(events.seconds_us(asked.end), now_us)
+        return reports.document(
+            asked,
+            groups,
+            currency=book.currency,
+            price_book=book.id,
+            complete_until=_moment(complete),
+            notes=notes(book, there),
+        )
+
+    def forecast(self, project: str) -> dict[str, Any]:
+        """Return what this month will cost: what is fixed exactly, traffic as it was lately."""
+        with self._database.read() as connection:
+            now_us = self._ledger.now_us()
+            first, after = quantities.month_of(now_us)
+            book = self._ledger.book_at(connection, now_us)
+            used = self._usages(connection, project, first, now_us, book)
+        # What ended has no future; what goes on has its whole month's caps and minimums.
+        to_date = _total(used, book, first)
+        fixed = list(projection.prolonged(used, now_us))
+        held = list(projection.with_traffic_held(fixed, now_us, projection.mean))
+        month_end_fixed = _total(fixed, book, first)
+        month_end = _total(held, book, first)
+        return {
+            "period": _moment(first).strftime("%Y-%m"),
+            "currency": book.currency,
+            "price_book": book.id,
+            "as_of": rfc3339(_moment(now_us)),
+            "to_date": money.text(to_date),
+            "month_end": {
+                "fixed": money.text(month_end_fixed),
+                "traffic": money.text(month_end - month_end_fixed),
+                "total": money.text(month_end),
+            },
+            "hours_left": (after - now_us) // HOUR_US,
+            "method": {
+                "fixed": "what is there now, rated to the end of the month",
+                "traffic": "the mean of the last 24 hours in every hour that is left",
+            },
+        }
+
+    def compare(
+        self, project: str, names: Sequence[str], start: datetime, end: datetime
+    ) -> dict[str, Any]:
+        """Return the same recorded use under other books. Raises: BookUnknown."""
+        asked = [books.load(name) for name in names]
+        first = events.seconds_us(start)
+        with self._database.read() as connection:
+            found = []
+            for book in asked:
+                used = self._usages(connection, project, first, events.seconds_us(end), book)
+                found.append(_compared(book, used, first))
+        return {"from": rfc3339(start), "to": rfc3339(end), "books": found}
+
+    def preview(self, project: str, manifests: Sequence[Any], *, whole: bool) -> dict[str, Any]:
+        """Return what manifests would change of a month's bill. Raises: ValidationFailed."""
+        wanted = preview.planned(manifests)
+        with self._database.read() as connection:
+            book, there = self._open(connection, project)
+            resources = [resource for resource, _ in there]
+            people = {
+                one.id: one
+                for history in billing_events.histories(connection, resources).values()
+                for one in events.attributions(history)
+            }
+        items = preview.items(there, people, wanted, book, whole=whole)
+        return preview.document(items, book)
+
+    def recommendations(self, project: str) -> dict[str, Any]:
+        """Return who could share one Gateway and what that saves; who can't, and why."""
+        with self._database.read() as connection:
+            book, there = self._open(connection, project)
+            living = {lb.id: lb for lb in load_balancers.living(connection, project)}
+        candidates = [
+            consolidation.Candidate(lb=living[resource], span=span)
+            for resource, span in there
+            if resource in living
+        ]
+        return consolidation.document(*consolidation.advise(candidates, book), book)
+
+    def statement(self, project: str, name: str, start: datetime, end: datetime) -> dict[str, Any]:
+        """Return why a load balancer costs what it costs: events, lines and their prices.
+
+        name: of a load balancer, its id, or that of a deleted one. Raises: NotFound.
+        """
+        first, last = events.seconds_us(start), events.seconds_us(end)
+        with self._database.read() as connection:
+            resource = billing_events.find(connection, project, name)
+            if resource is None:
+                raise NotFound(f"no load balancer {name!r} was ever billed")
+            history = billing_events.histories(connection, [resource])[resource]
+            lines = [
+                line
+                for line in self._ledger.charge(connection, project, first, last)
+                if line.resource == resource
+            ]
+            known = self._ledger.books(connection)
+        return statement.document(history, lines, known)
+
+    def _open(
+        self, connection: Connection, project: str
+    ) -> tuple[PriceBook, list[tuple[str, Span]]]:
+        """Return the book in force and what is there now."""
+        now_us = self._ledger.now_us()
+        book = self._ledger.book_at(connection, now_us)
+        used = self._usages(connection, project, now_us - MICRO, now_us, book)
+        return book, list(projection.open_spans(used, now_us))
+
+    def _charges(
+        self, connection: Connection, project: str, asked: reports.Asked
+    ) -> Iterator[Charge]:
+        """Yield all charges: of whole closed days from their sums, of the rest as rated now."""
+        start, end = events.seconds_us(asked.start), events.seconds_us(asked.end)
+        over_time = reports.OVER_TIME & set(asked.group_by)
+        by_the_hour = "hour" in over_time or (over_time and asked.zone is not UTC)
+        first_day = -(-start // DAY_US)
+        closed = self._ledger.closed_until_us(connection, project) // DAY_US
+        after_day = min(end // DAY_US, closed)
+        if by_the_hour or after_day <= first_day:
+            step = HOUR_US if by_the_hour else DAY_US
+            yield from self._live(connection, project, start, end, step)
+            return
+        yield from self._live(connection, project, start, first_day * DAY_US)
+        yield from charges.sums(connection, project, first_day, after_day, daily=bool(over_time))
+        yield from self._live(connection, project, after_day * DAY_US, end)
+
+    def _live(
+        self, connection: Connection, project: str, start: int, end: int, step: int = DAY_US
+    ) -> Iterator[Charge]:
+        if start < end:
+            for line in self._ledger.charge(connection, project, start, end, step_us=step):
+                yield usage.charge(line)
+
+    def _usages(
+        self, connection: Connection, project: str, start: int, end: int, book: PriceBook
+    ) -> list[Usage]:
+        return [
+            one
+            for some in self._ledger.chunks(connection, project, start, end)
+            for one in self._ledger.usages(connection, some, start, end, book)
+        ]
+
+    def _there(self, connection: Connection, project: str, at_us: int) -> list[Usage]:
+        """Return a month of everything that is there at a moment."""
+        book = self._ledger.book_at(connection, at_us)
+        used = self._usages(connection, project, at_us - MICRO, at_us, book)
+        return projection.month_of(projection.open_spans(used, at_us))
+
+
+def notes(book: PriceBook, used: Sequence[Usage]) -> list[str]:
+    """Return what a reader must know of the figures: what has no price, what isn't verified."""
+    said = [f"{book.name}: {book.note}"] if book.illustrative else []
+    return [*said, *(f"unpriced: {name}" for name in unpriced(book, used))]
+
+
+def unpriced(book: PriceBook, used: Sequence[Usage]) -> list[str]:
+    """Return the SKUs that were used and have no verified price."""
+    types = {span.type for one in used for span in one.spans}
+    found = {
+        f"{sku.id} ({sku.plan})" if sku.plan else sku.id
+        for type in types
+        for sku in book.of_plan(type)
+        if not sku.priced
+    }
+    return sorted(found)
+
+
+def _compared(book: PriceBook, used: Sequence[Usage], first: int) -> dict[str, Any]:
+    return {
+        "id": book.id,
+        "currency": book.currency,
+        "total": money.text(_total(used, book, first)),
+        "unpriced": unpriced(book, used),
+        "illustrative": book.illustrative,
+    }
+
+
+def _total(used: Sequence[Usage], book: PriceBook, first: int) -> int:
+    return sum(line.billed_pico for line in projection.bill(used, book) if line.start_us >= first)
+
+
+def _moment(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)

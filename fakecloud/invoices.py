@@ -1,0 +1,157 @@
+"""Invoices, one for each month: provisional while it lasts, then closed and proved for ever."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from fakecloud.billing import events, focus, money, quantities, usage
+from fakecloud.billing.quantities import MICRO
+from fakecloud.billing.usage import Line
+from fakecloud.clock import Clock, rfc3339
+from fakecloud.errors import NotFound, PeriodOpen
+from fakecloud.ledger import LATENESS_US, Ledger
+from fakecloud.store import billing_events, charges
+from fakecloud.store import invoices as rows
+from fakecloud.store.database import Connection, Database
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_PERIOD: Final = re.compile(r"^20\d\d-(0[1-9]|1[0-2])$")
+_CENT_PICO: Final = money.PICO // 100
+
+
+class Invoices:
+    """The desk for invoices and for the proof of what was billed. May raise Unavailable."""
+
+    def __init__(self, database: Database, ledger: Ledger, clock: Clock) -> None:
+        """Read from the ledger."""
+        self._database = database
+        self._ledger = ledger
+        self._clock = clock
+
+    def list(self, project: str) -> list[dict[str, Any]]:
+        """Return every month's invoice without its lines, the newest first."""
+        with self._database.read() as connection:
+            closed = rows.closed(connection, project)
+            return [
+                self._document(connection, project, period, closed.get(period))
+                for period in rows.periods(connection, project)
+            ]
+
+    def find(self, project: str, period: str) -> dict[str, Any]:
+        """Return a month's invoice, what each SKU comes to in it. Raises: NotFound."""
+        with self._database.read() as connection:
+            closed = rows.closed(connection, project, period).get(period)
+            if closed is None and period not in rows.periods(connection, project):
+                raise NotFound(f"there is no invoice {period!r}; one is called, say, 2026-11")
+            return self._document(connection, project, period, closed)
+
+    def close(self, project: str, period: str) -> dict[str, Any]:
+        """Close a month that is over; again gives the same. Raises: NotFound, PeriodOpen."""
+        if not _PERIOD.match(period):
+            raise NotFound(f"there is no invoice {period!r}; one is called, say, 2026-11")
+        start = datetime(int(period[:4]), int(period[5:]), 1, tzinfo=UTC)
+        end_us = quantities.month_of(events.seconds_us(start))[1]
+        with self._database.write() as connection:
+            closed = rows.closed(connection, project, period).get(period)
+            if closed is None:
+                now_us = self._ledger.now_us()
+                done = self._ledger.closed_until_us(connection, project)
+                if now_us < end_us + LATENESS_US or done < end_us:
+                    raise PeriodOpen(
+                        f"{period} isn't over, or its last day isn't rated yet; try later"
+                    )
+                closed = rows.close(connection, project, period, now_us)
+            return self._document(connection, project, period, closed)
+
+    def verify(self, project: str) -> dict[str, Any]:
+        """Return whether events, lines, daily sums and closed invoices agree, or what doesn't."""
+        with self._database.read() as connection:
+            problems = list(self._problems(connection, project))
+        return {"project": project, "verified": not problems, "problems": problems}
+
+    def export(self, project: str, start: datetime, end: datetime) -> Iterator[dict[str, str]]:
+        """Yield the rows of FOCUS CostAndUsage for charges that begin in [start, end).
+
+        Days that are closed come from their lines, the rest is rated now.
+        """
+        first, last = events.seconds_us(start), events.seconds_us(end)
+        with self._database.read() as connection:
+            books = self._ledger.books(connection)
+            closed = rows.closed(connection, project)
+            people: dict[str, Any] = {}
+            for some in _some(self._lines(connection, project, first, last)):
+                new = [usage.charge(line) for _, line in some if line.attribution not in people]
+                people |= billing_events.attributions(connection, new)
+                for entry in focus.entries(some, people, books):
+                    period = charges.period_of(entry.line.start_us)
+                    yield focus.row(
+                        entry, invoice=f"{project}-{period}" if period in closed else None
+                    )
+
+    def _lines(
+        self, connection: Connection, project: str, first: int, last: int
+    ) -> Iterator[tuple[str, Line]]:
+        done = self._ledger.closed_until_us(connection, project)
+        yield from charges.lines(connection, project, first, min(last, done))
+        if max(first, done) < last:
+            for line in self._ledger.charge(connection, project, max(first, done), last):
+                yield charges.line_id(project, line), line
+
+    def _document(
+        self, connection: Connection, project: str, period: str, closed: rows.Closed | None
+    ) -> dict[str, Any]:
+        of = rows.content(connection, project, period)
+        books = self._ledger.books(connection)
+        currency = next((books[book].currency for book, _ in of.skus), None)
+        return {
+            "id": f"{project}-{period}",
+            "period": period,
+            "status": "closed" if closed else "open",
+            "currency": currency,
+            "lines": of.lines,
+            "total": money.text(of.total_pico),
+            "amount_due": money.text(rounded(of.total_pico)),
+            "root_hash": closed.root_hash if closed else None,
+            "closed_at": None if closed is None else _time(closed.closed_us),
+            "skus": [
+                {"price_book": book, "sku": sku, "amount": money.text(pico)}
+                for (book, sku), pico in sorted(of.skus.items())
+            ],
+        }
+
+    def _problems(self, connection: Connection, project: str) -> Iterator[dict[str, str]]:
+        broken = billing_events.first_broken_seal(connection, project)
+        if broken is not None:
+            yield {"what": "event", "id": str(broken), "message": "differs from its seal"}
+        day = charges.first_wrong_day(connection, project)
+        if day is not None:
+            at = rfc3339(_EPOCH + timedelta(days=day))
+            yield {"what": "day", "id": at, "message": "its sums differ from its lines"}
+        for period, closed in sorted(rows.closed(connection, project).items()):
+            of = rows.content(connection, project, period)
+            if (of.root_hash, of.total_pico) != (closed.root_hash, closed.total_pico):
+                yield {"what": "invoice", "id": period, "message": "its lines changed since"}
+
+
+def rounded(pico: int) -> int:
+    """Return an amount in whole hundredths, halves away from zero: the only rounding of money."""
+    sign = -1 if pico < 0 else 1
+    return sign * ((abs(pico) + _CENT_PICO // 2) // _CENT_PICO) * _CENT_PICO
+
+
+def _some(lines: Iterator[tuple[str, Line]]) -> Iterator[list[tuple[str, Line]]]:
+    some = []
+    for one in lines:
+        some.append(one)
+        if len(some) == 1000:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _time(us: int) -> str:
+    return rfc3339(_EPOCH + timedelta(microseconds=us - us % MICRO))

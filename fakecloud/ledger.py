@@ -1,0 +1,270 @@
+"""What accounts owe: exact charges of any time, and the closing of days that are over.
+
+A day is closed once: its lines are added and its sums kept, a bounded number of resources in a
+transaction, so that a crash or a second server repeats nothing. Reports read the sums of whole
+closed days and rate the rest, which is little, as they are asked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import msgspec
+import structlog
+
+from fakecloud.billing import accounts, events, quantities, rating
+from fakecloud.billing.events import BillingEvent
+from fakecloud.billing.prices import PriceBook
+from fakecloud.billing.quantities import DAY_US, MICRO
+from fakecloud.billing.rating import Assignment, Schedule
+from fakecloud.billing.usage import Hour, Line, Usage, charge
+from fakecloud.clock import Clock
+from fakecloud.store import billing_events, charges, price_assignments, traffic
+from fakecloud.store.database import Connection, Database
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATENESS_US: Final = 30 * MICRO
+"""Counters may come so late: a day is closed so long after its end."""
+CHUNK: Final = 500
+SEALS: Final = 2000
+
+log = structlog.get_logger()
+
+
+class Ledger:
+    """The books of all accounts. Every method may raise Unavailable."""
+
+    def __init__(self, database: Database, clock: Clock, book: PriceBook) -> None:
+        """Charge by `book` from now on."""
+        self._database = database
+        self._clock = clock
+        self._book = book
+
+    def start(self) -> None:
+        """Put the book in force, unless it is already."""
+        with self._database.write() as connection:
+            if price_assignments.assign(connection, self._book, self.now_us()):
+                log.info("price_book_assigned", book=self._book.id)
+
+    def now_us(self) -> int:
+        """Return business time, floored to seconds."""
+        return events.seconds_us(self._clock.now())
+
+    def complete_until_us(self) -> int:
+        """Return up to when all counters have come in."""
+        return self.now_us()
+
+    def step(self) -> bool:
+        """Seal new events, or close a chunk of a day of an account; False if all that is done."""
+        with self._database.read() as connection:
+            known = billing_events.accounts(connection)
+            unsealed = billing_events.unsealed(connection)
+        for account in unsealed:
+            with self._database.write() as connection:
+                billing_events.seal(connection, account, SEALS)
+        if unsealed:
+            return True
+        for account, begun_us in known:
+            with self._database.read() as connection:
+                at = charges.progress(connection, account)
+            if at is None:
+                with self._database.write() as connection:
+                    charges.begin(connection, account, begun_us // DAY_US)
+                return True
+            if (at[0] + 1) * DAY_US + LATENESS_US <= self.now_us():
+                self._close(account, at)
+                return True
+        return False
+
+    def _close(self, account: str, at: tuple[int, str]) -> None:
+        """Close the next resources of a day, or, after the last of them, the account's own."""
+        day, after = at
+        start, end = day * DAY_US, (day + 1) * DAY_US
+        with self._database.read() as connection:
+            books = price_assignments.all(connection)
+            some = billing_events.resources(
+                connection, account, start, end, after=after, limit=CHUNK
+            )
+            if some:
+                found = list(self._own(connection, some, books, start, end))
+                to = (day, some[-1])
+            else:
+                found = list(self._shared(connection, account, books, start, end))
+                to = (day + 1, "")
+            people = billing_events.attributions(connection, map(charge, found))
+        with self._database.write() as connection:
+            if charges.move(connection, account, at, to):
+                charges.add(connection, account, found)
+                billing_events.keep_attributions(connection, people.values())
+
+    def charge(
+        self,
+        connection: Connection,
+        account: str,
+        start_us: int,
+        end_us: int,
+        step_us: int = DAY_US,
+    ) -> Iterator[Line]:
+        """Yield every charge of [start, end) that has come up to now, rated as it is asked."""
+        books = price_assignments.all(connection)
+        for some in self.chunks(connection, account, start_us, end_us):
+            yield from self._own(connection, some, books, start_us, end_us, step_us)
+        yield from self._shared(connection, account, books, start_us, end_us, step_us)
+
+    def chunks(
+        self, connection: Connection, account: str, start_us: int, end_us: int
+    ) -> Iterator[list[str]]:
+        """Yield what lived at some time in [start, end), some at a time."""
+        after = ""
+        while some := billing_events.resources(
+            connection, account, start_us, end_us, after=after, limit=CHUNK
+        ):
+            yield some
+            after = some[-1]
+
+    def book_at(self, connection: Connection, us: int) -> PriceBook:
+        """Return the book that is in force for what is made at a moment."""
+        return Schedule(price_assignments.all(connection)).at(us)
+
+    def books(self, connection: Connection) -> dict[str, PriceBook]:
+        """Return every book that was ever in force, by id."""
+        return {one.book.id: one.book for one in price_assignments.all(connection)}
+
+    def closed_until_us(self, connection: Connection, account: str) -> int:
+        """Return the end of the last day that is wholly closed; 0 if none is."""
+        at = charges.progress(connection, account)
+        return 0 if at is None else at[0] * DAY_US
+
+    def usages(
+        self,
+        connection: Connection,
+        resources: Sequence[str],
+        start_us: int,
+        end_us: int,
+        book: PriceBook,
+    ) -> list[Usage]:
+        """Return resources' spans from their beginning, and hours from the month's, up to `end`."""
+        histories = billing_events.histories(connection, resources)
+        month = quantities.month_of(start_us)[0]
+        carried = _carried(connection, resources, month, end_us)
+        until = min(end_us, self.now_us())
+        return [
+            _usage(one, histories[one], carried.get(one, []), until, book)
+            for one in resources
+            if one in histories
+        ]
+
+    def _own(
+        self,
+        connection: Connection,
+        resources: Sequence[str],
+        books: Sequence[Assignment],
+        start_us: int,
+        end_us: int,
+        step_us: int = DAY_US,
+    ) -> Iterator[Line]:
+        """Yield what resources cost by themselves."""
+        histories = billing_events.histories(connection, resources)
+        for usage in self.usages(connection, resources, start_us, end_us, books[-1].book):
+            schedule = schedule_of(books, histories[usage.resource])
+            yield from rating.rate(usage, schedule, start_us, step_us)
+
+    def _shared(
+        self,
+        connection: Connection,
+        account: str,
+        books: Sequence[Assignment],
+        start_us: int,
+        end_us: int,
+        step_us: int = DAY_US,
+    ) -> Iterator[Line]:
+        """Yield what the account costs as a whole."""
+        if not any(rating.by_account(sku) for one in books for sku in one.book.skus):
+            return
+        month = quantities.month_of(start_us)[0]
+        edges = [one.from_us for one in books[1:]]
+        for number, assignment in enumerate(books):
+            first = 0 if number == 0 else edges[number - 1]
+            last = edges[number] if number < len(edges) else end_us
+            if first >= end_us or last <= month:
+                continue
+            everything = [
+                _since(usage, month)
+                for some in self.chunks(connection, account, month, min(last, end_us))
+                for usage in self.usages(
+                    connection, some, start_us, min(last, end_us), assignment.book
+                )
+            ]
+            for line in accounts.rate(everything, assignment.book, step_us):
+                if start_us <= line.start_us < end_us and first <= line.start_us < last:
+                    yield line
+
+
+def schedule_of(books: Sequence[Assignment], history: Sequence[BillingEvent]) -> Schedule:
+    """Return the books that reach a resource: a new one may be for new ones only."""
+    begun = history[0].at_us
+    types = [(event.at_us, event.terms.type) for event in history]
+    resized = [at for (at, now), (_, was) in zip(types[1:], types, strict=False) if now != was]
+    found = [books[0]]
+    for one in books[1:]:
+        if one.book.applies_to == "all" or begun >= one.from_us:
+            found.append(one)
+        elif one.book.applies_to == "new_and_resized":
+            later = [at for at in resized if at >= one.from_us]
+            if later:
+                found.append(Assignment(from_us=later[0], book=one.book))
+    return Schedule(sorted(found, key=lambda one: one.from_us))
+
+
+def _carried(
+    connection: Connection, resources: Sequence[str], start_us: int, end_us: int
+) -> dict[str, list[Hour]]:
+    found: defaultdict[str, list[Hour]] = defaultdict(list)
+    for first in range(0, len(resources), CHUNK):
+        some = resources[first : first + CHUNK]
+        for one in traffic.carried(connection, some, _moment(start_us), _moment(end_us)):
+            found[one.load_balancer_id].append(
+                Hour(
+                    start_us=events.seconds_us(one.hour),
+                    attribution="",
+                    bytes_in=one.bytes_in,
+                    bytes_out=one.bytes_out,
+                    new_connections=one.connections,
+                    connection_us=one.connection_us,
+                    requests=one.requests,
+                    estimated=one.estimated,
+                )
+            )
+    return found
+
+
+def _usage(
+    resource: str, history: list[BillingEvent], hours: list[Hour], until_us: int, book: PriceBook
+) -> Usage:
+    """Return what a resource has used; an hour's traffic is for whom the hour began with."""
+    spans = tuple(
+        events.spans(history, until_us, bill_from=book.bill_from, bill_until=book.bill_until)
+    )
+    starts = [span.start_us for span in spans]
+    billed = []
+    for hour in hours if spans else ():
+        at = max(0, bisect_right(starts, hour.start_us) - 1)
+        billed.append(msgspec.structs.replace(hour, attribution=spans[at].attribution))
+    return Usage(resource=resource, kind=history[0].resource_kind, spans=spans, hours=tuple(billed))
+
+
+def _since(usage: Usage, start_us: int) -> Usage:
+    spans = tuple(
+        msgspec.structs.replace(span, start_us=max(span.start_us, start_us))
+        for span in usage.spans
+        if span.end_us > start_us
+    )
+    return msgspec.structs.replace(usage, spans=spans)
+
+
+def _moment(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)

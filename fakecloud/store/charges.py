@@ -1,0 +1,220 @@
+"""Charges: lines, which are only ever added, and the sum of each day, which reports read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from fakecloud.billing.quantities import DAY_US, MICRO
+from fakecloud.billing.usage import Charge, Line
+from fakecloud.billing_tables import billing_progress, cost_day
+from fakecloud.billing_tables import line as line_table
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
+
+
+def period_of(us: int) -> str:
+    """Return the billing period of a moment: its UTC month, as 2026-11."""
+    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m")
+
+
+def line_id(account: str, line: Line, corrects: str | None = None) -> str:
+    """Return the id that the same charge always has."""
+    parts = (account, line, corrects)
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
+
+
+def add(connection: Connection, account: str, lines: Sequence[Line]) -> None:
+    """Add lines and their days' sums. Raises: IntegrityError for a line that is there already."""
+    if not lines:
+        return
+    connection.execute(
+        insert(line_table),
+        [
+            {
+                "id": line_id(account, line),
+                "account": account,
+                "corrects": None,
+                "period": period_of(line.start_us),
+                **{name: getattr(line, name) for name in Line.__struct_fields__},
+            }
+            for line in lines
+        ],
+    )
+    days: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for line in lines:
+        key = (line.start_us // DAY_US, line.resource, line.attribution, line.price_id, line.book)
+        day = days.setdefault(
+            key,
+            {
+                "account": account,
+                "day": key[0],
+                "resource": line.resource,
+                "attribution": line.attribution,
+                "sku": line.sku,
+                "price_id": line.price_id,
+                "book": line.book,
+                "quantity_micros": 0,
+                "list_pico": 0,
+                "billed_pico": 0,
+                "estimated": False,
+            },
+        )
+        day["quantity_micros"] += line.quantity_micros
+        day["list_pico"] += line.list_pico
+        day["billed_pico"] += line.billed_pico
+        day["estimated"] = day["estimated"] or line.estimated
+    connection.execute(_added(connection), list(days.values()))
+
+
+def _added(connection: Connection) -> Any:
+    made = _DIALECTS[connection.dialect.name].insert(cost_day)
+    summed = {
+        name: getattr(cost_day.c, name) + getattr(made.excluded, name)
+        for name in ("quantity_micros", "list_pico", "billed_pico")
+    }
+    return made.on_conflict_do_update(
+        index_elements=[column.name for column in cost_day.primary_key],
+        set_=summed | {"estimated": cost_day.c.estimated | made.excluded.estimated},
+    )
+
+
+def sums(
+    connection: Connection, account: str, first_day: int, after_day: int, *, daily: bool
+) -> Iterator[Charge]:
+    """Yield what everything came to in whole days; each day by itself if `daily`."""
+    keys = [cost_day.c[name] for name in ("resource", "attribution", "sku", "price_id", "book")]
+    if daily:
+        keys.append(cost_day.c.day)
+    rows = connection.execute(
+        select(
+            *keys,
+            *_whole("quantity_micros"),
+            *_whole("list_pico"),
+            *_whole("billed_pico"),
+            func.max(cost_day.c.estimated.cast(cost_day.c.day.type)).label("estimated"),
+        )
+        .where(
+            cost_day.c.account == account, cost_day.c.day >= first_day, cost_day.c.day < after_day
+        )
+        .group_by(*keys),
+        execution_options={"yield_per": 2000},
+    )
+    for row in rows:
+        yield Charge(
+            resource=row.resource,
+            attribution=row.attribution,
+            sku=row.sku,
+            price_id=row.price_id,
+            book=row.book,
+            start_us=(row.day if daily else first_day) * DAY_US,
+            quantity_micros=_exact(row, "quantity_micros"),
+            list_pico=_exact(row, "list_pico"),
+            billed_pico=_exact(row, "billed_pico"),
+            estimated=bool(row.estimated),
+        )
+
+
+def _whole(name: str) -> list[Any]:
+    """Return a sum in two halves: together they pass 63 bits, and SQLite refuses to."""
+    column = cost_day.c[name]
+    return [
+        func.sum(column // MICRO).label(f"{name}_high"),
+        func.sum(column % MICRO).label(f"{name}_low"),
+    ]
+
+
+def _exact(row: Any, name: str) -> int:
+    return int(getattr(row, f"{name}_high")) * MICRO + int(getattr(row, f"{name}_low"))
+
+
+def progress(connection: Connection, account: str) -> tuple[int, str] | None:
+    """Return the day that is to be closed next and how far it is; None: nothing ever was."""
+    row = connection.execute(
+        select(billing_progress.c.day, billing_progress.c.after).where(
+            billing_progress.c.account == account
+        )
+    ).first()
+    return None if row is None else (row.day, row.after)
+
+
+def begin(connection: Connection, account: str, day: int) -> None:
+    """Say that an account's first day is this one, unless another server has."""
+    made = _DIALECTS[connection.dialect.name].insert(billing_progress)
+    values = {"account": account, "day": day, "after": ""}
+    connection.execute(made.on_conflict_do_nothing(), values)
+
+
+def move(connection: Connection, account: str, at: tuple[int, str], to: tuple[int, str]) -> bool:
+    """Move an account's progress; False if another server has meanwhile."""
+    table = billing_progress
+    return (
+        connection.execute(
+            update(table)
+            .where(table.c.account == account, table.c.day == at[0], table.c.after == at[1])
+            .values(day=to[0], after=to[1])
+        ).rowcount
+        == 1
+    )
+
+
+def lines(
+    connection: Connection, account: str, start_us: int, end_us: int
+) -> Iterator[tuple[str, Line]]:
+    """Yield (id, line) of an account that begin in [start, end), in the order of time."""
+    columns = [line_table.c[name] for name in Line.__struct_fields__]
+    rows: Iterable[Any] = connection.execute(
+        select(line_table.c.id, *columns)
+        .where(
+            line_table.c.account == account,
+            line_table.c.start_us >= start_us,
+            line_table.c.start_us < end_us,
+        )
+        .order_by(line_table.c.start_us, line_table.c.id),
+        execution_options={"yield_per": 2000},
+    )
+    for row in rows:
+        values = {name: getattr(row, name) for name in Line.__struct_fields__}
+        yield row.id, msgspec.convert(values, Line)
+
+
+def first_wrong_day(connection: Connection, account: str) -> int | None:
+    """Return the first day whose sums aren't those of its lines; None: all are."""
+    day = line_table.c.start_us // DAY_US
+    added = (
+        select(
+            day.label("day"),
+            func.sum(line_table.c.billed_pico // MICRO).label("high"),
+            func.sum(line_table.c.billed_pico % MICRO).label("low"),
+        )
+        .where(line_table.c.account == account)
+        .group_by(day)
+    )
+    kept = (
+        select(
+            cost_day.c.day,
+            func.sum(cost_day.c.billed_pico // MICRO).label("high"),
+            func.sum(cost_day.c.billed_pico % MICRO).label("low"),
+        )
+        .where(cost_day.c.account == account)
+        .group_by(cost_day.c.day)
+    )
+    lines_by_day = {
+        row.day: int(row.high) * MICRO + int(row.low) for row in connection.execute(added)
+    }
+    sums_by_day = {
+        row.day: int(row.high) * MICRO + int(row.low) for row in connection.execute(kept)
+    }
+    wrong = [
+        day
+        for day in lines_by_day.keys() | sums_by_day.keys()
+        if lines_by_day.get(day) != sums_by_day.get(day)
+    ]
+    return min(wrong, default=None)

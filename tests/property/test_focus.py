@@ -1,0 +1,91 @@
+"""Every FOCUS export passes the check, and no single cell of it can be changed unnoticed."""
+
+from __future__ import annotations
+
+import io
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakecloud.billing import focus, focus_check
+from fakecloud.billing.usage import Attribution, Line, Usage
+from tests.property.test_rating import BOOKS, bill, usages
+
+LABELS = {
+    "cluster": "kind",
+    "cluster-uid": "6f1c",
+    "namespace": "shop",
+    "service": "web",
+    "service-uid": "9a2e",
+}
+PEOPLE = {
+    name: Attribution(
+        id=name, account="default", name=f"{name}-web", labels=LABELS | {"namespace": name}
+    )
+    for name in ("shop", "pay")
+}
+
+
+def rows(found: list[Usage], book_index: int) -> list[dict[str, str]]:
+    book = BOOKS[book_index]
+    lines: list[tuple[str, Line]] = [
+        (f"line-{number}", line) for number, line in enumerate(bill(book, found))
+    ]
+    entries = focus.entries(lines, PEOPLE, {book.id: book})
+    return [{name: focus.row(entry).get(name, "") for name in focus.COLUMNS} for entry in entries]
+
+
+def findings(of: list[dict[str, str]]) -> list[focus_check.Finding]:
+    file = io.StringIO()
+    focus.write(of, file)
+    file.seek(0)
+    return list(focus_check.check(file))
+
+
+@given(usages(), st.integers(0, len(BOOKS) - 1))
+@settings(deadline=None)
+def test_invariant_18_every_export_passes(found: list[Usage], book: int) -> None:
+    assert findings(rows(found, book)) == []
+
+
+TEXTS = ["", "x", "N/A", "-1", "0.000001", "2026-11-01T00:00:00Z", "Purchase", "USDX", "{}"]
+
+
+@given(usages(), st.integers(0, len(BOOKS) - 1), st.data())
+@settings(max_examples=100, deadline=None)
+def test_invariant_18_every_changed_cell_is_found(
+    found: list[Usage], book: int, data: st.DataObject
+) -> None:
+    of = rows(found, book)
+    if not of:
+        return
+    row = data.draw(st.sampled_from(of))
+    column = data.draw(st.sampled_from([name for name in focus.COLUMNS if name not in FREE]))
+    was = row[column]
+    row[column] = data.draw(st.sampled_from([text for text in TEXTS if text != was]))
+    if _means_the_same(column, was, row[column]):
+        return
+    assert findings(of), f"{column}: {was!r} became {row[column]!r}"
+
+
+# Anything is right in these, as far as one file tells.
+FREE = frozenset(
+    {
+        "ChargeDescription", "ResourceName", "RegionName", "x_ServiceUid", "x_UsageLineId",
+        "x_Estimated",
+    }
+)  # fmt: skip
+
+
+def _means_the_same(column: str, was: str, now: str) -> bool:
+    """Say whether the change is one that another row must contradict, and there is none."""
+    return column in ALONE
+
+
+ALONE = frozenset(
+    {
+        # Only a second row of the same price, service, resource or account can contradict these.
+        "SkuMeter", "SkuPriceDetails", "SkuId", "RegionId", "ResourceId", "ResourceType",
+        "ServiceName", "Tags", "BillingAccountId", "SubAccountId", "SubAccountName",
+    }
+)  # fmt: skip
