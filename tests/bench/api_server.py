@@ -20,11 +20,12 @@ import sqlalchemy
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fakecloud import app, model, serving, settings, tables
+from fakecloud import app, logs, model, serving, settings, tables
 from fakecloud.addresses import parse_pool
 from fakecloud.clock import SystemClock
 from fakecloud.load_balancers import LoadBalancers, Wish
-from fakecloud.processes import Adoption, Desired, ProbeKey, ProbeWeight, Spec, State
+from fakecloud.model import Desired, ProbeKey, ProbeWeight, Spec, State
+from fakecloud.processes import Adoption
 from fakecloud.store.database import Database
 
 POOL = "default=loopback:127.80.0.0/15"
@@ -58,6 +59,12 @@ class NoDataPlane:
     def running(self) -> frozenset[str]:
         """Run nothing that anybody could see."""
         return frozenset()
+
+    def counted(self) -> list[str]:
+        """Count nothing."""
+        return []
+
+    def counters(self, lb_id: str) -> None: ...
 
     def close(self) -> None: ...
 
@@ -160,6 +167,7 @@ def main() -> None:
     """Fill, then serve until SIGTERM."""
     directory, url, count = sys.argv[1:]
     Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs.configure("info")  # as the program does; a line on our stdout would fill a pipe in the end
     fill(url, int(count))
     vars(app)["HostDataPlane"] = NoDataPlane
     running = app.running
