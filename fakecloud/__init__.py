@@ -14,6 +14,7 @@
     instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     interference.py    faults that disturb the workers
+    trouble.py         faults of the data plane: imposed on traffic, and lifted
     flapping.py        the fault that lets a state flap
     sweeper.py         removes what deleted load balancers have left behind
     placement.py       which host runs a load balancer
@@ -84,6 +85,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -53,6 +53,7 @@ from fakecloud.store.notifications import Notifications
 from fakecloud.store.readiness import Readiness
 from fakecloud.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
+from fakecloud.trouble import Trouble
 from fakecloud.watch import Hub
 
 log = structlog.get_logger()
@@ -61,6 +62,7 @@ POLL_S: Final = 1.0
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
 FAULTS_S: Final = 0.5
+TROUBLE_S: Final = 0.25
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
@@ -72,9 +74,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
     Load balancers go on running afterwards. Raises: StartError.
     """
     with ExitStack() as stack:
-        settings.address()
+        premises.check(settings)
         pools = premises.parse_pools(settings)
-        premises.check_profile(settings)
         database = Database(settings.database_url)
         stack.callback(database.close)
         database.migrate()
@@ -122,6 +123,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             pools=placement.served(settings.pool),
         )
         hub = Hub(database, max_watches=settings.max_watches)
+        trouble = Trouble(database, chaos, dataplane, health, clock, me.name)
         metering = Metering(database, dataplane, clock, host=me.name, share=not database.is_sqlite)
 
         _take_back(database, me, addresses, health, dataplane, provisioner, placing)
@@ -138,12 +140,13 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "recovery": lambda: _see_crash(provisioner, crashes),
             "clock": lambda: _keep_time(timekeeper, loops.stop, ticks),
             "heartbeat": lambda: _beat(
-                me, provisioner, placing, addresses, settings.beat_s, clock, loops.stop
+                me, trouble, provisioner, placing, addresses, settings.beat_s, clock, loops.stop
             ),
             "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
             "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
             "ledger": lambda: housekeeping.close_days(ledger, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
+            "trouble": lambda: _disturb(trouble, clock, loops.stop),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
             "housekeeping": lambda: housekeeping.keep_house(
                 database, settings, authority, clock, metrics, loops.stop
@@ -326,8 +329,15 @@ def _renew_leases(provisioner: Provisioner, settings: Settings, clock: Clock, st
     provisioner.renew()
 
 
+def _disturb(trouble: Trouble, clock: Clock, stop: Event) -> None:
+    """Impose faults on traffic, and lift those that are over."""
+    trouble.step()
+    clock.wait(stop, TROUBLE_S)
+
+
 def _beat(
     me: hosts.Hosts,
+    trouble: Trouble,
     provisioner: Provisioner,
     placing: placement.Placement,
     addresses: PooledAddresses,
@@ -336,10 +346,11 @@ def _beat(
     stop: Event,
 ) -> None:
     """Be alive, let go of what is run elsewhere, and look whether all others are alive."""
-    me.beat()
-    provisioner.drop_moved()  # before the rest goes on to be answered for
-    addresses.keep(me.may_answer_s())
-    me.sweep()
+    if not trouble.host_is_down:
+        me.beat()
+        provisioner.drop_moved()  # before the rest goes on to be answered for
+        addresses.keep(me.may_answer_s())
+        me.sweep()
     placing.refresh()
     clock.wait(stop, pause_s)
 

@@ -3,6 +3,7 @@
     chaos.fakecloud.dev/provision: "fail_transient=3,delay=90s"
     chaos.fakecloud.dev/delete:    "stuck=60s"
     chaos.fakecloud.dev/state:     error
+    chaos.fakecloud.dev/dataplane: "latency=200ms/60s,resets=20"
 
 So a test that only has Kubernetes can ask for them on its Service. An annotation wins over the
 label of the same key (a label can't hold `=`). `…/profile` belongs to the latency profiles.
@@ -20,7 +21,12 @@ from fakecloud.errors import FieldError
 from fakecloud.faults import MAX_SECONDS, Action
 
 PREFIX: Final = "chaos.fakecloud.dev/"
-_KEYS: Final = ("provision", "delete", "state", "profile")
+DATAPLANE: Final = PREFIX + "dataplane"
+_KEYS: Final = ("provision", "delete", "state", "profile", "dataplane")
+_ON_TRAFFIC: Final = (
+    *("kill", "stop", "refuse", "blackhole", "latency", "resets", "health_flap"),
+    *("reload_fail", "host_down"),
+)
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 _DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|)")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -33,6 +39,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 
     provision: tuple[Action, ...] = ()
     delete: tuple[Action, ...] = ()
+    dataplane: tuple[Action, ...] = ()
     error: bool = False
 
     def actions(self, operation: str) -> tuple[Action, ...]:
@@ -88,7 +95,34 @@ def _value(key: str, text: str) -> dict[str, Any]:
             raise ValueError(f"{text[:60]!r} is not 'error', the only state that can be asked for")
         return {"error": True}
     parts = [part.strip() for part in text.split(",")]
+    if key == "dataplane":
+        return {key: tuple(_on_traffic(part) for part in parts)}
     return {key: tuple(_action(key, part) for part in parts)}
+
+
+def _on_traffic(part: str) -> Action:
+    """Return an action on traffic: `name`, `name=value`, `name/how long` or `name=value/how long`.
+
+    It ends after ten minutes unless it says how long.
+    """
+    asked, slash, lasting = (word.strip() for word in part.partition("/"))
+    name, equals, value = (word.strip() for word in asked.partition("="))
+    if name not in _ON_TRAFFIC or (equals and name not in ("latency", "resets", "health_flap")):
+        known = ", ".join(_ON_TRAFFIC)
+        raise ValueError(f"{part[:60]!r} is none of {known}, such as latency=200ms/60s")
+    lasts_s = _seconds(name, lasting) if slash else None
+    if name == "resets":
+        return Action(type=name, probability=_share(value) if equals else None, lasts_s=lasts_s)
+    if name == "latency" and not equals:
+        raise ValueError("latency needs a time, such as latency=200ms")
+    seconds = _seconds(name, value) if equals else None
+    return Action(type=name, seconds=seconds, lasts_s=lasts_s)
+
+
+def _share(text: str) -> float:
+    if not (text.isdecimal() and int(text) <= 100):
+        raise ValueError(f"resets={text[:20]!r} is not a percentage of 0 to 100")
+    return int(text) / 100
 
 
 def _action(key: str, part: str) -> Action:

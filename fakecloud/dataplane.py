@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
+from signal import Signals
 
 from fakecloud import clock, model, processes, pulse
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
@@ -73,6 +74,18 @@ class HostDataPlane:
             self.udp.set_down(lb_id, down, weights)
         finally:
             self.haproxy.set_down(lb_id, down, weights)
+
+    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+        """Let new TCP connections meet a fault until it is told an empty one. Raises: Transient."""
+        self.haproxy.disturb(lb_id, disturbance)
+
+    def signal(self, lb_id: str, number: Signals) -> None:
+        """Send a signal to the HAProxy that serves, if one does: a fault."""
+        self.haproxy.signal(lb_id, number)
+
+    def can_limit_bandwidth(self) -> bool:
+        """Return whether HAProxy here can do that."""
+        return self.haproxy.can_limit_bandwidth()
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch."""

@@ -163,11 +163,56 @@ _WORKER: Final = {
         example="-p kind=disconnect --max-hits 1",
     ),
 }
+_DATAPLANE: Final = {
+    "kill": _kind(
+        "the process that serves is killed, once or every so many seconds",
+        may="seconds",
+        example="-m resource_name=web",
+    ),
+    "stop": _kind(
+        "the process that serves stands still; one that doesn't answer is replaced in the end",
+        may="lasts_s",
+        example="-p lasts_s=5",
+    ),
+    "refuse": _kind("its ports are closed", may="lasts_s", example="-p lasts_s=30"),
+    "blackhole": _kind("new connections are accepted and get no answer", may="lasts_s"),
+    "latency": _kind(
+        "new connections reach their target that much later",
+        "seconds",
+        "lasts_s",
+        example="-p seconds=0.2",
+    ),
+    "bandwidth": _kind(
+        "new connections get no more than that from their target (HAProxy 2.7 or newer)",
+        "bytes_per_s",
+        "lasts_s",
+        example="-p bytes_per_s=100000",
+    ),
+    "resets": _kind(
+        "new connections are reset, or a share of them",
+        may="probability lasts_s",
+        example="-p probability=0.2",
+    ),
+    "health_flap": _kind(
+        "all targets fail and are well again in turn, each for so many seconds (10)",
+        may="seconds lasts_s",
+        example="-p seconds=5",
+    ),
+    "reload_fail": _kind(
+        "no process can be started, so a change that needs one fails", may="lasts_s"
+    ),
+    "host_down": _kind(
+        "the host of a load balancer is silent: nothing answers, and others take over",
+        may="lasts_s",
+        example="-p lasts_s=60",
+    ),
+}
 ACTIONS: Final[dict[Layer, dict[str, Kind]]] = {
     Layer.API: _API,
     Layer.WATCH: _WATCH,
     Layer.PROVISION: _PROVISION,
     Layer.WORKER: _WORKER,
+    Layer.DATAPLANE: _DATAPLANE,
 }
 AT_ADMISSION: Final = frozenset({"pool_exhausted", "quota_zero"})
 

@@ -38,6 +38,7 @@ class Layer(StrEnum):
     WATCH = "watch"  # the stream of changes
     PROVISION = "provision"  # what the cloud does about a wish
     WORKER = "worker"  # the process that does it
+    DATAPLANE = "dataplane"  # what carries the traffic
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
@@ -93,6 +94,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     skew_s: float | None = None
     listeners: tuple[str, ...] | None = None  # globs
     leaks: Leak | None = None
+    bytes_per_s: int | None = None
+    lasts_s: float | None = None  # None: until the fault is gone
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):

@@ -104,6 +104,7 @@ class Health:
         self._untold: set[str] = set()  # data plane must be told
         self._not_before: dict[str, float] = {}  # who couldn't be told, until when (monotonic)
         self._unsaved: set[str] = set()  # store must be told
+        self._pretended: dict[str, datetime] = {}  # whose targets a fault lets fail, since when
 
     def connect(self, probes: Probes) -> None:
         """Use this prober; its changes come in by `on_change`."""
@@ -116,6 +117,18 @@ class Health:
             self._untold.update(users)
             self._unsaved.update(users)
             self._changed.notify_all()
+
+    def pretend(self, lb_id: str, *, failing: bool) -> None:
+        """Let all targets of a load balancer count as failing, or as what they are again."""
+        with self._changed:
+            if failing:
+                self._pretended[lb_id] = self._clock.now()
+            else:
+                self._pretended.pop(lb_id, None)
+            if lb_id in self._keys:
+                self._untold.add(lb_id)
+                self._unsaved.add(lb_id)
+                self._changed.notify_all()
 
     def register(self, balancers: Iterable[LoadBalancer]) -> None:
         """Probe the targets of load balancers that already run."""
@@ -137,7 +150,8 @@ class Health:
             self._watch()
         with self._changed:  # also for keys that another's settle has just begun to probe
             self._changed.wait_for(lambda: not (self._states(keys) & {None}), SETTLE_S)
-        down = frozenset(key for key in keys if not self._result(key).healthy)
+        failing = lb.id in self._pretended
+        down = frozenset(key for key in keys if failing or not self._result(key).healthy)
         with self._changed:
             weights = self._weights(lb.id)
         return Told(down, weights)
@@ -160,9 +174,11 @@ class Health:
             self._unsaved.discard(lb_id)
         self._watch()
 
-    def summary(self, spec: Spec) -> tuple[frozenset[ProbeKey], frozenset[ProbeKey]]:
+    def summary(self, lb: LoadBalancer) -> tuple[frozenset[ProbeKey], frozenset[ProbeKey]]:
         """Return which probes of a load balancer are down, and which have no answer yet."""
-        results = {key: self._result(key).healthy for key in keys_of(spec)}
+        if lb.id in self._pretended:
+            return keys_of(lb.spec), frozenset()
+        results = {key: self._result(key).healthy for key in keys_of(lb.spec)}
         return (
             frozenset(key for key, healthy in results.items() if healthy is False),
             frozenset(key for key, healthy in results.items() if healthy is None),
@@ -171,7 +187,7 @@ class Health:
     def targets(self, lb: LoadBalancer) -> tuple[TargetStatus, ...]:
         """Return the health of every target, as the API shows it."""
         return tuple(
-            self._status(target, probe_key(target, group.health_check), lb.asked_at)
+            self._status(lb, target, probe_key(target, group.health_check))
             for group in lb.spec.target_groups
             for target in group.targets
         )
@@ -231,7 +247,7 @@ class Health:
         lb = rows.by_id(connection, lb_id)
         if lb is None or lb.state in (State.DELETING, State.DELETED):
             return False
-        down, unknown = self.summary(lb.spec)
+        down, unknown = self.summary(lb)
         seen = msgspec.structs.replace(
             lb,
             targets=self.targets(lb),
@@ -244,8 +260,11 @@ class Health:
         rows.save(connection, seen, self._clock.now())
         return True
 
-    def _status(self, target: Target, key: ProbeKey | None, asked_at: datetime) -> TargetStatus:
-        result = ProbeResult(None, "unprobed", asked_at) if key is None else self._result(key)
+    def _status(self, lb: LoadBalancer, target: Target, key: ProbeKey | None) -> TargetStatus:
+        result = ProbeResult(None, "unprobed", lb.asked_at) if key is None else self._result(key)
+        since = self._pretended.get(lb.id)
+        if since is not None and key is not None:
+            result = ProbeResult(False, "fault_injected", since)
         return TargetStatus(
             ip=target.ip,
             port=target.port,
@@ -266,7 +285,7 @@ class Health:
         told = self._told.get(lb_id)
         down = set()
         for key in self._keys[lb_id]:
-            healthy = self._result(key).healthy
+            healthy = False if lb_id in self._pretended else self._result(key).healthy
             if healthy is None and told is None:
                 return None
             if healthy is False or (healthy is None and told is not None and key in told.down):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from signal import Signals
 
 from fakecloud import model, processes
 from fakecloud.addresses import Pool
@@ -40,6 +41,20 @@ class IsolatingDataPlane:
         """Let targets whose probe is in `down` get nothing new, all others something."""
         for part in (self._host, self._contained):
             part.set_down(lb_id, down, weights)
+
+    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+        """Let new TCP connections meet a fault until it is told an empty one."""
+        for part in (self._host, self._contained):
+            part.disturb(lb_id, disturbance)
+
+    def signal(self, lb_id: str, number: Signals) -> None:
+        """Send a signal to the HAProxy that serves, if one does: a fault."""
+        for part in (self._host, self._contained):
+            part.signal(lb_id, number)
+
+    def can_limit_bandwidth(self) -> bool:
+        """Return whether every HAProxy here is known to be able to do that."""
+        return self._host.can_limit_bandwidth() and self._contained.can_limit_bandwidth()
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error."""

@@ -88,8 +88,9 @@ def price_book(settings: Settings) -> PriceBook:
         raise StartError(f"--price-book: {error}") from None
 
 
-def check_profile(settings: Settings) -> None:
-    """Raises: StartError when there is no such latency profile."""
+def check(settings: Settings) -> None:
+    """Raises: StartError when the address or the latency profile can't be used."""
+    settings.address()
     try:
         profiles.find(settings.profile)
     except profiles.UnknownProfile as error:

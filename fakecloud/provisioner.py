@@ -397,7 +397,7 @@ class Provisioner:
         billing_events.record(connection, lb, saved, now, wall)
 
     def _seen(self, lb: LoadBalancer) -> outcomes.Seen:
-        down, unknown = self._health.summary(lb.spec)
+        down, unknown = self._health.summary(lb)
         return outcomes.Seen(
             operating_state=operating_state(lb.spec, down, unknown),
             targets=self._health.targets(lb),

@@ -46,6 +46,7 @@ def create(
 ) -> Response:
     """Make a fault. It removes itself after `expires_in_s`, 600 s unless said otherwise."""
     _may_disturb(caller, body.match.project)
+    _can_disturb(cloud, body.action.type)
 
     def act() -> Response:
         rule = cloud.chaos.create(caller.project, fault_schemas.draft(body))
@@ -178,6 +179,20 @@ def _done(cloud: Cloud, change: Mutation, act: Callable[[], Response]) -> Respon
 def _version(cloud: Cloud) -> int:
     with cloud.database.read() as connection:
         return events.current_version(connection)
+
+
+def _can_disturb(cloud: Cloud, action: str) -> None:
+    """Refuse what this host can't do. Raises: ValidationFailed."""
+    message = ""
+    if action == "bandwidth" and not cloud.inspector.can_limit_bandwidth():
+        message = "bandwidth needs HAProxy 2.7 or newer; `latency` works with this one"
+    if action == "host_down" and any(use.pool.interface for use in cloud.reservations.pools()):
+        message = "host_down would leave addresses of interface pools on this host"
+    if message:
+        raise errors.ValidationFailed(
+            f"/action/type: {message}",
+            errors=(errors.FieldError("/action/type", "unsupported", message),),
+        )
 
 
 def _may_disturb(caller: Token, project: str) -> None:

@@ -19,7 +19,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Lasting = Annotated[float, Field(gt=0, le=faults.MAX_EXPIRES_S)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 ActionType = Literal[
-    "auth_flap", "clock_skew_header", "crash", "db_error", "delay", "delete_leaks", "disconnect",
+    "auth_flap", "bandwidth", "blackhole", "clock_skew_header", "health_flap", "host_down", "kill",
+    "refuse", "reload_fail", "resets", "stop", "crash", "db_error", "delay", "delete_leaks", "disconnect",
     "drop_after_commit", "dup_page", "duplicate", "duplicate_run", "error_then_heal", "expire",
     "fail_permanent", "fail_transient", "flap_state", "hang", "html_502", "latency", "lease_steal",
     "malformed_json", "no_bookmarks", "omit_from_list", "partial", "pause", "pool_exhausted",
@@ -91,12 +92,16 @@ class Action(_Wire):
     skew_s: float | None = Field(default=None, ge=-86_400, le=86_400)
     listeners: list[Glob] | None = Field(default=None, min_length=1, max_length=50)
     leaks: faults.Leak | None = None
+    bytes_per_s: int | None = Field(default=None, ge=1, le=10_000_000_000)
+    lasts_s: Lasting | None = Field(
+        default=None, description="how long for each load balancer; default: as long as the fault"
+    )
 
 
 class CreateFault(_Wire):
     """A fault to inject. With the id and seed of an earlier one it hits the same looks again."""
 
-    layer: Literal["api", "watch", "provision", "worker"]
+    layer: Literal["api", "watch", "provision", "worker", "dataplane"]
     action: Action
     id: Annotated[str, StringConstraints(pattern="^flt_[a-z0-9]{1,40}$")] | None = None
     name: Annotated[str, StringConstraints(max_length=63)] = ""
@@ -130,7 +135,7 @@ class Fault(BaseModel):
     id: str
     name: str
     project: str
-    layer: Literal["api", "watch", "provision", "worker"]
+    layer: Literal["api", "watch", "provision", "worker", "dataplane"]
     priority: int
     enabled: bool
     match: Match

@@ -36,7 +36,7 @@ def list_all(
 
 @app.command()
 def add(
-    layer: Annotated[str, typer.Argument(help="api, watch, provision or worker")],
+    layer: Annotated[str, typer.Argument(help="api, watch, provision, worker or dataplane")],
     action: Annotated[str, typer.Argument(help="what a hit does, e.g. drop_after_commit")],
     parameter: Annotated[
         Pairs | None, typer.Option("-p", "--parameter", help="NAME=VALUE of the action")
@@ -66,6 +66,10 @@ def add(
     Answer 503 to one request in twenty:
 
       fakecloud fault add api status -p code=503 --trigger probability=0.05
+
+    Let new connections of one load balancer wait 200 ms for the next minute:
+
+      fakecloud fault add dataplane latency -p seconds=0.2 -p lasts_s=60 -m resource_name=web
 
     Let creation take 90 seconds:
 

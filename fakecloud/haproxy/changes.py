@@ -54,18 +54,9 @@ class RuntimeChanges(msgspec.Struct, frozen=True, kw_only=True):
 
 def diff(old: config.Config, new: config.Config) -> RuntimeChanges | Swap:
     """Return how to get from `old` to `new`."""
-    if [_still(one) for one in old.frontends] != [_still(one) for one in new.frontends]:
-        return Swap("frontends")
-    # A listener whose limit is reached and then raised hangs HAProxy 2.6 for good (2.6.12, seen).
-    pairs = zip(old.frontends, new.frontends, strict=True)
-    if any(after.max_connections > before.max_connections for before, after in pairs):
-        return Swap("max_connections of a listener")
-    if old.max_connections != new.max_connections:
-        return Swap("max_connections")
-    if [_shape(backend) for backend in old.backends] != [_shape(b) for b in new.backends]:
-        return Swap("backends")
-    if not _renewable(old.certificates, new.certificates):
-        return Swap("certificates")
+    reason = _needs_a_process(old, new)
+    if reason is not None:
+        return Swap(reason)
     ports = list(zip(old.frontends, new.frontends, strict=True))
     added, removed, changed = [], [], []
     for before, after in zip(old.backends, new.backends, strict=True):
@@ -234,6 +225,24 @@ def _certificate(assumed: config.Certificate, fingerprint: str) -> config.Certif
     if fingerprint == assumed.fingerprint:
         return assumed
     return msgspec.structs.replace(assumed, pem=None, fingerprint=fingerprint)
+
+
+def _needs_a_process(old: config.Config, new: config.Config) -> str | None:
+    """Return the first thing that can't be told to a running process."""
+    if [_still(one) for one in old.frontends] != [_still(one) for one in new.frontends]:
+        return "frontends"
+    pairs = zip(old.frontends, new.frontends, strict=True)
+    # A listener whose limit is reached and then raised hangs HAProxy 2.6 for good (2.6.12, seen).
+    raised = any(after.max_connections > before.max_connections for before, after in pairs)
+    shapes = [[_shape(backend) for backend in of.backends] for of in (old, new)]
+    differs = {
+        "max_connections of a listener": raised,
+        "max_connections": old.max_connections != new.max_connections,
+        "fault": old.disturbance != new.disturbance,
+        "backends": shapes[0] != shapes[1],
+        "certificates": not _renewable(old.certificates, new.certificates),
+    }
+    return next((reason for reason, found in differs.items() if found), None)
 
 
 def _shape(backend: config.Backend) -> config.Backend:

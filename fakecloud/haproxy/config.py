@@ -103,6 +103,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     """All that a generation of HAProxy runs. No frontends: there is nothing to run.
 
     settled: False while the process waits for what its predecessor remembers of clients.
+    disturbance: faults that somebody asked for.
     """
 
     frontends: tuple[Frontend, ...]
@@ -112,6 +113,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int
     drain_timeout_s: int
     settled: bool = True
+    disturbance: model.Disturbance = model.Disturbance()
 
     def remembers(self) -> bool:
         """Return whether any backend remembers which client uses which server."""
@@ -144,6 +146,15 @@ def build(desired: model.Desired, *, connections: int) -> Config:
         source_ranges=tuple(sorted({values.network(value) for value in spec.source_ranges})),
         max_connections=limit,
         drain_timeout_s=max((g.drain_timeout_s for g in spec.target_groups), default=0),
+    )
+
+
+def disturbed(whole: Config, disturbance: model.Disturbance) -> Config:
+    """Return the configuration with faults in it."""
+    return msgspec.structs.replace(
+        whole,
+        frontends=() if disturbance.refuse else whole.frontends,
+        disturbance=msgspec.structs.replace(disturbance, refuse=False, no_reload=False),
     )
 
 

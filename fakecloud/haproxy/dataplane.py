@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from signal import Signals
 from threading import Lock
 from typing import Final
 
@@ -49,6 +50,7 @@ class HaproxyDataPlane:
         beat_s: float = pulse.BEAT_S,
     ) -> None:
         root = _private(state_dir.resolve() / "lb")
+        self._program = process.find_program(haproxy) if isinstance(haproxy, str) else None
         self._host = generation.Host(
             root=root,
             runtime_dir=_private(_short(runtime_dir.absolute())),
@@ -112,6 +114,28 @@ class HaproxyDataPlane:
         if known:
             with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
                 found.set_down(down, weights)
+
+    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+        """Let new connections of a load balancer meet a fault until it is told an empty one.
+
+        Nothing of it survives this object; an unknown id is ignored. Raises: Transient.
+        """
+        with self._lock:
+            known = lb_id in self._instances
+        if known:
+            with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
+                found.disturb(disturbance)
+
+    def signal(self, lb_id: str, number: Signals) -> None:
+        """Send a signal to the process that serves, if one does: a fault."""
+        with self._lock:
+            found = self._instances.get(lb_id)
+        if found is not None:
+            found.signal(number)
+
+    def can_limit_bandwidth(self) -> bool:
+        """Return whether HAProxy is known to have the filter for it: from 2.7 on."""
+        return self._program is not None and process.program_version(self._program) >= (2, 7)
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch.

@@ -11,6 +11,7 @@ import contextlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from signal import Signals
 from threading import Event
 from typing import Final
 
@@ -298,7 +299,10 @@ def find(host: Host, record: state.Record, known: state.ProcessRecord) -> Genera
     # compared for the process that was recorded: a full disk may have kept a newer one's away.
     start = known.start if pid == known.pid else None
     ours = process.recognise(pid, start, host.directory(record.lb_id), record.lb_id)
-    return Generation(host, record.lb_id, known.number, ours, known.program) if ours else None
+    if ours is None:
+        return None
+    ours.signal(Signals.SIGCONT)  # a fault may have stopped it in an earlier life of the server
+    return Generation(host, record.lb_id, known.number, ours, known.program)
 
 
 def write_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:

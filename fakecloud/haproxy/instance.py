@@ -8,6 +8,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from signal import Signals
 from threading import RLock
 from typing import Final
 
@@ -39,6 +40,7 @@ class Instance:
         self._log = log.bind(lb_id=lb_id)
         self._lock = RLock()
         self._journal = Journal(self._directory, lb_id, epoch, self._log)
+        self._disturbance = model.Disturbance()  # not on disk: the next life knows of none
         self._desired: model.Desired | None = None
         self._running: config.Config | None = None  # None: what runs isn't known in detail
         self._meter = Meter(host.meter(lb_id))
@@ -105,6 +107,30 @@ class Instance:
             except (errors.DataPlaneError, OSError):
                 self._desired, self._dirty = desired, True  # it is told again
                 raise
+
+    def disturb(self, disturbance: model.Disturbance) -> None:
+        """Let new connections meet a fault from now on; an empty one ends it.
+
+        Raises: Transient when HAProxy can't be told; it is then told again later.
+        """
+        with self._turn():
+            if self._over or disturbance == self._disturbance:
+                return
+            self._disturbance = disturbance
+            if self._desired is None:
+                return
+            try:
+                self._put(self._desired, self._build(self._desired))
+            except (errors.DataPlaneError, OSError):
+                self._dirty = True
+                raise
+
+    def signal(self, number: Signals) -> None:
+        """Send a signal to the process that serves, if one does."""
+        with self._turn():
+            active = self._generations.active
+            if active is not None:
+                active.process.signal(number)
 
     def remove(self, epoch: int) -> None:
         """End every process and remove the directory. Raises: StaleEpoch."""
@@ -239,7 +265,8 @@ class Instance:
                 raise
 
     def _build(self, desired: model.Desired) -> config.Config:
-        return config.build(desired, connections=self._host.connections)
+        whole = config.build(desired, connections=self._host.connections)
+        return config.disturbed(whole, self._disturbance) if self._disturbance else whole
 
     def _put(self, desired: model.Desired, wanted: config.Config) -> None:
         """Put `desired` into effect. The record says it first: a successor goes on with it."""
@@ -322,6 +349,8 @@ class Instance:
 
     def _start(self, wanted: config.Config, reason: str) -> None:
         """Start the next generation of `wanted`."""
+        if self._disturbance.no_reload:
+            raise errors.Transient("fault_injected", "a fault lets no process be started")
 
         def note(starting: state.ProcessRecord) -> None:
             self._save(starting=starting)

@@ -43,6 +43,17 @@ def find_program(name: str) -> str:
     return path
 
 
+def program_version(program: str) -> tuple[int, int]:
+    """Return major and minor version of a usable HAProxy; (0, 0) when it is gone."""
+    try:
+        told = subprocess.run(  # noqa: S603 - found at the start, no shell
+            [program, "-v"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return (0, 0)
+    return parse_version(told.stdout) or (0, 0)
+
+
 def identity(program: str) -> str:
     """Return what tells this file from one that replaces it; empty while there is none."""
     try:

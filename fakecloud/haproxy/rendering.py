@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import Final
 
 import msgspec
 
+from fakecloud import model
 from fakecloud.haproxy import config, words
 
 SETTLE_MS: Final = 200
@@ -87,7 +89,10 @@ def files(whole: config.Config, place: Place) -> dict[words.Word, str]:
 def text(whole: config.Config, place: Place) -> str:
     """Return the configuration file."""
     sections = [_global(whole, place), _defaults()]
-    sections += [_frontend(frontend, place) for frontend in whole.frontends]
+    sections += [
+        chain(_frontend(frontend, place), _disturbed(whole.disturbance))
+        for frontend in whole.frontends
+    ]
     sections += [_backend(backend, place) for backend in whole.backends]
     return "\n".join(_section(section) for section in sections)
 
@@ -200,6 +205,21 @@ def _routes(rules: words.Word) -> Iterator[Line]:
     for key in (fixed.HOST_AND_PATH, fixed.WILDCARD_AND_PATH, fixed.ANY_AND_PATH):
         yield line("http-request", fixed.SET_BACKEND, words.Lookup(key, rules), "unless", "routed")
     yield line("use_backend", fixed.CHOSEN_BACKEND, "if", "routed")
+
+
+def _disturbed(faults: model.Disturbance) -> Iterator[Line]:
+    line = words.line
+    if faults.reset_share:
+        # Without a range `rand` gives 32 bits.
+        yield line("acl", "unlucky", "rand", "lt", round(faults.reset_share * 2**32))
+        yield line("tcp-request", "connection", "reject", "if", "unlucky")
+    if faults.bytes_per_s is not None:
+        limit = ("default-limit", faults.bytes_per_s, "default-period", "1s")
+        yield line("filter", "bwlim-out", "slow", *limit)
+        yield line("tcp-request", "content", "set-bandwidth-limit", "slow")
+    if faults.delay_ms:
+        yield line("tcp-request", "inspect-delay", f"{faults.delay_ms}ms")
+        yield line("tcp-request", "content", "accept", "if", "WAIT_END")
 
 
 def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:

@@ -13,8 +13,10 @@ from sqlalchemy import (
     Connection,
     Row,
     Select,
+    Text,
     and_,
     bindparam,
+    cast,
     func,
     insert,
     or_,
@@ -227,6 +229,18 @@ def living(connection: Connection, project: str | None = None) -> list[LoadBalan
     if project is not None:
         statement = statement.where(table.c.project == project)
     return [_value(row) for row in connection.execute(statement)]
+
+
+def mentioning(connection: Connection, text: str) -> list[LoadBalancer]:
+    """Return every living load balancer with a label or annotation that has `text` in it."""
+    texts = (cast(table.c.labels, Text), cast(table.c.annotations, Text))
+    found = connection.execute(
+        select(*_COLUMNS).where(
+            table.c.deleted_at.is_(None),
+            or_(*(one.contains(text, autoescape=True) for one in texts)),
+        )
+    )
+    return [_value(row) for row in found]
 
 
 def each_living(connection: Connection) -> Iterator[LoadBalancer]:

@@ -107,7 +107,7 @@ def test_every_byte_is_in_the_store(new_cloud, echo):
         cloud.remove("web")
     cloud.stop()  # stores what is left
     assert stored(cloud.directory, lb_id) == (carried, carried)
-    assert not list((cloud.directory / "meters").iterdir())
+    assert not list((cloud.directory / "meters").rglob("*.json"))
     cloud.start()
 
 

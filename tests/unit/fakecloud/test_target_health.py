@@ -9,7 +9,7 @@ import pytest
 
 from fakecloud.errors import Transient, Unavailable
 from fakecloud.health import RETRY_S
-from fakecloud.model import OperatingState
+from fakecloud.model import HealthCheck, OperatingState
 from tests.fakes.small_cloud import SmallCloud, spec
 
 
@@ -50,7 +50,9 @@ def test_a_change_reaches_traffic_at_once_and_the_document_later(cloud):
 
 def test_a_targets_own_weight_reaches_traffic_and_leaves_no_event(cloud):
     of = spec(8080, 9001, 9002)
-    weighing = msgspec.structs.replace(of.target_groups[0], weights_from="health_header")
+    weighing = msgspec.structs.replace(
+        of.target_groups[0], weights_from="health_header", health_check=HealthCheck(protocol="http")
+    )
     lb = cloud.active("web", msgspec.structs.replace(of, target_groups=(weighing,)))
     tell(cloud)
     before = len(cloud.events())
