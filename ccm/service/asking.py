@@ -76,7 +76,9 @@ class Asking:
             raise
         self._waiting.pop(key, None)
         self._metrics.syncs.inc()
-        memory.applied, memory.applied_generation = document, answer.status.generation
+        # Kept only where the cloud writes it in another way: a document names every node.
+        memory.applied = None if _document_of(answer) == document else document
+        memory.applied_generation = answer.status.generation
         _log.info(
             "load_balancer_requested",
             key=key,
@@ -118,7 +120,7 @@ class Asking:
     ) -> bool:
         if observed.status.state == "DELETING" or not self._owner.owns(observed):
             return False
-        if documents.Document(observed.labels, observed.spec, observed.annotations) == document:
+        if _document_of(observed) == document:
             return True
         # The cloud may write a value in another way; then what we asked for last tells.
         is_same_generation = observed.status.generation == memory.applied_generation
@@ -149,3 +151,7 @@ class Asking:
             asked = frozenset(one.ip for one in document.spec.addresses if one.ip)
             wanted = asked if error.code == "address_in_use" else frozenset()
             self._waiting[key] = (memory, wanted)
+
+
+def _document_of(load_balancer: documents.LoadBalancer) -> documents.Document:
+    return documents.Document(load_balancer.labels, load_balancer.spec, load_balancer.annotations)

@@ -1,6 +1,6 @@
 """Trying whether a published address answers: one TCP connection from where this process runs.
 
-A result holds until it is forgotten; a bad one is tried again, less and less often.
+A good result is tried again at a later look, a bad one by itself, less and less often.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ SOON_S: Final = 0.05
 TIMEOUT_S: Final = 3.0
 FIRST_RETRY_S: Final = 2.0
 LONGEST_RETRY_S: Final = 60.0
+GOOD_FOR_S: Final = 600.0
+"""A good result that is older is tried again at the next look; meanwhile it holds."""
 LIMIT: Final = 64
 """Attempts at a time."""
 
@@ -29,6 +31,7 @@ class _Attempt:
     ip: str
     port: int
     wake: Callable[[], None]
+    at: float
     problem: str | None = None
     known: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -50,10 +53,13 @@ class Reach:
         """
         attempt = self._attempts.get((ip, port))
         if attempt is None:
-            attempt = self._attempts[ip, port] = _Attempt(ip, port, wake)
+            attempt = self._attempts[ip, port] = _Attempt(ip, port, wake, self._clock.monotonic())
             self._new.put_nowait(attempt)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(attempt.known.wait(), SOON_S)
+        elif attempt.problem == "" and self._clock.monotonic() - attempt.at > GOOD_FOR_S:
+            attempt.at = self._clock.monotonic()
+            self._new.put_nowait(attempt)
         attempt.wake = wake
         return attempt.problem
 

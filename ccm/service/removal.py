@@ -45,7 +45,7 @@ class Removal:
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
-        self._orphans: dict[str, float] = {}
+        self._orphans: dict[str, dict[str, float]] = {}
 
     async def clean_up(self, service: objects.Service, memory: Memory) -> Outcome:
         """Remove what is ours of a Service that is deleted, of another type or another class."""
@@ -83,20 +83,23 @@ class Removal:
 
     async def _sweep(self, key: str, left: tuple[documents.LoadBalancer, ...]) -> Outcome:
         """Delete orphans that are no longer young: a cache may be behind, a backup come back."""
+        now = self._clock.monotonic()
+        before = self._orphans.pop(key, {})
+        self._metrics.orphans.set(sum(map(len, self._orphans.values())))
         if not left:
             return Outcome(Verdict.NOT_OURS)
         await self._check_gone(key, left)
-        now = self._clock.monotonic()
+        since = self._orphans[key] = {one.status.id: before.get(one.status.id, now) for one in left}
+        self._metrics.orphans.set(sum(map(len, self._orphans.values())))
         wait_s = 0.0
         for one in left:
-            age_s = now - self._orphans.setdefault(one.status.id, now)
+            age_s = now - since[one.status.id]
             if age_s < self._settings.orphan_grace_s:
                 wait_s = max(wait_s, self._settings.orphan_grace_s - age_s)
             elif self._settings.orphan_sweep == "report":
                 _log.warning("orphan_found", name=one.name, labels=one.labels)
             else:
                 await self._delete_orphan(one)
-        self._metrics.orphans.set(len(self._orphans))
         return Outcome(Verdict.WAITING, wait_s or self._settings.recheck_s)
 
     async def _check_gone(self, key: str, left: tuple[documents.LoadBalancer, ...]) -> None:
@@ -161,7 +164,6 @@ class Removal:
         if load_balancer.status.state != "DELETING":
             await self._cloud.delete(load_balancer.name)
             _log.warning("orphan_deleted", name=load_balancer.name, labels=load_balancer.labels)
-        self._orphans.pop(load_balancer.status.id, None)
 
     def _of_key(self, key: str) -> tuple[documents.LoadBalancer, ...]:
         """Return the load balancers that were made for this Service alone."""

@@ -30,6 +30,9 @@ EVENTS: Final = {
     "UnAvailableLoadBalancer": (WARNING, "There are no available nodes for LoadBalancer"),
 }
 
+HOST_NAMES: Final = 20
+"""Names of nodes in one event, as upstream limits them."""
+
 _log = structlog.get_logger()
 
 
@@ -64,13 +67,16 @@ class Reports:
     def warn_once(
         self, service: objects.Service, memory: Memory, what: tuple[str, ...], text: str
     ) -> None:
-        """Record SyncLoadBalancerFailed, unless `what` was told of the Service as it is now."""
+        """Record that it failed, unless `what` was told of the Service as it is now."""
         told = (*what, service.spec, service.metadata.annotations)
         if memory.told == told:
             return
         memory.told = told
-        note = f"Error syncing load balancer: {text}"
-        self._kube.record(service, WARNING, "SyncLoadBalancerFailed", note)
+        if memory.announce == "UpdatedLoadBalancer":
+            self._kube.record(service, WARNING, "UpdateLoadBalancerFailed", self._hosts(text))
+        else:
+            note = f"Error syncing load balancer: {text}"
+            self._kube.record(service, WARNING, "SyncLoadBalancerFailed", note)
         _log.warning("service_not_served", service=service.key, error=text)
 
     def deletion_failed(
@@ -152,6 +158,16 @@ class Reports:
             service.conditions, stage, message[:1024], now, is_serving=is_serving, facts=facts
         )
         return None if wanted == service.conditions else wanted
+
+    def _hosts(self, text: str) -> str:
+        names = [one.name for one in self._kube.backends()]
+        shown = names[:HOST_NAMES]
+        if left := len(names) - len(shown):
+            shown.append(f"<{left} more>")
+        return (
+            f"Error updating load balancer with new hosts [{' '.join(shown)}] "
+            f"[node names limited, total number of nodes: {len(names)}], error: {text}"
+        )
 
     async def _write_current(
         self, service: objects.Service, stage: conditions.Stage, message: str

@@ -178,6 +178,7 @@ class FakeCloudDoor:
         self.fail_next: list[Exception] = []
         self.deletes_at_once = False
         self.documents: list[documents.Document] = []
+        self.writes_ranges_as: tuple[str, ...] | None = None
 
     def observed(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer."""
@@ -213,14 +214,17 @@ class FakeCloudDoor:
                     for one in document.spec.addresses
                 ),
             )
-        elif before.spec == document.spec:
+        elif before.spec == document.spec or self.writes_ranges_as is not None:
             status = before.status
         else:
             status = msgspec.structs.replace(
                 before.status, state="UPDATING", generation=before.status.generation + 1
             )
+        spec = document.spec
+        if self.writes_ranges_as is not None:
+            spec = msgspec.structs.replace(spec, source_ranges=self.writes_ranges_as)
         self.store[name] = documents.LoadBalancer(
-            name, document.labels, document.spec, status, document.annotations
+            name, document.labels, spec, status, document.annotations
         )
         return self.store[name]
 

@@ -48,6 +48,20 @@ async def test_closed_port_is_tried_again_and_its_opening_wakes():
             assert await target.soon("127.0.0.1", port, woken.set) == ""
 
 
+async def test_good_result_that_is_old_is_tried_again_and_holds_meanwhile():
+    server = await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    woken = asyncio.Event()
+    async with trying() as target:
+        async with server:
+            assert await target.soon("127.0.0.1", port, woken.set) == ""
+        woken.clear()
+        await target._clock.advance(reach.GOOD_FOR_S + 1)
+        assert await target.soon("127.0.0.1", port, woken.set) == ""
+        await until(woken.is_set)
+        assert await target.soon("127.0.0.1", port, woken.set)
+
+
 async def test_silent_address_is_unknown_first(monkeypatch):
     answer = asyncio.Event()
 

@@ -68,6 +68,22 @@ async def test_s_40_s_42_b_15_u_02_node_change_is_one_put_and_the_address_stays(
     assert b"service_controller_loadbalancer_sync_total 2.0" in it.metrics.render()
 
 
+async def test_s_42_s_46_u_02_failed_node_change_names_the_nodes_and_is_repeated(it):
+    await it.served()
+    it.kube.node_backends += tuple(
+        nodes.Backend(f"node-{n}", (f"10.0.1.{n}",)) for n in range(3, 24)
+    )
+    it.cloud.fail_next = [errors.CloudBusy("internal", "broken")]
+    with pytest.raises(errors.CloudBusy):
+        await it.look()
+    ((_, reason, note),) = it.kube.events
+    assert reason == "UpdateLoadBalancerFailed"
+    assert note.startswith("Error updating load balancer with new hosts [node-1 node-2 ")
+    assert "<3 more>] [node names limited, total number of nodes: 23], error: broken" in note
+    await it.look()
+    assert it.world.writes.count("cloud:put") == 2
+
+
 async def test_s_23_s_42_without_nodes_the_cloud_is_asked_all_the_same(it):
     it.kube.node_backends = ()
     it.kube.create(builders.service())
@@ -92,12 +108,14 @@ async def test_b_01_drift_in_the_cloud_is_repaired(it, damage):
 
 
 async def test_a_value_that_the_cloud_writes_differently_is_no_endless_put(it):
+    it.cloud.writes_ranges_as = ("::/0", "0.0.0.0/0")
     await it.served()
-    one = it.cloud.store[NAME]
-    spec = msgspec.structs.replace(one.spec, source_ranges=("::/0", "0.0.0.0/0"))
-    it.cloud.store[NAME] = msgspec.structs.replace(one, spec=spec)
     await it.look()
     assert it.world.writes == []
+    it.restart()
+    await it.look()
+    await it.look()
+    assert it.world.writes == ["cloud:put"]
 
 
 async def test_u_06_b_16_conflict_goes_up_so_that_the_key_comes_back(it):

@@ -100,7 +100,7 @@ async def test_error_of_the_cloud_is_told_and_the_address_of_the_last_good_state
     for _ in range(2):
         assert (await it.look()).verdict is Verdict.WAITING
     assert it.kube.store[KEY].ingress
-    assert it.kube.reasons() == ["SyncLoadBalancerFailed"]
+    assert it.kube.reasons() == ["UpdateLoadBalancerFailed"]
     assert "bind_failed: port 80 is taken" in it.kube.events[0][2]
     assert it.world.writes.count("cloud:put") == 1
 
