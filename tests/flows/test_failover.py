@@ -135,7 +135,8 @@ def world(tmp_path: Path) -> Iterator[World]:
             server.options["insecure-listen"] = ""
             server.prefix = machine.command()
             server.start()
-            stack.callback(server.kill)
+            stack.callback(server.died)
+            stack.callback(machine.kill)  # first: it takes the server along
             hosts.append(Host(machine, server, database))
         yield World(link, hosts, echo)
 
