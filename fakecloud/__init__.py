@@ -11,6 +11,7 @@
     actions.py         again, elsewhere, or no more: repair, failover, cancel
     reservations.py    addresses that a customer keeps, and how full the pools are
     snapshots.py       copies of the whole database
+    certificates.py    chains and keys that listeners use
     instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     interference.py    faults that disturb the workers
@@ -62,6 +63,8 @@
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next
     catalogue.py       types with their limits, regions and zones
+    pem.py             certificates as customers bring them
+    sealing.py         secrets that a copy of the database doesn't tell
     rules.py           what the parts of a spec must have to do with each other
     edits.py           what short requests make of a spec
     documents.py       values as the documents of the API

@@ -9,7 +9,20 @@ from typing import Annotated
 import typer
 
 from fakecloud import logs, settings
-from fakecloud.cli import admin, clock, cost, fault, focus, lb, op, prices, project, token, watch
+from fakecloud.cli import (
+    admin,
+    cert,
+    clock,
+    cost,
+    fault,
+    focus,
+    lb,
+    op,
+    prices,
+    project,
+    token,
+    watch,
+)
 from fakecloud.errors import StartError
 
 cli = typer.Typer(
@@ -21,6 +34,7 @@ cli = typer.Typer(
 )
 cli.add_typer(lb.app, name="lb")
 cli.add_typer(op.app, name="op")
+cli.add_typer(cert.app, name="cert")
 cli.add_typer(cost.app, name="cost")
 cli.add_typer(prices.app, name="prices")
 cli.add_typer(focus.app, name="focus")

@@ -21,13 +21,14 @@ from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.api.writer import Writer
 from fakecloud.business_time import BusinessClock
+from fakecloud.certificates import Certificates
 from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.costs import Costs
 from fakecloud.dataplane import HostDataPlane
 from fakecloud.errors import Unavailable
 from fakecloud.flapping import Flapping
-from fakecloud.health import Health
+from fakecloud.health import Health, TakesHealth
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
 from fakecloud.interference import Interference
@@ -45,6 +46,7 @@ from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.rate_limits import RateLimiter
 from fakecloud.reservations import Reservations
+from fakecloud.sealing import Seal
 from fakecloud.settings import Settings
 from fakecloud.snapshots import Snapshots
 from fakecloud.store import load_balancers
@@ -96,9 +98,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         # Not before the data plane has locked the state directory: a server that is refused
         # there must not have touched another's token.
         tokens.ensure_admin(authority, database, settings.admin_token_file)
-        health = Health(database, dataplane, clock)
-        prober = Prober(clock, health.on_change, rng=random.Random())
-        health.connect(prober)
+        health, prober = _probing(database, dataplane, clock)
         addresses = PooledAddresses(
             pools,
             {
@@ -108,6 +108,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             },
             clock,
         )
+        certificates = Certificates(database, clock, quotas, Seal(settings.seal_file))
         provisioner = Provisioner(
             database,
             dataplane,
@@ -120,6 +121,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             rng=random.Random(),
             allocator=Allocator(pools),
             hook=Interference(database, chaos, clock),
+            keys=certificates,
             pools=placement.served(settings.pool),
         )
         hub = Hub(database, max_watches=settings.max_watches)
@@ -149,7 +151,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "trouble": lambda: _disturb(trouble, clock, loops.stop),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
             "housekeeping": lambda: housekeeping.keep_house(
-                database, settings, authority, clock, metrics, loops.stop
+                database, settings, authority, certificates, clock, metrics, loops.stop
             ),
         }
         for name, turn in turns.items():
@@ -192,6 +194,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             actions=Actions(database, clock, placing),
             reservations=Reservations(database, pools, clock, quotas),
             instances=Instances(database, clock, quotas),
+            certificates=certificates,
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
             inspector=dataplane,
             insight=Insight(database, dataplane, metering, clock, me.name),
@@ -222,6 +225,13 @@ def _timekeeper(database: Database, clock: BusinessClock) -> Timekeeper:
     timekeeper.refresh()
     timekeeper.synchronize()
     return timekeeper
+
+
+def _probing(database: Database, dataplane: TakesHealth, clock: Clock) -> tuple[Health, Prober]:
+    health = Health(database, dataplane, clock)
+    prober = Prober(clock, health.on_change, rng=random.Random())
+    health.connect(prober)
+    return health, prober
 
 
 def _take_back(

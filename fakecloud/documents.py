@@ -9,7 +9,15 @@ from typing import Any, Final
 import msgspec
 
 from fakecloud.clock import rfc3339
-from fakecloud.model import ErrorNote, Instance, LoadBalancer, Operation, ReservedAddress, Target
+from fakecloud.model import (
+    Certificate,
+    ErrorNote,
+    Instance,
+    LoadBalancer,
+    Operation,
+    ReservedAddress,
+    Target,
+)
 
 # Parts of a load balancer that are one column each: a list of these needs no whole document.
 COLUMNS: Final[Mapping[tuple[str, ...], str]] = {
@@ -151,6 +159,23 @@ def instance(one: Instance) -> dict[str, Any]:
         "addresses": [msgspec.to_builtins(address) for address in one.addresses],
         "labels": one.labels,
         "power_state": one.power_state,
+        "resource_version": str(one.resource_version),
+        "created_at": rfc3339(one.created_at),
+        "updated_at": rfc3339(one.updated_at),
+    }
+
+
+def certificate(one: Certificate) -> dict[str, Any]:
+    """Return the document of a certificate; no key is in it."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "labels": one.labels,
+        "certificate": one.chain,
+        "hosts": list(one.hosts),
+        "not_before": rfc3339(one.not_before),
+        "not_after": rfc3339(one.not_after),
+        "fingerprint": one.fingerprint,
         "resource_version": str(one.resource_version),
         "created_at": rfc3339(one.created_at),
         "updated_at": rfc3339(one.updated_at),

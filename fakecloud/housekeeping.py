@@ -7,6 +7,7 @@ from threading import Event
 from typing import Final
 
 from fakecloud import tokens
+from fakecloud.certificates import Certificates
 from fakecloud.clock import Clock
 from fakecloud.ledger import Ledger
 from fakecloud.metering import Metering
@@ -42,12 +43,14 @@ def keep_house(
     database: Database,
     settings: Settings,
     authority: tokens.Authority,
+    certificates: Certificates,
     clock: Clock,
     metrics: Metrics,
     stop: Event,
 ) -> None:
-    """Forget old history; count what lives; say when tokens were used."""
+    """Forget old history; count what lives; say when tokens were used and certificates end."""
     authority.save_use()
+    certificates.review()
     with database.write() as connection:
         idempotency.forget(connection, clock.wall() - idempotency.KEEP)
         events.trim(connection, settings.event_history)

@@ -22,6 +22,7 @@ from fakecloud import (
     outcomes,
     placement,
     profiles,
+    rules,
 )
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
@@ -48,7 +49,7 @@ from fakecloud.model import (
 )
 from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
-from fakecloud.store import billing_events, events, operations
+from fakecloud.store import billing_events, certificates, events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
@@ -131,6 +132,7 @@ class LoadBalancers:
             _check(current, expected)
             if self._profile.name != "dev":
                 catalogue.check(wish.spec)
+            _refuse_unknown_certificates(connection, project, wish.spec)
             if current is None:
                 new = New(project=project, name=name, wish=wish)
                 return self._create(connection, [new], now)[0], Outcome.CREATED
@@ -405,6 +407,24 @@ def _refuse_unknown_faults(wish: Wish) -> None:
     wrong = chaos_labels.mistakes(wish.labels, wish.annotations)
     if wrong:
         raise ValidationFailed("; ".join(one.message for one in wrong[:3]), errors=wrong)
+
+
+def _refuse_unknown_certificates(connection: Connection, project: str, spec: Spec) -> None:
+    wanted = rules.certificates_of(spec)
+    missing = wanted - certificates.expiries(connection, project, wanted).keys()
+    wrong = tuple(
+        FieldError(
+            f"/spec/listeners/{index}/tls/certificates/{number}",
+            "invalid_reference",
+            f"there is no certificate {name!r}",
+        )
+        for index, one in enumerate(spec.listeners)
+        for number, name in enumerate(one.tls.certificates if one.tls else ())
+        if name in missing
+    )
+    if wrong:
+        said = "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3])
+        raise ValidationFailed(said, errors=wrong)
 
 
 def _split_usage(

@@ -180,6 +180,27 @@ def probe_key(target: Target, check: HealthCheck) -> ProbeKey | None:
     return ProbeKey(ip=ip, port=check.port or target.port, check=check)
 
 
+class Certificate(msgspec.Struct, frozen=True, kw_only=True):
+    """A certificate that a customer brought. `sealed_key` is of use to nobody but the cloud.
+
+    chain: PEM, leaf first; fingerprint: SHA-256 of the leaf; hosts: for whom the leaf is.
+    """
+
+    id: str
+    project: str
+    name: str
+    labels: dict[str, str]
+    chain: str
+    sealed_key: str
+    hosts: tuple[str, ...]
+    not_before: datetime
+    not_after: datetime
+    fingerprint: str
+    resource_version: int
+    created_at: datetime
+    updated_at: datetime
+
+
 class CertificateChain(msgspec.Struct, frozen=True, kw_only=True):
     """A certificate as the data plane needs it: chain and key in PEM, leaf first, no blank line.
 

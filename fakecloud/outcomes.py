@@ -7,6 +7,7 @@ row is due again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -25,14 +26,17 @@ from fakecloud.model import (
 )
 
 BLOCKED_AFTER = 5
+CERTIFICATES_VALID = "CertificatesValid"
+SOON = timedelta(days=30)
 _SERVING = frozenset({State.ACTIVE, State.UPDATING, State.ERROR})
 
 
 class Seen(msgspec.Struct, frozen=True, kw_only=True):
-    """What health knows when the data plane stands."""
+    """What is known when the data plane stands: of health, and when certificates end, by name."""
 
     operating_state: OperatingState
     targets: tuple[TargetStatus, ...]
+    expiries: Mapping[str, datetime] = {}
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +67,28 @@ def applied(
         targets=seen.targets,
         conditions=_with(lb, "DataPlaneReady", "True", "Applied", "", now),
     )
+    active = with_certificates(active, seen.expiries, now)
     return Outcome(lb=active, ends=OperationStatus.SUCCEEDED)
+
+
+def with_certificates(
+    lb: LoadBalancer, expiries: Mapping[str, datetime], now: datetime
+) -> LoadBalancer:
+    """Return `lb` with a condition about the certificates that it uses, if it uses any.
+
+    One that ends soon is told in time; one that ended is served all the same: clients decide.
+    """
+    others = tuple(one for one in lb.conditions if one.type != CERTIFICATES_VALID)
+    if not expiries:
+        return msgspec.structs.replace(lb, conditions=others)
+    name, end = min(expiries.items(), key=lambda one: (one[1], one[0]))
+    status, reason, message = "True", "Valid", ""
+    if end <= now:
+        status, reason, message = "False", "Expired", f"certificate {name} ended at {end:%FT%TZ}"
+    elif end <= now + SOON:
+        reason, message = "ExpiresSoon", f"certificate {name} ends at {end:%FT%TZ}"
+    conditions = _with(lb, CERTIFICATES_VALID, status, reason, message, now)
+    return msgspec.structs.replace(lb, conditions=conditions)
 
 
 def is_early(claimed: LoadBalancer, lb: LoadBalancer, wall: datetime) -> bool:

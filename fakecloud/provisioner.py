@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from fakecloud import conflicts, lifecycle, outcomes
+from fakecloud import conflicts, lifecycle, outcomes, rules
 from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
 from fakecloud.errors import (
@@ -32,16 +32,19 @@ from fakecloud.health import Health
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
     Address,
+    CertificateChain,
     Desired,
     LoadBalancer,
     PoolKey,
     ProbeKey,
     ProbeWeight,
+    Spec,
     State,
     operating_state,
 )
 from fakecloud.store import addresses as address_rows
 from fakecloud.store import billing_events, operations
+from fakecloud.store import certificates as certificate_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
@@ -86,6 +89,13 @@ class HostAddresses(Protocol):
 
     def prune(self, lb_id: str, addresses: tuple[Address, ...]) -> None:
         """Stop answering for all addresses of the load balancer but these."""
+
+
+class Keys(Protocol):
+    """Opens the keys of certificates."""
+
+    def chains(self, project: str, spec: Spec) -> tuple[CertificateChain, ...]:
+        """Return the certificates that `spec` names, with their keys. Raises: Transient."""
 
 
 class Point(StrEnum):
@@ -149,11 +159,14 @@ class Provisioner:
         hook: Hook | None = None,
         pools: Collection[PoolKey] | None = None,
         allocator: Allocator | None = None,
+        keys: Keys | None = None,
     ) -> None:
         """Claim rows of `host` as `owner`, for `lease_s` seconds each; and rows that no host has
         if their addresses are of `pools` (None: of any). `allocator`: for addresses that are taken.
+        `keys`: where certificates come from.
         """
         self._allocator = allocator
+        self._keys = keys
         self._database = database
         self._dataplane = dataplane
         self._addresses = addresses
@@ -323,6 +336,7 @@ class Provisioner:
             addresses=lb.addresses,
             down=told.down,
             weights=told.weights,
+            certificates=self._keys.chains(lb.project, lb.spec) if self._keys else (),
         )
         with self._renewed(lb):
             self._dataplane.apply(self._hook.wanted(lb, desired))
@@ -385,7 +399,7 @@ class Provisioner:
             usage_rows.close(connection, lb.id, now)
             address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
         else:
-            result = outcomes.applied(claimed, lb, now, wall, self._seen(lb))
+            result = outcomes.applied(claimed, lb, now, wall, self._seen(connection, lb))
             if not lb.was_active and result.lb.was_active:
                 usage_rows.open(connection, result.lb, now)
         if result.ends is not None:
@@ -396,9 +410,12 @@ class Provisioner:
         saved = rows.save(connection, result.lb, now)
         billing_events.record(connection, lb, saved, now, wall)
 
-    def _seen(self, lb: LoadBalancer) -> outcomes.Seen:
+    def _seen(self, connection: Connection, lb: LoadBalancer) -> outcomes.Seen:
         down, unknown = self._health.summary(lb)
         return outcomes.Seen(
             operating_state=operating_state(lb.spec, down, unknown),
             targets=self._health.targets(lb),
+            expiries=certificate_rows.expiries(
+                connection, lb.project, rules.certificates_of(lb.spec)
+            ),
         )

@@ -15,11 +15,20 @@ from fakecloud.errors import NotFound, QuotaExceeded
 from fakecloud.store import quotas as rows
 from fakecloud.store.database import Connection
 
-METRICS: Final = ("load_balancers", "addresses", "instances", "faults", "tokens", "watches")
+METRICS: Final = (
+    "load_balancers",
+    "addresses",
+    "certificates",
+    "instances",
+    "faults",
+    "tokens",
+    "watches",
+)
 
 STANDARD: Final[Mapping[str, int]] = {
     "load_balancers": 100,
     "addresses": 100,
+    "certificates": 100,
     "watches": 20,
     "faults": 200,
 }

@@ -20,6 +20,11 @@ def mistakes(spec: Spec) -> list[FieldError]:
     return [*_ports(spec), *_references(spec), *_listeners(spec), *_groups(spec)]
 
 
+def certificates_of(spec: Spec) -> frozenset[str]:
+    """Return the names of the certificates that `spec` needs."""
+    return frozenset(name for one in spec.listeners if one.tls for name in one.tls.certificates)
+
+
 def _ports(spec: Spec) -> Iterator[FieldError]:
     """TCP and UDP have each their own ports; one listener may have each of them."""
     seen: set[tuple[bool, int]] = set()

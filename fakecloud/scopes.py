@@ -14,6 +14,8 @@ ALL: Final = frozenset(
         "lb:write",
         "ip:read",
         "ip:write",
+        "cert:read",
+        "cert:write",
         "instance:read",
         "instance:write",
         "op:read",
@@ -29,8 +31,10 @@ ALL: Final = frozenset(
     ]
 )
 
-_READING: Final = frozenset({"lb:read", "ip:read", "instance:read", "op:read", "watch"})
-_CCM: Final = _READING | {"lb:write", "ip:write", "instance:write"}
+_READING: Final = frozenset(
+    {"lb:read", "ip:read", "cert:read", "instance:read", "op:read", "watch"}
+)
+_CCM: Final = _READING | {"lb:write", "ip:write", "cert:write", "instance:write"}
 
 PRESETS: Final[dict[str, frozenset[str]]] = {
     "ccm": _CCM,

@@ -31,6 +31,7 @@ class Settings(BaseSettings):
     state_dir: Path = Field(default_factory=default_state_dir)
     database: str | None = None  # default: sqlite in the state directory
     token_file: Path | None = None  # default: admin.token in the state directory
+    certificate_key_file: Path | None = None  # seals keys; default: in the state directory
     runtime_dir: Path | None = None  # short path for the sockets; default derived from state_dir
     pool: Annotated[tuple[str, ...], NoDecode] = ("default=loopback:127.77.0.0/16",)
     price_book: str = "aws-nlb-us-east-1"
@@ -84,6 +85,11 @@ class Settings(BaseSettings):
     def admin_token_file(self) -> Path:
         """Return where the first token is written, mode 0600."""
         return self.token_file or self.state_dir / "admin.token"
+
+    @property
+    def seal_file(self) -> Path:
+        """Return the file of the key that seals the keys of certificates."""
+        return self.certificate_key_file or self.state_dir / "certificates.key"
 
     def address(self) -> tuple[str, int]:
         """Return host and port to listen on.

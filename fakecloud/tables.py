@@ -351,6 +351,27 @@ instance = Table(
     Index("uq_instance_project_name", "project", "name", unique=True),
 )
 
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("chain", Text, nullable=False),
+    Column("sealed_key", Text, nullable=False),  # AES-256-GCM, see `sealing`
+    Column("hosts", JSON, nullable=False),
+    Column("not_before", UtcDateTime, nullable=False),
+    Column("not_after", UtcDateTime, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("resource_version", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    _created_version(),
+    Index("ix_certificate_project_created_version", "project", "created_version"),
+    Index("uq_certificate_project_name", "project", "name", unique=True),
+)
+
 usage_interval = Table(
     "usage_interval",
     metadata,

@@ -20,7 +20,14 @@ import structlog
 from fakecloud import documents
 from fakecloud.errors import TooManyWatches, Unavailable, WatchExpired
 from fakecloud.seen import Seen
-from fakecloud.store import events, instances, load_balancers, operations, reservations
+from fakecloud.store import (
+    certificates,
+    events,
+    instances,
+    load_balancers,
+    operations,
+    reservations,
+)
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
 
@@ -351,6 +358,7 @@ _PRESENT: Final[Mapping[str, tuple[Callable[[Connection, str], Iterable[Any]], A
     "load_balancer": (load_balancers.living, documents.load_balancer),
     "operation": (operations.running, documents.operation),
     "address": (reservations.living, documents.reserved_address),
+    "certificate": (certificates.living, documents.certificate),
     "instance": (instances.living, documents.instance),
 }
 

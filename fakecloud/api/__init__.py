@@ -6,6 +6,7 @@ load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronou
 actions         POST, batchGet, targets, drain, repair, failover
 insight         status, config, logs, stats  admin       check, reset, export, snapshots
 addresses       reserved ones, and pools     instances   the machines
+certificates    chains and keys that listeners use
 catalogues      types and regions            resource_schemas  wire models of all these
 lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it

@@ -17,7 +17,15 @@ from fakecloud.clock import rfc3339
 from fakecloud.load_balancers import Wish
 from fakecloud.model import LoadBalancer, State
 from fakecloud.snapshots import Snapshot
-from fakecloud.store import census, instances, listings, load_balancers, operations, reservations
+from fakecloud.store import (
+    census,
+    certificates,
+    instances,
+    listings,
+    load_balancers,
+    operations,
+    reservations,
+)
 from fakecloud.store.database import Connection
 
 router = APIRouter(
@@ -141,10 +149,14 @@ def _emptied(cloud: Cloud, project: str) -> dict[str, Any]:
         machines = instances.living(connection, project)
         for machine in machines:
             cloud.instances.delete(project, machine.id)
+        brought = certificates.living(connection, project)
+        for certificate in brought:
+            cloud.certificates.delete(project, certificate.id, force=True)
     return {
         "load_balancers": len(living),
         "addresses": len(kept),
         "instances": len(machines),
+        "certificates": len(brought),
         "operations": ended,
     }
 
@@ -159,6 +171,7 @@ def _lines(cloud: Cloud, project: str) -> Iterator[bytes]:
         ("load_balancer", load_balancers.listing, documents.load_balancer),
         ("operation", operations.listing, documents.operation),
         ("address", reservations.listing, documents.reserved_address),
+        ("certificate", certificates.listing, documents.certificate),
         ("instance", instances.listing, documents.instance),
     )
     for kind, listing, document in kinds:

@@ -17,6 +17,7 @@ from fakecloud.api import (
     audit,
     billing,
     catalogues,
+    certificates,
     chaos,
     clock,
     costs,
@@ -78,6 +79,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         profiles,
         addresses,
         instances,
+        certificates,
         catalogues,
         admin,
     ):

@@ -18,6 +18,7 @@ from fakecloud import scopes
 from fakecloud.actions import Actions
 from fakecloud.api.writer import Writer
 from fakecloud.business_time import BusinessClock
+from fakecloud.certificates import Certificates
 from fakecloud.chaos import Chaos
 from fakecloud.costs import Costs
 from fakecloud.errors import NotFound, RateLimited, ScopeMissing, Unauthenticated, UnknownParameter
@@ -83,6 +84,7 @@ class Cloud:
     actions: Actions
     reservations: Reservations
     instances: Instances
+    certificates: Certificates
     snapshots: Snapshots
     inspector: Inspector
     insight: Insight

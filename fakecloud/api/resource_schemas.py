@@ -162,6 +162,47 @@ class Instance(PutInstance):
     updated_at: str
 
 
+class PutCertificate(_Wire):
+    """A certificate chain, leaf first, and the key of the leaf; both in PEM.
+
+    The key is sealed and never returned.
+    """
+
+    certificate: Annotated[str, Field(min_length=1, max_length=65536)]
+    private_key: Annotated[
+        str, Field(min_length=1, max_length=16384, json_schema_extra={"writeOnly": True})
+    ]
+    labels: Labels = {}
+
+
+class PostCertificate(PutCertificate):
+    """A new certificate."""
+
+    name: Name
+
+
+class Certificate(BaseModel):
+    """A certificate; `fingerprint` is the SHA-256 of the leaf."""
+
+    id: str
+    name: str
+    labels: dict[str, str]
+    certificate: str
+    hosts: list[str] = Field(examples=[["shop.example", "*.shop.example"]])
+    not_before: str
+    not_after: str
+    fingerprint: str
+    resource_version: str
+    created_at: str
+    updated_at: str
+
+
+class UsedCertificate(Certificate):
+    """A certificate and the load balancers that use it."""
+
+    used_by: list[str]
+
+
 class LoadBalancerType(BaseModel):
     """A size of load balancer and its limits."""
 
@@ -282,6 +323,7 @@ class Reset(BaseModel):
     load_balancers: int
     addresses: int
     instances: int
+    certificates: int
     operations: list[str]
 
 
@@ -303,6 +345,12 @@ class AddressList(_Page):
     """One page of reserved addresses."""
 
     items: list[Address]
+
+
+class CertificateList(_Page):
+    """One page of certificates."""
+
+    items: list[Certificate]
 
 
 class InstanceList(_Page):

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fakecloud import errors, filters
-from fakecloud.api import addresses, instances, lists, operations, replies
+from fakecloud.api import addresses, certificates, instances, lists, operations, replies
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.watch_views import View
 from fakecloud.watch import Frame, Hub, Watcher, bookmark
@@ -22,8 +22,14 @@ router = APIRouter(
     tags=["watch"], dependencies=[*CHECKED, needs("watch")], responses=replies.ANY_PROBLEM
 )
 
-KINDS: Final = frozenset({"load_balancer", "operation", "address", "instance"})
-_LISTED: Final = (lists.LOAD_BALANCERS, operations.KIND, addresses.KIND, instances.KIND)
+KINDS: Final = frozenset({"load_balancer", "operation", "address", "certificate", "instance"})
+_LISTED: Final = (
+    lists.LOAD_BALANCERS,
+    operations.KIND,
+    addresses.KIND,
+    certificates.KIND,
+    instances.KIND,
+)
 _ROOTS: Final = tuple(dict.fromkeys(root for kind in _LISTED for root in kind.roots))
 JSON_LINES: Final = "application/x-ndjson"
 EVENT_STREAM: Final = "text/event-stream"

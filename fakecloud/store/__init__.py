@@ -16,6 +16,7 @@ tokens          who may call                 projects      the tenants
 quotas          counters with limits         idempotency   answers under the callers' keys
 audit           the chained record           faults        rules of disturbance, and their hits
 clocks          business time                hosts         who runs load balancers
+certificates    chains, and their keys sealed
 instances       machines                     reservations  addresses that are kept
 listings        pages of any list            census        everything, for the invariants
 notifications   news between processes       readiness     can the database be written

@@ -23,6 +23,7 @@ from fakecloud.store import events, load_balancers, operations
 from fakecloud.tables import (
     UtcDateTime,
     address,
+    certificate,
     clock,
     event,
     fault,
@@ -119,6 +120,7 @@ def _quotas(connection: Connection) -> Iterator[QuotaUse]:
         "load_balancers": select(load_balancer.c.project, func.count())
         .where(load_balancer.c.deleted_at.is_(None))
         .group_by(load_balancer.c.project),
+        "certificates": select(certificate.c.project, func.count()).group_by(certificate.c.project),
         "instances": select(instance.c.project, func.count()).group_by(instance.c.project),
         "addresses": select(reserved_address.c.project, func.count()).group_by(
             reserved_address.c.project

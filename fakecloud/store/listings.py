@@ -38,6 +38,11 @@ ORDERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "name": ("name",),
         "updated_at": ("updated_at", "id"),
     },
+    "certificate": {
+        "created_at": ("created_version",),
+        "name": ("name",),
+        "updated_at": ("updated_at", "id"),
+    },
     "instance": {
         "created_at": ("created_version",),
         "name": ("name",),

@@ -8,13 +8,14 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, true
 
 from fakecloud.model import Project
-from fakecloud.tables import fault, instance, load_balancer, reserved_address, token
+from fakecloud.tables import certificate, fault, instance, load_balancer, reserved_address, token
 from fakecloud.tables import project as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Project.__struct_fields__)
 _LIVING = {
     "load balancers": (load_balancer.c.project, load_balancer.c.deleted_at.is_(None)),
     "addresses": (reserved_address.c.project, true()),
+    "certificates": (certificate.c.project, true()),
     "instances": (instance.c.project, true()),
     "faults": (fault.c.project, true()),
     "tokens": (token.c.project, token.c.revoked_at.is_(None)),

@@ -11,6 +11,7 @@ import httpx2
 import pytest
 
 from tests.flows.conftest import Running, document, eventually
+from tests.flows.test_certificates import brought
 from tests.flows.test_faults import inject
 
 pytestmark = pytest.mark.haproxy
@@ -61,6 +62,13 @@ def instance(cloud: Running) -> None:
     assert cloud.http.put("/v1/instances/node", json={}).status_code == 201
 
 
+PAIR = brought("shop.example")
+
+
+def certificate(cloud: Running) -> None:
+    assert cloud.http.put("/v1/certificates/shop", json=PAIR).status_code == 201
+
+
 def project(cloud: Running) -> None:
     assert cloud.http.post("/v1/projects", json={"id": "once"}).status_code == 201
 
@@ -106,6 +114,9 @@ CASES: dict[str, tuple[Callable[[Running], str | None], str, dict[str, Any]]] = 
     "POST /v1/instances": (nothing, "/v1/instances", {"json": {"name": "node"}}),
     "PUT /v1/instances/{name}": (nothing, "/v1/instances/node", {"json": {}}),
     "DELETE /v1/instances/{name}": (instance, "/v1/instances/node", {}),
+    "POST /v1/certificates": (nothing, "/v1/certificates", {"json": {"name": "shop", **PAIR}}),
+    "PUT /v1/certificates/{name}": (nothing, "/v1/certificates/shop", {"json": PAIR}),
+    "DELETE /v1/certificates/{name}": (certificate, "/v1/certificates/shop", {}),
     "POST /v1/projects": (nothing, "/v1/projects", {"json": {"id": "once"}}),
     "DELETE /v1/projects/{id}": (project, "/v1/projects/once", {}),
     "POST /v1/tokens": (
