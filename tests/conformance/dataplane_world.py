@@ -320,6 +320,11 @@ class DockerWorld(HaproxyWorld):
 
 def docker_missing() -> str | None:
     """Return why there can be no docker world here; None if there can."""
+    with socket.socket(socket.AF_UNIX) as door:
+        try:
+            door.connect(str(containers.SOCKET))
+        except OSError as error:
+            return f"no container engine on {containers.SOCKET}: {error.strerror}"
     engine = containers.Engine()
     try:
         engine.ask("GET", f"/images/{DockerWorld.image}/json")
