@@ -20,7 +20,7 @@ import sqlalchemy
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fakecloud import app, logs, model, serving, settings, tables
+from fakecloud import app, logs, model, premises, serving, settings, tables
 from fakecloud.addresses import parse_pool
 from fakecloud.clock import SystemClock
 from fakecloud.load_balancers import LoadBalancers, Wish
@@ -34,8 +34,6 @@ PER_COMMIT = 5
 
 class NoDataPlane:
     """Everything is done at once, and nothing is."""
-
-    def __init__(self, *_args: object, **_options: object) -> None: ...
 
     def apply(self, desired: Desired) -> None: ...
 
@@ -169,12 +167,13 @@ def main() -> None:
     Path(directory).mkdir(mode=0o700, parents=True, exist_ok=True)
     logs.configure("info")  # as the program does; a line on our stdout would fill a pipe in the end
     fill(url, int(count))
-    vars(app)["HostDataPlane"] = NoDataPlane
+    vars(premises)["data_plane"] = lambda *_args: NoDataPlane()  # app.py's only way to one
     running = app.running
 
     @contextmanager
     def with_front(wanted: settings.Settings) -> Iterator[Any]:
         with running(wanted) as cloud:
+            assert isinstance(cloud.state.cloud.inspector, NoDataPlane), "a real data plane"
             front: Any = Front(cloud, bare(cloud))
             front.state = cloud.state
             yield front
