@@ -49,6 +49,7 @@ from fakecloud.reservations import Reservations
 from fakecloud.sealing import Seal
 from fakecloud.settings import Settings
 from fakecloud.snapshots import Snapshots
+from fakecloud.spending import Spending
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
 from fakecloud.store.notifications import Notifications
@@ -83,7 +84,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.migrate()
         clock = BusinessClock(system or SystemClock())
         timekeeper = _timekeeper(database, clock)
-        ledger = _ledger(settings, database, clock)
+        ledger, costs = _ledger(settings, database, clock)
         placing = placement.Placement(database, clock, dead_after_s=settings.dead_after_s)
         me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
@@ -183,8 +184,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             writer=Writer(database, desk),
             hub=hub,
             authority=authority,
-            costs=Costs(database, ledger),
+            costs=costs,
             invoices=Invoices(database, ledger, clock),
+            spending=Spending(database, costs, clock),
             metrics=metrics.show_traffic(metering.carried, settings.metrics_load_balancers),
             clock=clock,
             timekeeper=timekeeper,
@@ -264,11 +266,11 @@ def _take_back(
     provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
 
-def _ledger(settings: Settings, database: Database, clock: Clock) -> Ledger:
-    """Return the ledger with the chosen prices in force."""
+def _ledger(settings: Settings, database: Database, clock: Clock) -> tuple[Ledger, Costs]:
+    """Return the ledger with the chosen prices in force, and what reads it."""
     ledger = Ledger(database, clock, premises.price_book(settings))
     ledger.start()
-    return ledger
+    return ledger, Costs(database, ledger)
 
 
 async def _kept_up(

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from itertools import chain
 from typing import Any, Final
 
+import msgspec
+
 from fakecloud.billing import (
     books,
     consolidation,
@@ -24,7 +26,7 @@ from fakecloud.billing import (
 from fakecloud.billing import report as reports
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
-from fakecloud.billing.usage import Charge, Span, Usage
+from fakecloud.billing.usage import Attribution, Charge, Span, Usage
 from fakecloud.clock import rfc3339
 from fakecloud.errors import NotFound
 from fakecloud.ledger import Ledger
@@ -32,6 +34,17 @@ from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True):
+    """What a report is made of: charges, those of a month of what is there, and for whom."""
+
+    charges: list[Charge]
+    monthly: list[Charge]
+    people: dict[str, Attribution]
+    there: list[Usage]
+    book: PriceBook
+    now_us: int
 
 
 class Costs:
@@ -44,6 +57,20 @@ class Costs:
 
     def report(self, project: str, asked: reports.Asked) -> dict[str, Any]:
         """Return the cost report's document. Raises: InvalidParameter."""
+        found = self.found(project, asked)
+        groups = reports.build(asked, found.charges, found.monthly, found.people)
+        complete = min(events.seconds_us(asked.end), found.now_us)
+        return reports.document(
+            asked,
+            groups,
+            currency=found.book.currency,
+            price_book=found.book.id,
+            complete_until=_moment(complete),
+            notes=notes(found.book, found.there),
+        )
+
+    def found(self, project: str, asked: reports.Asked) -> Found:
+        """Return the charges that a report groups, and those of a month of what is there."""
         with self._database.read() as connection:
             now_us = self._ledger.now_us()
             found = list(self._charges(connection, project, asked))
@@ -51,15 +78,8 @@ class Costs:
             book = self._ledger.book_at(connection, now_us)
             monthly = [usage.charge(line) for line in projection.bill(there, book)]
             people = billing_events.attributions(connection, chain(found, monthly))
-        groups = reports.build(asked, found, monthly, people)
-        complete = min(events.seconds_us(asked.end), now_us)
-        return reports.document(
-            asked,
-            groups,
-            currency=book.currency,
-            price_book=book.id,
-            complete_until=_moment(complete),
-            notes=notes(book, there),
+        return Found(
+            charges=found, monthly=monthly, people=people, there=there, book=book, now_us=now_us
         )
 
     def forecast(self, project: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from fakecloud.api import (
     quotas,
     service,
     tokens,
+    waste,
     watch,
 )
 from fakecloud.api.context import Cloud
@@ -70,6 +71,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         watch,
         billing,
         costs,
+        waste,
         projects,
         tokens,
         quotas,

@@ -32,6 +32,7 @@ from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.reservations import Reservations
 from fakecloud.snapshots import Snapshots
+from fakecloud.spending import Spending
 from fakecloud.store.database import Database
 from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
@@ -74,6 +75,7 @@ class Cloud:
     authority: Authority
     costs: Costs
     invoices: Invoices
+    spending: Spending
     metrics: Metrics
     clock: BusinessClock
     timekeeper: Timekeeper

@@ -216,6 +216,34 @@ def recommend(
 
 
 @app.command()
+def waste(
+    idle_days: Annotated[int, typer.Option(help="without traffic")] = 7,
+    silent_s: Annotated[int, typer.Option(help="after its lease a cluster counts as gone")] = 900,
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Show what costs and serves nobody, and the command that would delete it.
+
+    Example: fakecloud cost waste --idle-days 14
+    """
+    with client.connect(url, token_file) as cloud:
+        found = cloud.get("/v1/costs/waste", idle_days=idle_days, silent_s=silent_s)
+    if o is output.Format.JSON:
+        output.json(found)
+        return
+    lines = [
+        [one["kind"], one["name"], one["why"], one["cost_to_date"], one["monthly_run_rate"],
+         "protected" if one["protected"] else "-", one["command"]]
+        for one in found["items"]
+    ]  # fmt: skip
+    money = (f"cost {found['currency']}", "per month")
+    columns = ("kind", "name", "why", *money, "protected", "command")
+    total = ["total", "", "each once", "", found["monthly_run_rate"], "", ""]
+    output.rows(o, columns, lines, right=frozenset(money), total=total)
+
+
+@app.command()
 def explain(
     name: Annotated[str, typer.Argument(help="name or id, also of a deleted load balancer")],
     start: From = None,

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from alembic import context
 
-from fakecloud import billing_tables  # noqa: F401 - its tables are in the metadata
+from fakecloud import billing_tables, spending_tables  # noqa: F401 - their tables are in the metadata
 from fakecloud.tables import UtcDateTime, metadata
 
 

@@ -37,6 +37,7 @@ from fakecloud.provisioner import Point, Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.reservations import Reservations
 from fakecloud.snapshots import Snapshots
+from fakecloud.spending import Spending
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Database
 from fakecloud.store.readiness import Readiness
@@ -355,6 +356,7 @@ class ApiCloud:
                 authority=Authority(self.database, self.clock, self.quotas),
                 costs=Costs(self.database, self.ledger),
                 invoices=Invoices(self.database, self.ledger, self.clock),
+                spending=Spending(self.database, Costs(self.database, self.ledger), self.clock),
                 metrics=Metrics(),
                 clock=self.clock,
                 timekeeper=self.timekeeper,
