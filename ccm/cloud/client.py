@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import quote
@@ -151,6 +151,14 @@ class Client:
             return False
         _checked(response)
         return True
+
+    async def put_inventory(
+        self, cluster_uid: str, services: Collection[str], lease_s: int
+    ) -> None:
+        """Say which Services a cluster has, by their UIDs, and for how long that is believed."""
+        body = {"services": list(services), "lease_s": lease_s}
+        path = f"/clusters/{quote(cluster_uid, safe='')}/inventory"
+        _checked(await self._send("PUT", path, content=_encoder.encode(body)))
 
     async def watch(self, since: str | None) -> AsyncIterator[Frame]:
         """Yield OPEN, then frames until the connection ends.

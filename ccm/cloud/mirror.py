@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -61,6 +61,11 @@ class Client(Protocol):
 
     async def delete(self, name: str) -> bool:
         """Ask for deletion; return False if there is nothing to delete."""
+
+    async def put_inventory(
+        self, cluster_uid: str, services: Collection[str], lease_s: int
+    ) -> None:
+        """Say which Services a cluster has."""
 
     def watch(self, since: str | None) -> AsyncIterator[FrameLike]:
         """Yield frames from `since` on, or a snapshot first."""
@@ -142,6 +147,13 @@ class Mirror:
         if not is_left:
             self._drop(name)
         return is_left
+
+    async def put_inventory(
+        self, cluster_uid: str, services: Collection[str], lease_s: int
+    ) -> None:
+        """Say which Services a cluster has. Raises: CloudError."""
+        self._may_write()
+        await self._ask(self._client.put_inventory(cluster_uid, services, lease_s))
 
     async def run(self) -> None:
         """Follow the stream until cancelled; a fault means a pause and a new connection."""

@@ -2,6 +2,7 @@
 
     controller.py    queue, triggers, reconciler and workers put together
     triggers.py      what adds keys: Services, Nodes, EndpointSlices, the cloud, time
+    inventory.py     tells the cloud which Services there are
     cluster.py       what the reconciler sees of the cluster: caches, patches, events
     reconciler.py    one key → what to do now; finalizer first, status last
     groups.py        Services that share a load balancer: one look does for all of them
@@ -25,7 +26,7 @@
     annotations.py   our annotations: a typed table
     values.py        how a value is read
 
-controller → triggers | cluster | reconciler → groups → removal | publishing | asking → reports
+controller → triggers | cluster | inventory | reconciler → groups → removal | publishing | asking → reports
 → memories | reach → ports → sharing | explaining → desired → listeners | dialects → conversions → annotations
 → values; below desired also endpoints | conditions | ownership | nodes
 """

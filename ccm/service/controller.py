@@ -12,7 +12,7 @@ import structlog
 from ccm import context, errors
 from ccm.cloud import documents
 from ccm.kube import informer, objects, workers, workqueue
-from ccm.service import cluster, ownership, reach, reconciler, triggers
+from ccm.service import cluster, inventory, ownership, reach, reconciler, triggers
 
 SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 STUCK_AFTER_S: Final = 120.0
@@ -78,6 +78,7 @@ class ServiceController:
             self._triggers.run_nodes(settings.node_debounce_s),
             self._triggers.run_resync(settings.resync_period_s),
             self._reach.run(),
+            self._tell_inventory(),
         ]
         return [*loops, self._slices.run()] if self._slices else loops
 
@@ -122,6 +123,12 @@ class ServiceController:
         before = {one.ip for one in old.status.addresses} if old else set()
         if gone := before - kept:
             self._reach.forget(ip for ip in gone if ip)
+
+    async def _tell_inventory(self) -> None:
+        given = self._given
+        await given.services.synced.wait()
+        await given.mirror.synced.wait()
+        await inventory.Inventory(self._kube, given.mirror, self._owner, given.clock).run()
 
     async def _tell_unreachable(self) -> None:
         """Say on each Service that waits for an address what it waits for."""

@@ -42,6 +42,7 @@ class FakeCloud:
         self.load_balancers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[dict[str, Any]] = []
+        self.inventories: dict[str, dict[str, Any]] = {}
         self.watches: list[dict[str, str]] = []
         self.history: list[dict[str, Any]] = []
         self.oldest = 0
@@ -100,6 +101,7 @@ class FakeCloud:
         app.router.add_get("/v1/load-balancers/{name}", self._get)
         app.router.add_put("/v1/load-balancers/{name}", self._put)
         app.router.add_delete("/v1/load-balancers/{name}", self._delete)
+        app.router.add_put("/v1/clusters/{uid}/inventory", self._take_inventory)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
@@ -119,6 +121,8 @@ class FakeCloud:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         is_watch = request.path == "/v1/watch"
+        if request.path.endswith("/inventory"):  # comes by itself: no trouble is meant for it
+            return await handler(request)
         self.requests.append(("WATCH" if is_watch else request.method, request.path))
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "unauthenticated", "a valid token is needed", retryable=False)
@@ -171,6 +175,10 @@ class FakeCloud:
         self._emit("MODIFIED", one)
         self._provision(name)
         return web.json_response(one, status=202)
+
+    async def _take_inventory(self, request: web.Request) -> web.Response:
+        self.inventories[request.match_info["uid"]] = await request.json()
+        return web.json_response({})
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
