@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from pathlib import Path
 from threading import Event, Thread, get_ident
 from typing import Any
 
@@ -19,6 +20,7 @@ from fakecloud.api.context import Cloud
 from fakecloud.api.writer import Writer
 from fakecloud.billing import books
 from fakecloud.business_time import BusinessClock
+from fakecloud.certificates import Certificates
 from fakecloud.chaos import Chaos
 from fakecloud.costs import Costs
 from fakecloud.health import Health
@@ -36,6 +38,7 @@ from fakecloud.pools import PooledAddresses
 from fakecloud.provisioner import Point, Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.reservations import Reservations
+from fakecloud.sealing import Seal
 from fakecloud.snapshots import Snapshots
 from fakecloud.spending import Spending
 from fakecloud.store import load_balancers as rows
@@ -366,6 +369,12 @@ class ApiCloud:
                 actions=Actions(self.database, self.clock),
                 reservations=Reservations(self.database, [self.pool], self.clock, self.quotas),
                 instances=Instances(self.database, self.clock, self.quotas),
+                certificates=Certificates(
+                    self.database,
+                    self.clock,
+                    self.quotas,
+                    Seal(Path("/nonexistent/certificate.key")),  # used by nobody
+                ),
                 snapshots=Snapshots(self.database, None, self.clock),  # type: ignore[arg-type]
                 inspector=_Inspector(self.nodes[0]),
                 insight=self._insight(),
