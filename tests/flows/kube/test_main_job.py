@@ -185,7 +185,7 @@ def test_t_03_source_ranges_are_enforced(shop: Shop) -> None:
     embedded.eventually(lambda: ask(ip, source="127.0.5.1") is None)
 
 
-def test_t_04_h_05_session_affinity_sticks_per_client(shop: Shop) -> None:
+def test_t_04_t_05_h_05_session_affinity_sticks_per_client(shop: Shop) -> None:
     shop.create(sessionAffinity="ClientIP")
     ip = shop.ip()
     answer(ip)

@@ -151,7 +151,7 @@ def test_e_04_t_09_rb_07_pods_are_targets_where_they_are_reached(shop: Shop, wor
     world.ensure_running()
 
 
-def test_t_06_affinity_can_be_switched(shop: Shop) -> None:
+def test_t_06_t_07_affinity_can_be_switched(shop: Shop) -> None:
     shop.create()
     shop.ip()
     for wanted, kind in (("ClientIP", "client_ip"), ("None", "none")):
@@ -293,7 +293,7 @@ def test_b_01_ki_07_drift_is_repaired_within_five_seconds(
     embedded.eventually(lambda: ask(shop.ip()), timeout_s=REPAIRED_S)
 
 
-def test_s_26_s_28_finalizer_of_somebody_else_survives_ours(shop: Shop) -> None:
+def test_s_26_s_28_a_01_finalizer_of_somebody_else_survives_ours(shop: Shop) -> None:
     shop.create()
     shop.ip()
     shop.patch_finalizers("web", [FINALIZER, "example.com/keep"])

@@ -246,7 +246,7 @@ def loaded(*addresses):
     return documents.LoadBalancer("k8s-u-1", status=status)
 
 
-def test_e_01_k_07_ingress_is_proxied_and_lists_the_ports():
+def test_e_01_k_07_ki_06_ingress_is_proxied_and_lists_the_ports():
     ingress = desired.ingress(plan(builders.service()), loaded("127.77.0.1"))
     assert ingress == (
         objects.Ingress("127.77.0.1", ip_mode="Proxy", ports=(objects.PortStatus(80, "TCP"),)),
