@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from fakecloud import hosts, housekeeping, placement, premises, tokens
 from fakecloud.actions import Actions
+from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
@@ -62,6 +63,8 @@ from fakecloud.watch import Hub
 log = structlog.get_logger()
 
 POLL_S: Final = 1.0
+BURST_S: Final = 0.2
+"""While requests keep coming a worker takes a step so often, and otherwise as fast as it can."""
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
 FAULTS_S: Final = 0.5
@@ -135,8 +138,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.on_commit(hub.notify)
         loops = Loops(clock, metrics)
         stack.callback(loops.join, 5.0)
-        for number in range(settings.workers):
-            loops.start(f"provisioner-{number}", _provision(provisioner, nudge, metrics))
+        desk, writer = _desk(database, pools, clock, quotas, settings, placing)
+        _start_workers(loops, settings, _provision(provisioner, nudge, metrics, writer))
         turns: dict[str, Callable[[], None]] = {
             "health-dataplane": lambda: _ignore(health.tell_dataplane(POLL_S)),
             "health-store": lambda: _save_health(health, clock, loops.stop),
@@ -170,18 +173,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
 
         cloud = Cloud(
             database=database,
-            load_balancers=(
-                desk := LoadBalancers(
-                    database,
-                    pools,
-                    clock,
-                    quotas=quotas,
-                    profile=settings.profile,
-                    rate=clock.rate,
-                    placement=placing,
-                )
-            ),
-            writer=Writer(database, desk),
+            load_balancers=desk,
+            writer=writer,
             hub=hub,
             authority=authority,
             costs=costs,
@@ -286,9 +279,37 @@ async def _kept_up(
             await asyncio.sleep(POLL_S)
 
 
-def _provision(provisioner: Provisioner, nudge: Nudge, metrics: Metrics) -> Callable[[], None]:
+def _desk(
+    database: Database,
+    pools: list[Pool],
+    clock: BusinessClock,
+    quotas: Quotas,
+    settings: Settings,
+    placing: placement.Placement,
+) -> tuple[LoadBalancers, Writer]:
+    desk = LoadBalancers(
+        database,
+        pools,
+        clock,
+        quotas=quotas,
+        profile=settings.profile,
+        rate=clock.rate,
+        placement=placing,
+    )
+    return desk, Writer(database, desk)
+
+
+def _start_workers(loops: Loops, settings: Settings, turn: Callable[[], None]) -> None:
+    for number in range(settings.workers):
+        loops.start(f"provisioner-{number}", turn)
+
+
+def _provision(
+    provisioner: Provisioner, nudge: Nudge, metrics: Metrics, writer: Writer
+) -> Callable[[], None]:
     def turn() -> None:
         seen = nudge.count
+        writer.idle(BURST_S)
         with metrics.step_seconds.time():
             worked = provisioner.step()
         if worked:

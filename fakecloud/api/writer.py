@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from threading import Lock
+from threading import Event, Lock
 from typing import Final
 
 import msgspec
@@ -47,8 +47,9 @@ class Writer:
         self._database = database
         self._load_balancers = load_balancers
         self._waiting: deque[_Waiting] = deque()  # bounded by the connections of the server
-        self._at_work = False
         self._lock = Lock()
+        self._idle = Event()
+        self._idle.set()
 
     async def make(self, change: Change) -> Response:
         """Return the answer to `change` once it is committed.
@@ -59,7 +60,8 @@ class Writer:
         answer: asyncio.Future[Response] = loop.create_future()
         with self._lock:
             self._waiting.append((change, answer))
-            begin, self._at_work = not self._at_work, True
+            begin = self._idle.is_set()
+            self._idle.clear()
         if begin:
             loop.run_in_executor(None, self._work, loop)
         return await answer
@@ -73,8 +75,17 @@ class Writer:
     def _next(self) -> list[_Waiting]:
         with self._lock:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
-            self._at_work = bool(batch)
+            if not batch:
+                self._idle.set()
         return batch
+
+    def idle(self, timeout_s: float) -> bool:
+        """Return True when nobody waits for an answer, False after `timeout_s`.
+
+        Who works for nobody in particular waits here, so that a burst of requests is accepted
+        first: all threads share one interpreter.
+        """
+        return self._idle.wait(timeout_s)
 
     def _write(self, changes: list[Change]) -> list[_Result]:
         """Return each one's answer, or the exception that it failed with."""

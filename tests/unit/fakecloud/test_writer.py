@@ -125,3 +125,14 @@ async def test_a_full_pool_is_found_full_by_a_few_queries(cloud, requests):
     with pytest.raises(NoCapacity, match="has no free address"):
         cloud.put("one-more")
     assert requests.statements < 10
+
+
+async def test_workers_wait_while_somebody_waits_for_an_answer_but_not_for_ever(requests):
+    writer = requests.writer
+    assert writer.idle(5)  # at once: nobody asks for anything
+    with requests.cloud.database.write():
+        made = asyncio.create_task(writer.make(requests.put("a")))
+        await asyncio.sleep(0)
+        assert not writer.idle(0)
+    await made
+    assert writer.idle(5)
