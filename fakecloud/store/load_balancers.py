@@ -36,7 +36,8 @@ _JSON_FIELDS = ("spec", "addresses", "conditions", "targets", "last_error")
 _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
 
 # Made once, values come as parameters: making them costs several times what they do.
-_INSERT = insert(table).returning(table.c.pk, sort_by_parameter_order=True)
+# In no order: to keep one, SQLite is given every row by a statement of its own.
+_INSERT = insert(table).returning(table.c.id, table.c.pk)
 _UPDATE = update(table).where(table.c.pk == bindparam("key"))
 _FIND = select(*_COLUMNS).where(table.c.project == bindparam("of"), table.c.deleted_at.is_(None))
 _FINDS = {
@@ -127,9 +128,9 @@ def create(
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
-    pks = connection.execute(_INSERT, rows).scalars().all()
+    pks: dict[str, int] = dict(connection.execute(_INSERT, rows).tuples().all())
     operations.insert_all(connection, started)
-    return [msgspec.structs.replace(lb, pk=pk) for lb, pk in zip(balancers, pks, strict=True)]
+    return [msgspec.structs.replace(lb, pk=pks[lb.id]) for lb in balancers]
 
 
 def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
