@@ -12,6 +12,7 @@
     identity.py     which cluster this is, and how what belongs to it is marked
     streams.py      whole lines of endless answers, and pauses between attempts
     settings.py     every knob
+    selection.py    which controllers run: --controllers
     metrics.py      Prometheus objects, named once
     logs.py         structured logs on standard error
     clock.py        time as an argument

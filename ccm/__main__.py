@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from ccm import app, errors, inquiry, logs
+from ccm import app, errors, inquiry, logs, selection
 from ccm import settings as settings_
 from ccm.cloud import client as clients
 from ccm.service import explaining
@@ -68,6 +68,14 @@ def run(
     cloud_provider: Annotated[
         str, typer.Option(envvar="CCM_CLOUD_PROVIDER", help="Only fakecloud.")
     ] = "fakecloud",
+    controllers: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="CCM_CONTROLLERS",
+            help="Which run, separated by commas: * all, NAME this one, -NAME not this one. "
+            f"Default: *. There are {', '.join(selection.KNOWN)}.",
+        ),
+    ] = None,
     service_conditions: Annotated[
         bool,
         typer.Option(
@@ -170,6 +178,7 @@ def run(
             kubeconfig=kubeconfig,
             cloud_provider=cloud_provider,
             cluster_name=cluster_name,
+            controllers=settings_.parse_list(",".join(controllers or ("*",))),
             classes=tuple(load_balancer_class or (settings_.DEFAULT_CLASS,)),
             handle_unclassed=handle_unclassed,
             service_conditions=service_conditions,

@@ -12,13 +12,14 @@ import platform
 import random
 import signal
 import uuid
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import context, errors, identity, serving, streams
+from ccm import context, errors, identity, selection, serving, streams
 from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import client as clients
@@ -31,6 +32,11 @@ from ccm.service import ownership
 SERVICES = "/api/v1/services"
 NODES = "/api/v1/nodes"
 LEASE_GRACE_S = 20.0
+MANAGER: Final = "cloud-controller-manager"
+CONTROLLERS: Final[Mapping[str, Callable[[context.Context], context.Controller]]] = {
+    selection.SERVICE: service_controller.ServiceController,
+}
+"""The controllers that there are, by upstream's names."""
 EVENT_FLUSH_S = 3.0
 
 _namespace_decoder = msgspec.json.Decoder(objects.Namespace)
@@ -172,13 +178,25 @@ class Instance:
             self._metrics,
             self._may_write,
         )
-        return (service_controller.ServiceController(given),)
+        return tuple(
+            made(given)
+            for name, made in CONTROLLERS.items()
+            if selection.is_enabled(name, self._settings.controllers)
+        )
 
     async def _work_when_synced(self) -> None:
         for cache in (self._services, self._nodes):
             await cache.synced.wait()
         _log.info("caches_synced", services=len(self._services.store), nodes=len(self._nodes.store))
-        await asyncio.gather(*(one.work() for one in self._controllers))
+        await asyncio.gather(*(self._work(one) for one in self._controllers))
+
+    async def _work(self, controller: context.Controller) -> None:
+        runs = self._metrics.running_controllers.labels(MANAGER, selection.short(controller.name))
+        runs.set(1)
+        try:
+            await controller.work()
+        finally:
+            runs.set(0)
 
     async def _finish(self, working: asyncio.Task[None], recorder: events.Recorder) -> None:
         """Let the workers finish what they hold, then write the last events; both bounded."""
@@ -214,6 +232,7 @@ class Instance:
             for name, cache in (("services", self._services), ("nodes", self._nodes))
             if not cache.synced.is_set()
         ]
+        waiting += filter(None, (one.waiting() for one in self._controllers))
         return f"not listed yet: {', '.join(waiting)}" if waiting else ""
 
     def _cloud_problem(self) -> str:

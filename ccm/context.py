@@ -53,5 +53,8 @@ class Controller(Protocol):
     def shut_down(self) -> None:
         """Take nothing new; work() returns when what is in hand is finished."""
 
+    def waiting(self) -> str:
+        """Return what is still to come before it can work, "" if nothing is."""
+
     def problem(self) -> str:
         """Return why a restart would help, "" if nothing is stuck."""

@@ -39,6 +39,9 @@ class Metrics:
         self.queue_depth = self._gauge("workqueue_depth", "Keys that wait for a worker", "name")
         self.queue_adds = self._counter("workqueue_adds_total", "Keys added", "name")
         self.queue_retries = self._counter("workqueue_retries_total", "Keys that failed", "name")
+        self.running_controllers = self._gauge(
+            "running_managed_controllers", "1 while the controller runs", "manager", "name"
+        )
         self.is_leader = self._gauge(
             "leader_election_master_status", "1 while this instance leads", "name"
         )

@@ -7,7 +7,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ccm import errors
+from ccm import errors, selection
 
 VERSION = "0.1.0"
 USER_AGENT = f"fakecloud-ccm/{VERSION}"
@@ -44,6 +44,7 @@ class Settings:
     kubeconfig: Path | None = None
     cloud_provider: str = "fakecloud"
     cluster_name: str = "kubernetes"
+    controllers: tuple[str, ...] = ("*",)
     classes: tuple[str, ...] = (DEFAULT_CLASS,)
     handle_unclassed: bool = True
     service_conditions: bool = True
@@ -82,6 +83,7 @@ class Settings:
             raise errors.ConfigError(
                 f"--cloud-url must start with http:// or https://, not {self.cloud_url!r}"
             )
+        selection.check(self.controllers)
         if self.service_workers < 1:
             raise errors.ConfigError("--concurrent-service-syncs must be at least 1")
         if (self.tls_cert_file is None) != (self.tls_key_file is None):

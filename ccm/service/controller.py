@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import structlog
 
-from ccm import context, errors
+from ccm import context, errors, selection
 from ccm.cloud import documents
 from ccm.kube import informer, objects, workers, workqueue
 from ccm.service import cluster, inventory, ownership, reach, reconciler, triggers
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 class ServiceController:
     """One load balancer for each Service of type LoadBalancer that is ours."""
 
-    name = "service-lb-controller"
+    name = selection.SERVICE
 
     def __init__(self, given: context.Context) -> None:
         settings = given.settings
@@ -97,6 +97,11 @@ class ServiceController:
     def shut_down(self) -> None:
         """Hand out no more keys."""
         self._queue.shut_down()
+
+    def waiting(self) -> str:
+        """Return "endpointslices" until they are listed, "" if they are or aren't needed."""
+        slices = self._slices
+        return "endpointslices" if slices is not None and not slices.synced.is_set() else ""
 
     def problem(self) -> str:
         """Return which wait has become too long, "" if none has."""

@@ -71,6 +71,14 @@ def test_every_flag_is_also_an_environment_variable(ran):
 
 
 @pytest.mark.parametrize(
+    "given", [["--controllers=*,service"], ["--controllers=*", "--controllers=service"]]
+)
+def test_controllers_by_commas_or_repeated(ran, given):
+    assert invoke(*BASE, *given).exit_code == 0
+    assert ran[0].controllers == ("*", "service")
+
+
+@pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (("--cloud-url", "ftp://x", "--cloud-token-file", "t"), "--cloud-url"),
@@ -79,6 +87,7 @@ def test_every_flag_is_also_an_environment_variable(ran):
         ((*BASE, "--leader-elect-lease-duration", "5s"), "--leader-elect-renew-deadline"),
         ((*BASE, "--tls-cert-file", "x"), "--tls-private-key-file"),
         ((*BASE, "--log-level", "loud"), "--log-level"),
+        ((*BASE, "--controllers", "*,-services"), "--controllers"),
         ((*BASE, "--concurrent-service-syncs", "0"), "concurrent-service-syncs"),
         ((), "cloud-url"),
     ],
