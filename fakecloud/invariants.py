@@ -1,30 +1,30 @@
 """The cloud's promises, checked over its rows at one moment. Pure: rows in, violations out.
 
-    I1   generations: observed ≤ wanted       I2   ACTIVE: newest generation, with addresses
-    I3   one lease, fenced, of what is due    I4   one living name, one owner per ip, per ip and port
-    I5   one open usage interval for each living load balancer that was active; none overlap
-    I6   what the newest event of a load balancer says is what the row says
-    I7   what is in transition is due         I8   no operation runs for a load balancer at rest
-    I9   what is deleted has no address       I10  quotas count what lives
-    I11  what a kept answer created was made  I13  events have distinct, known versions
-    I14  business time in the event history, and in an advance of the clock, doesn't go back
-    I15  the data plane runs what it should, and nothing else (asked only where there is one)
-
-I12 (money) comes with billing.
+I1   generations: observed ≤ wanted       I2   ACTIVE: newest generation, with addresses
+I3   one lease, fenced, of what is due    I4   one living name, one owner per ip, per ip and port
+I5   what lives is billed, once, as what it is; what is gone isn't any more
+I6   what the newest event of a load balancer says is what the row says
+I7   what is in transition is due         I8   no operation runs for a load balancer at rest
+I9   what is deleted has no address       I10  quotas count what lives
+I11  what a kept answer created was made  I12  events, lines, daily sums and invoices agree
+I13  events have distinct, known versions
+I14  business time in the event history, and in an advance of the clock, doesn't go back
+I15  the data plane runs what it should, and nothing else (asked only where there is one)
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from itertools import pairwise
 from typing import Final
 
 import msgspec
 
+from fakecloud.billing import events
+from fakecloud.billing.events import BillingEvent, Kind
 from fakecloud.lifecycle import DEADLINE_S, TRANSITIONAL
-from fakecloud.model import LoadBalancer, Operation, State
+from fakecloud.model import LoadBalancer, Operation, ReservedAddress, State
 
 OVERDUE: Final = timedelta(seconds=60)
 """An operation may run that long past its deadline: a lease, and a worker to take it over."""
@@ -55,14 +55,6 @@ class OwnedAddress(msgspec.Struct, frozen=True, kw_only=True):
     load_balancer_id: str
 
 
-class Interval(msgspec.Struct, frozen=True, kw_only=True):
-    """When a load balancer was counted; `ended_at` None: still."""
-
-    load_balancer_id: str
-    started_at: datetime
-    ended_at: datetime | None
-
-
 class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
     """The newest event of a load balancer in the history."""
 
@@ -70,6 +62,18 @@ class LastEvent(msgspec.Struct, frozen=True, kw_only=True):
     resource_version: int
     type: str
     state: str
+
+
+class Discrepancy(msgspec.Struct, frozen=True, kw_only=True):
+    """Something in the books of an account that doesn't agree with the rest of them.
+
+    what: event, day or invoice. id: which.
+    """
+
+    account: str
+    what: str
+    id: str
+    message: str
 
 
 class QuotaUse(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,7 +102,8 @@ class Backwards(msgspec.Struct, frozen=True, kw_only=True):
 class Rows(msgspec.Struct, frozen=True, kw_only=True):
     """All that is looked at, of one snapshot of the database.
 
-    load_balancers: the living. deleted: ids of the others. wall: the moment. serving: ids that
+    load_balancers: the living. deleted: ids of the others. reserved: the addresses that customers
+    keep. billed: the events of all that is billed and hasn't ended. wall: the moment. serving: ids that
     the data plane of `host` ran all the while, None where there is none; glimpsed: at some time.
     """
 
@@ -106,7 +111,8 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     deleted: frozenset[str]
     leases: tuple[Lease, ...]
     addresses: tuple[OwnedAddress, ...]
-    intervals: tuple[Interval, ...]
+    reserved: tuple[ReservedAddress, ...]
+    billed: Mapping[str, list[BillingEvent]]
     running: tuple[Operation, ...]
     last_events: tuple[LastEvent, ...]
     version: int
@@ -114,6 +120,7 @@ class Rows(msgspec.Struct, frozen=True, kw_only=True):
     quotas: tuple[QuotaUse, ...]
     wall: datetime
     promises: tuple[Promise, ...] = ()
+    discrepancies: tuple[Discrepancy, ...] = ()
     backwards: tuple[Backwards, ...] = ()
     serving: frozenset[str] | None = None
     glimpsed: frozenset[str] | None = None
@@ -178,21 +185,34 @@ def _single_owners(rows: Rows) -> Found:
         yield ip, f"only {where} says that {id} has it"
 
 
-def _usage(rows: Rows) -> Found:
-    living = {lb.id: lb for lb in rows.load_balancers}
-    by_id: dict[str, list[Interval]] = defaultdict(list)
-    for interval in rows.intervals:
-        by_id[interval.load_balancer_id].append(interval)
-    for id in sorted(by_id.keys() | living.keys()):
-        intervals = sorted(by_id[id], key=lambda i: i.started_at)
-        number = sum(interval.ended_at is None for interval in intervals)
-        lb = living.get(id)
-        expected = int(lb is not None and lb.was_active)
-        if number != expected:
-            yield id, f"{number} open usage intervals; should be {expected}"
-        for one, following in pairwise(intervals):
-            if one.ended_at is None or one.ended_at > following.started_at:
-                yield id, f"usage intervals overlap at {following.started_at.isoformat()}"
+def _billed(rows: Rows) -> Found:
+    balancers = {lb.id: lb for lb in rows.load_balancers}
+    kept = {one.id: one for one in rows.reserved}
+    for id in sorted(rows.billed.keys() - balancers.keys() - kept.keys()):
+        yield id, "billed, but it isn't there"
+    for id, lb in balancers.items():
+        expected = {Kind.CREATED: 1, Kind.ACTIVATED: int(lb.was_active)}
+        expected[Kind.DELETE_REQUESTED] = int(lb.state is State.DELETING)
+        yield from _as_it_is(id, rows.billed.get(id, []), expected, events.terms(lb))
+    for id, address in kept.items():
+        terms = events.address_terms(address)
+        yield from _as_it_is(id, rows.billed.get(id, []), {Kind.CREATED: 1}, terms)
+
+
+def _as_it_is(
+    id: str, history: list[BillingEvent], expected: dict[Kind, int], terms: events.Terms
+) -> Found:
+    found = Counter(event.kind for event in history)
+    for kind, number in expected.items():
+        if found[kind] != number:
+            yield id, f"billing has {found[kind]} events {kind}; should be {number}"
+    if history and history[-1].terms != terms:
+        yield id, f"billed as {history[-1].terms}; it is {terms}"
+
+
+def _money(rows: Rows) -> Found:
+    for one in rows.discrepancies:
+        yield f"{one.account}/{one.what}/{one.id}", one.message
 
 
 def _history(rows: Rows) -> Found:
@@ -287,13 +307,14 @@ CHECKS: Final[dict[str, Callable[[Rows], Found]]] = {
     "I2": _active,
     "I3": _leases,
     "I4": _single_owners,
-    "I5": _usage,
+    "I5": _billed,
     "I6": _history,
     "I7": _due,
     "I8": _operations,
     "I9": _deleted,
     "I10": _quotas,
     "I11": _answers,
+    "I12": _money,
     "I13": _versions,
     "I14": _time,
     "I15": _data_plane,

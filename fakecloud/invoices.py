@@ -13,7 +13,7 @@ from fakecloud.billing.usage import Line
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import NotFound, PeriodOpen
 from fakecloud.ledger import LATENESS_US, Ledger
-from fakecloud.store import billing_events, charges
+from fakecloud.store import billing_events, charges, proof
 from fakecloud.store import invoices as rows
 from fakecloud.store.database import Connection, Database
 
@@ -69,7 +69,10 @@ class Invoices:
     def verify(self, project: str) -> dict[str, Any]:
         """Return whether events, lines, daily sums and closed invoices agree, or what doesn't."""
         with self._database.read() as connection:
-            problems = list(self._problems(connection, project))
+            problems = [
+                {"what": one.what, "id": one.id, "message": one.message}
+                for one in proof.problems(connection, project)
+            ]
         return {"project": project, "verified": not problems, "problems": problems}
 
     def export(self, project: str, start: datetime, end: datetime) -> Iterator[dict[str, str]]:
@@ -121,19 +124,6 @@ class Invoices:
                 for (book, sku), pico in sorted(of.skus.items())
             ],
         }
-
-    def _problems(self, connection: Connection, project: str) -> Iterator[dict[str, str]]:
-        broken = billing_events.first_broken_seal(connection, project)
-        if broken is not None:
-            yield {"what": "event", "id": str(broken), "message": "differs from its seal"}
-        day = charges.first_wrong_day(connection, project)
-        if day is not None:
-            at = rfc3339(_EPOCH + timedelta(days=day))
-            yield {"what": "day", "id": at, "message": "its sums differ from its lines"}
-        for period, closed in sorted(rows.closed(connection, project).items()):
-            of = rows.content(connection, project, period)
-            if (of.root_hash, of.total_pico) != (closed.root_hash, closed.total_pico):
-                yield {"what": "invoice", "id": period, "message": "its lines changed since"}
 
 
 def rounded(pico: int) -> int:

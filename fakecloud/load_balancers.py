@@ -51,7 +51,6 @@ from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
 from fakecloud.store import billing_events, certificates, events, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
 
 
@@ -290,7 +289,6 @@ class LoadBalancers:
             if same_labels:
                 return current, Outcome.UNCHANGED
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
-            _split_usage(connection, current, lb, now)
             lb = self._with_other_faults(connection, current, lb)
             saved = rows.save(connection, lb, now)
             billing_events.record(connection, current, saved, now, self._clock.wall())
@@ -323,7 +321,6 @@ class LoadBalancers:
         lb = rows.save(connection, changed, now)
         billing_events.record(connection, current, lb, now, self._clock.wall())
         allocation.give(connection, [lb], now, current.addresses)
-        _split_usage(connection, current, lb, now)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
 
@@ -425,16 +422,6 @@ def _refuse_unknown_certificates(connection: Connection, project: str, spec: Spe
     if wrong:
         said = "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3])
         raise ValidationFailed(said, errors=wrong)
-
-
-def _split_usage(
-    connection: Connection, before: LoadBalancer, after: LoadBalancer, now: datetime
-) -> None:
-    """Begin a new interval where the bill's grouping or price changes."""
-    same = (before.labels, before.spec.type) == (after.labels, after.spec.type)
-    if before.was_active and not same:
-        usage_rows.close(connection, after.id, now)
-        usage_rows.open(connection, after, now)
 
 
 def _invalid(pointer: str, message: str) -> ValidationFailed:

@@ -46,7 +46,6 @@ from fakecloud.store import addresses as address_rows
 from fakecloud.store import billing_events, operations
 from fakecloud.store import certificates as certificate_rows
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import usage as usage_rows
 from fakecloud.store.database import Connection, Database
 
 RECOVER: Final = "system.recover"
@@ -396,12 +395,9 @@ class Provisioner:
             operations.enter(connection, lb.id, "wait", now, up_to_generation=done)
         elif claimed.state is State.DELETING:
             result = outcomes.removed(lb, now)
-            usage_rows.close(connection, lb.id, now)
             address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
         else:
             result = outcomes.applied(claimed, lb, now, wall, self._seen(connection, lb))
-            if not lb.was_active and result.lb.was_active:
-                usage_rows.open(connection, result.lb, now)
         if result.ends is not None:
             note = result.lb.last_error
             operations.end(

@@ -372,27 +372,6 @@ certificate = Table(
     Index("uq_certificate_project_name", "project", "name", unique=True),
 )
 
-usage_interval = Table(
-    "usage_interval",
-    metadata,
-    Column("pk", _Key, primary_key=True, autoincrement=True),
-    Column("load_balancer_id", Text, ForeignKey("load_balancer.id"), nullable=False),
-    Column("project", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("labels", JSON, nullable=False),
-    Column("type", Text, nullable=False),
-    Column("started_at", UtcDateTime, nullable=False),
-    Column("ended_at", UtcDateTime),
-    Index(
-        "uq_usage_interval_open",
-        "load_balancer_id",
-        unique=True,
-        sqlite_where=text("ended_at IS NULL"),
-        postgresql_where=text("ended_at IS NULL"),
-    ),
-    Index("ix_usage_interval_project_ended_at", "project", "ended_at"),
-)
-
 # The latest totals of each listener; they only grow while the epoch lasts.
 usage_counter = Table(
     "usage_counter",

@@ -17,7 +17,7 @@ import msgspec
 
 from fakecloud.billing.quantities import MICRO
 from fakecloud.billing.usage import Attribution, Span
-from fakecloud.model import LoadBalancer, State
+from fakecloud.model import LoadBalancer, ReservedAddress, State
 
 GENESIS: Final = "0" * 64
 """What the first event of an account is chained to."""
@@ -50,7 +50,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BillingEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. `at_us` is business time in whole seconds, `recorded_us` when it was written.
+    """One event. `at_us` is business time in whole seconds, `recorded_us` when it was written:
+    wall time, of addresses business time too.
 
     id: the same for a repetition of the same change, so that it can't count twice.
     """
@@ -90,7 +91,7 @@ def of_change(
             kinds.append(kind)
     return [
         BillingEvent(
-            id=str(uuid.uuid5(_NAMESPACE, f"{after.id}/{kind}/{after.resource_version}")),
+            id=_event_id(after.id, kind, after.resource_version),
             account=after.project,
             resource=after.id,
             resource_kind="load_balancer",
@@ -113,6 +114,30 @@ def terms(lb: LoadBalancer) -> Terms:
         protocols=len({"udp" if one.protocol == "udp" else "tcp" for one in lb.spec.listeners}),
         ipv4=sum(address.family == "ipv4" for address in lb.addresses),
     )
+
+
+def of_address(address: ReservedAddress, kind: Kind, now: datetime) -> BillingEvent:
+    """Return what happened to a reserved address. It was recorded when it happened."""
+    return BillingEvent(
+        id=_event_id(address.id, kind, address.resource_version),
+        account=address.project,
+        resource=address.id,
+        resource_kind="address",
+        kind=kind,
+        at_us=seconds_us(now),
+        recorded_us=(now - _EPOCH) // _MICROSECOND,
+        terms=address_terms(address),
+    )
+
+
+def address_terms(address: ReservedAddress) -> Terms:
+    """Return what a reserved address is billed by: nothing, while a load balancer uses it."""
+    idle = address.family == "ipv4" and address.load_balancer is None
+    return Terms(name=address.name, labels=address.labels, ipv4_idle=int(idle))
+
+
+def _event_id(resource: str, kind: Kind, version: int) -> str:
+    return str(uuid.uuid5(_NAMESPACE, f"{resource}/{kind}/{version}"))
 
 
 def attribution(account: str, of: Terms) -> str:

@@ -10,8 +10,7 @@ events          resource versions and the event history that watches read
 addresses       which address belongs to whom
 billing_events  the log of what is billed    charges  lines, and the sums of days
 invoices        closed periods               price_assignments  which book when
-inventories     what clusters said they have
-usage           recorded active intervals, the ground of every bill
+proof           whether the books are right  inventories     what clusters said they have
 traffic         what listeners carried: totals, hours, and the last look of a host
 tokens          who may call                 projects      the tenants
 quotas          counters with limits         idempotency   answers under the callers' keys

@@ -88,6 +88,12 @@ def _living(account: str, start_us: int, end_us: int) -> Select[Any]:
     )
 
 
+def open(connection: Connection) -> dict[str, list[BillingEvent]]:
+    """Return the events of everything that hasn't ended, by resource."""
+    living = select(billed_resource.c.resource).where(billed_resource.c.ended_us.is_(None))
+    return histories(connection, list(connection.execute(living).scalars()))
+
+
 def find(connection: Connection, account: str, name: str) -> str | None:
     """Return the id of what is called so or has this id, the youngest if several had the name."""
     table = billed_resource

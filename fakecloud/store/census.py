@@ -11,7 +11,6 @@ from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
 from fakecloud.invariants import (
     Backwards,
-    Interval,
     LastEvent,
     Lease,
     OwnedAddress,
@@ -19,7 +18,14 @@ from fakecloud.invariants import (
     QuotaUse,
     Rows,
 )
-from fakecloud.store import events, load_balancers, operations
+from fakecloud.store import (
+    billing_events,
+    events,
+    load_balancers,
+    operations,
+    proof,
+    reservations,
+)
 from fakecloud.tables import (
     UtcDateTime,
     address,
@@ -33,7 +39,6 @@ from fakecloud.tables import (
     quota,
     reserved_address,
     token,
-    usage_interval,
 )
 
 TOLERANCE: Final = timedelta(seconds=1)
@@ -65,8 +70,6 @@ def take(connection: Connection, wall: datetime) -> Rows:
     owned = select(address.c.ip, address.c.load_balancer_id).where(
         address.c.load_balancer_id.is_not(None)
     )
-    usage = usage_interval.c
-    intervals = select(usage.load_balancer_id, usage.started_at, usage.ended_at)
     newest = connection.execute(select(func.max(event.c.resource_version))).scalar_one()
     return Rows(
         load_balancers=tuple(load_balancers.living(connection)),
@@ -84,9 +87,12 @@ def take(connection: Connection, wall: datetime) -> Rows:
         addresses=tuple(
             OwnedAddress(ip=row[0], load_balancer_id=row[1]) for row in connection.execute(owned)
         ),
-        intervals=tuple(
-            Interval(load_balancer_id=row[0], started_at=row[1], ended_at=row[2])
-            for row in connection.execute(intervals)
+        reserved=tuple(reservations.everyones(connection)),
+        billed=billing_events.open(connection),
+        discrepancies=tuple(
+            problem
+            for account, _ in billing_events.accounts(connection)
+            for problem in proof.problems(connection, account)
         ),
         running=tuple(operations.all_running(connection)),
         last_events=tuple(_last_events(connection)),

@@ -7,13 +7,15 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fakecloud import documents
+from fakecloud.billing import events as billing
+from fakecloud.billing.events import Kind
 from fakecloud.model import Address, ReservedAddress
-from fakecloud.store import events, listings
+from fakecloud.store import billing_events, events, listings
 from fakecloud.tables import address, load_balancer
 from fakecloud.tables import reserved_address as table
 
@@ -79,6 +81,11 @@ def living(connection: Connection, project: str) -> list[ReservedAddress]:
     return _found(connection, table.c.project == project)
 
 
+def everyones(connection: Connection) -> list[ReservedAddress]:
+    """Return every reserved address there is."""
+    return _found(connection, true())
+
+
 def _found(connection: Connection, condition: ColumnElement[bool]) -> list[ReservedAddress]:
     columns = (table.c[name] for name in _OWN)
     rows = connection.execute(select(*columns).where(condition).order_by(table.c.id)).all()
@@ -109,6 +116,9 @@ def add(connection: Connection, reserved: ReservedAddress) -> ReservedAddress:
     own = {name: getattr(reserved, name) for name in _OWN} | {"created_version": version}
     connection.execute(insert(table).values(own))
     _record(connection, reserved, "ADDED")
+    billing_events.append(
+        connection, [billing.of_address(reserved, Kind.CREATED, reserved.created_at)]
+    )
     return reserved
 
 
@@ -122,6 +132,7 @@ def touched(connection: Connection, ips: Collection[str], now: datetime) -> None
             .values(resource_version=changed.resource_version, updated_at=now)
         )
         _record(connection, changed, "MODIFIED")
+        billing_events.append(connection, [billing.of_address(changed, Kind.CHANGED, now)])
 
 
 def _newer(connection: Connection, reserved: ReservedAddress, now: datetime) -> ReservedAddress:
@@ -145,7 +156,9 @@ def _record(connection: Connection, reserved: ReservedAddress, type: str) -> Non
 def remove(connection: Connection, reserved: ReservedAddress, now: datetime) -> None:
     """Give the reservation up, with its event; the address rests before somebody gets it."""
     connection.execute(delete(table).where(table.c.id == reserved.id))
-    _record(connection, _newer(connection, reserved, now), "DELETED")
+    gone = _newer(connection, reserved, now)
+    _record(connection, gone, "DELETED")
+    billing_events.append(connection, [billing.of_address(gone, Kind.DELETED, now)])
     connection.execute(
         update(address).where(address.c.ip == reserved.ip).values(reserved=False, released_at=now)
     )

@@ -9,6 +9,7 @@ import msgspec
 
 from fakecloud import addresses, documents, model
 from fakecloud.allocation import Allocator
+from fakecloud.billing.events import BillingEvent, Kind
 from fakecloud.chaos import Chaos
 from fakecloud.checks import ProbeResult
 from fakecloud.errors import AddressElsewhere
@@ -18,7 +19,7 @@ from fakecloud.load_balancers import LoadBalancers, Outcome, Wish
 from fakecloud.metrics import Metrics
 from fakecloud.model import Address, LoadBalancer, ProbeKey, Spec, Target, TargetGroup
 from fakecloud.provisioner import Provisioner
-from fakecloud.store import events, load_balancers, operations
+from fakecloud.store import billing_events, events, load_balancers, operations
 from fakecloud.store.database import Database
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
@@ -179,6 +180,14 @@ class SmallCloud:
         """Return the whole event history."""
         with self.database.read() as connection:
             return events.since(connection, 0, 1_000_000)
+
+    def billed(self) -> list[BillingEvent]:
+        """Return the newest billing event of everything that was activated and hasn't ended."""
+        with self.database.read() as connection:
+            found = billing_events.open(connection).values()
+        active = [all for all in found if any(one.kind is Kind.ACTIVATED for one in all)]
+        assert all(sum(one.kind is Kind.ACTIVATED for one in all) == 1 for all in active)
+        return [all[-1] for all in active]
 
     def operations(self) -> list[model.Operation]:
         """Return every operation, oldest first."""

@@ -105,8 +105,8 @@ def test_a_broken_promise_is_exit_code_1(run, cloud):
     cloud.active("web", document(TARGETS))
     database = cloud.app.state.cloud.database
     with database.write() as connection:
-        connection.exec_driver_sql("UPDATE usage_interval SET ended_at = started_at")
+        connection.exec_driver_sql("UPDATE billed_resource SET ended_us = begun_us")
     found = run("admin", "check", code=1).stdout
     assert "I5" in found
     with database.write() as connection:
-        connection.exec_driver_sql("UPDATE usage_interval SET ended_at = NULL")
+        connection.exec_driver_sql("UPDATE billed_resource SET ended_us = NULL")

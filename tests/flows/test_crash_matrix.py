@@ -17,7 +17,9 @@ import httpx2
 import pytest
 import sqlalchemy
 
-from fakecloud.tables import address, load_balancer, usage_interval
+from fakecloud.billing.events import Kind
+from fakecloud.billing_tables import billing_event
+from fakecloud.tables import address, load_balancer
 from tests.fakes import postgresql
 from tests.flows import servers
 from tests.flows.conftest import ask, document, eventually
@@ -91,17 +93,17 @@ class World:
         return (row.state, row.observed_generation), len(self.server.balancers())
 
     def rows(self, lb_id: str) -> tuple[int, list[Any]]:
-        """Return how many addresses it has, and the ends of its usage intervals."""
+        """Return how many addresses it has, and what billing was told, but for changes."""
         with self._engine.connect() as connection:
             held = connection.execute(
                 sqlalchemy.select(address.c.ip).where(address.c.load_balancer_id == lb_id)
             ).all()
             used = connection.execute(
-                sqlalchemy.select(usage_interval.c.ended_at).where(
-                    usage_interval.c.load_balancer_id == lb_id
-                )
+                sqlalchemy.select(billing_event.c.kind)
+                .where(billing_event.c.resource == lb_id, billing_event.c.kind != Kind.CHANGED)
+                .order_by(billing_event.c.seq)
             ).all()
-        return len(held), [row.ended_at for row in used]
+        return len(held), [row.kind for row in used]
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -147,10 +149,10 @@ def test_killed_at(world: World, operation: str, point: str) -> None:
 
 
 def serves_once(world: World, lb_id: str, generation: int) -> None:
-    """Check that there is one load balancer, one address, one open interval, one process."""
+    """Check that there is one load balancer, one address, billed once, one process."""
     found = world.active(generation)
     assert found["id"] == lb_id
-    assert world.rows(lb_id) == (1, [None])
+    assert world.rows(lb_id) == (1, ["created", "activated"])
     assert ask(found["addresses"][0]["ip"]) in {str(t["port"]) for t in world.targets}
     eventually(lambda: len(world.server.balancers()) == 1)
     assert len(world.server.request("GET", "/v1/load-balancers").json()["items"]) == 1
@@ -158,11 +160,10 @@ def serves_once(world: World, lb_id: str, generation: int) -> None:
 
 
 def is_gone(world: World, lb_id: str) -> None:
-    """Check that nothing of it is left but its one ended interval."""
+    """Check that nothing of it is left but what it was billed."""
     eventually(lambda: not world.server.status("web"), 20)
-    addresses, ends = world.rows(lb_id)
-    assert (addresses, len(ends)) == (0, 1)
-    assert ends[0] is not None
+    whole = ["created", "activated", "delete_requested", "deleted"]
+    assert world.rows(lb_id) == (0, whole)
     eventually(lambda: not world.server.balancers())
     assert not list((world.server.directory / "lb").glob("lb_*"))
     assert not world.server.broken()

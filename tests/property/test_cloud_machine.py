@@ -14,11 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from sqlalchemy import select
 
 from fakecloud import errors, lifecycle
+from fakecloud.billing import events as billing
 from fakecloud.errors import Permanent, Transient
 from fakecloud.lifecycle import TRANSITIONAL
 from fakecloud.model import State
 from fakecloud.store import load_balancers
-from fakecloud.tables import address, load_balancer, usage_interval
+from fakecloud.tables import address, load_balancer
 from tests.fakes.small_cloud import LEASE_S, SmallCloud, spec
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -172,16 +173,12 @@ class CloudMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_was_active_and_lives_is_counted_once(self) -> None:
-        with self.cloud.database.read() as connection:
-            rows = connection.execute(
-                select(usage_interval).where(usage_interval.c.ended_at.is_(None))
-            ).all()
-        counted = Counter(row.load_balancer_id for row in rows)
+        billed = self.cloud.billed() if hasattr(self, "cloud") else []
+        counted = Counter(event.resource for event in billed)
         assert counted == Counter(lb.id for lb in self.living() if lb.was_active)
         by_id = {lb.id: lb for lb in self.living()}
-        for row in rows:
-            lb = by_id[row.load_balancer_id]
-            assert (row.labels, row.type) == (lb.labels, lb.spec.type)
+        for event in billed:
+            assert event.terms == billing.terms(by_id[event.resource])
 
     @invariant()
     def the_event_log_is_the_truth(self) -> None:

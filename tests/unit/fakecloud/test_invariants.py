@@ -77,8 +77,10 @@ def one(of: Rows, **changes: object) -> Rows:
         ("I3", lambda r: change(r, leases=(change(r.leases[0], owner="host-1"),))),
         ("I4", lambda r: change(r, load_balancers=r.load_balancers * 2)),
         ("I4", lambda r: change(r, addresses=())),
-        ("I5", lambda r: change(r, intervals=())),
-        ("I5", lambda r: change(r, intervals=r.intervals * 2)),
+        ("I5", lambda r: change(r, billed={})),
+        ("I5", lambda r: change(r, billed={id: all * 2 for id, all in r.billed.items()})),
+        ("I5", lambda r: change(r, billed={**r.billed, "lb_stranger": []})),
+        ("I5", lambda r: one(r, labels={"team": "z"})),
         ("I6", lambda r: change(r, last_events=(change(r.last_events[-1], state="ERROR"),))),
         ("I6", lambda r: change(r, load_balancers=())),
         ("I7", lambda r: one(r, state=State.UPDATING)),
@@ -138,8 +140,25 @@ BREACHES = {
         WEB.format(f"lease_owner = 'h', lease_until = {LATER}, due_at = 0, lease_epoch = 0"),
     ),
     "I4": ("I4", "UPDATE address SET load_balancer_id = NULL WHERE load_balancer_id IS NOT NULL"),
-    "I5 none": ("I5", "DELETE FROM usage_interval"),
-    "I5 closed": ("I5", "UPDATE usage_interval SET ended_at = started_at"),
+    "I5 none": ("I5", "DELETE FROM billed_resource"),
+    "I5 ended": ("I5", "UPDATE billed_resource SET ended_us = begun_us"),
+    "I5 goes on": ("I5", "UPDATE billed_resource SET ended_us = NULL"),
+    "I5 given up": ("I5", "DELETE FROM reserved_address"),
+    "I12 day": (
+        "I12",
+        "INSERT INTO cost_day (account, day, resource, attribution, sku, price_id, book, "
+        "quantity_micros, list_pico, billed_pico, estimated) "
+        "VALUES ('default', 1, 'lb_x', 'x', 'x', 'x', 'x', 1, 1, 1, FALSE)",
+    ),
+    "I12 invoice": (
+        "I12",
+        "INSERT INTO billing_period (account, period, closed_us, lines, total_pico, root_hash) "
+        "VALUES ('default', '2026-01', 0, 1, '5', 'x')",
+    ),
+    "I12 seal": (
+        "I12",
+        "INSERT INTO billing_seal (seq, account, hash) VALUES (999999, 'default', 'x')",
+    ),
     "I6": ("I6", WEB.format("state = 'ERROR'")),
     "I7": ("I7", WEB.format("state = 'UPDATING', due_at = NULL")),
     "I8": ("I8", "UPDATE operation SET status = 'RUNNING'"),

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 
 from fakecloud import lifecycle, model
+from fakecloud.billing.events import Kind
 from fakecloud.errors import NoCapacity, Permanent, Transient
 from fakecloud.model import OperationStatus, State
-from fakecloud.store import load_balancers, usage
+from fakecloud.store import billing_events, load_balancers
 from tests.fakes.small_cloud import LEASE_S, PROJECT, SmallCloud, spec
 
 BUSY = Transient("bind_failed", "127.77.0.1:8080: another process has the port")
@@ -20,16 +20,6 @@ REFUSED = Permanent("config_invalid", "haproxy refused the configuration")
 def ends(cloud: SmallCloud) -> list[tuple[str, int, str]]:
     found = sorted(cloud.operations(), key=lambda o: (o.target_generation, o.type))
     return [(o.type, o.target_generation, o.status.value) for o in found]
-
-
-def intervals(cloud: SmallCloud) -> list[Any]:
-    with cloud.database.read() as connection:
-        start = cloud.clock.now() - timedelta(days=1)
-        return usage.histories(connection, PROJECT, start, cloud.clock.now() + timedelta(days=1))
-
-
-def open_intervals(cloud: SmallCloud) -> list[dict[str, str]]:
-    return [row.labels for row in intervals(cloud) if row.ended_at is None]
 
 
 class Pausing:
@@ -91,7 +81,7 @@ def test_update_while_provisioning_is_taken_up_after_the_older_generation(cloud)
         ("update", 2, "SUPERSEDED"),
         ("update", 3, "SUCCEEDED"),
     ]
-    assert len(open_intervals(cloud)) == 1
+    assert len(cloud.billed()) == 1
 
 
 def test_an_older_operation_is_superseded_when_a_middle_generation_is_reached(cloud):
@@ -125,7 +115,7 @@ def test_transient_failures_back_off_and_end_in_error_without_charge(cloud):
     assert pauses[-1] <= 90
     assert ends(cloud) == [("create", 1, "FAILED")]
     assert cloud.operations()[0].error.code == BUSY.code
-    assert open_intervals(cloud) == []
+    assert cloud.billed() == []
 
 
 def test_an_unexpected_failure_backs_off_like_any_other(cloud):
@@ -170,7 +160,7 @@ def test_a_permanent_failure_of_an_update_leaves_the_last_good_one_serving(cloud
         ("DataPlaneReady", "False", "ConfigInvalid")
     ]
     assert cloud.host.reach(ip, 8080) == "127.0.9.1:9001"
-    assert len(open_intervals(cloud)) == 1
+    assert len(cloud.billed()) == 1
 
 
 @pytest.mark.parametrize("was_active", [False, True])
@@ -272,7 +262,7 @@ def test_delete_works_from_every_state_and_leaves_nothing(cloud, arrive, state):
     assert cloud.living() == []
     assert cloud.host.desired == {}
     assert cloud.host.running == {}
-    assert open_intervals(cloud) == []
+    assert cloud.billed() == []
     assert cloud.history("web")[-2:] == ["DELETING", "DELETED"]
     assert not [o for o in cloud.operations() if o.status is OperationStatus.RUNNING]
     assert cloud.probes.watched == frozenset()
@@ -286,7 +276,7 @@ def test_delete_in_the_middle_of_work_wins(cloud):
     cloud.settle()
     assert (cloud.living(), cloud.host.running) == ([], {})
     assert ends(cloud) == [("create", 1, "CANCELLED"), ("delete", 1, "SUCCEEDED")]
-    assert open_intervals(cloud) == []
+    assert cloud.billed() == []
 
 
 def test_delete_is_retried_for_ever(cloud):
@@ -404,7 +394,7 @@ def test_a_lost_data_plane_is_made_again_with_the_same_address(cloud, state):
     after = cloud.get("web")
     assert (after.state, after.addresses) == (State.ACTIVE, before.addresses)
     assert cloud.host.reach(after.addresses[0].ip, 8080) != "refused"
-    assert len(open_intervals(cloud)) == 1
+    assert len(cloud.billed()) == 1
 
 
 def test_recover_reads_the_rows_anew(cloud):
@@ -431,23 +421,26 @@ def test_relabelling_splits_the_bill_and_moves_nothing_else(cloud):
     assert (after.state, after.generation) == (State.ACTIVE, before.generation)
     assert after.resource_version > before.resource_version
     assert cloud.settle() == 0
-    assert open_intervals(cloud) == [{"namespace": "b"}]
+    assert [one.terms.labels for one in cloud.billed()] == [{"namespace": "b"}]
 
 
 def test_relabelling_with_a_new_spec_splits_the_bill_too(cloud):
     cloud.active("web", namespace="a")
     cloud.clock.advance(60)
     cloud.put("web", spec(8081), namespace="b")
-    assert open_intervals(cloud) == [{"namespace": "b"}]
+    assert [one.terms.labels for one in cloud.billed()] == [{"namespace": "b"}]
 
 
 def test_another_type_splits_the_bill(cloud):
     cloud.active("web")
     cloud.clock.advance(60)
     cloud.put("web", spec(type="lb-m"))
-    assert [(row.type, row.ended_at is None) for row in intervals(cloud)] == [
-        ("lb-s", False),
-        ("lb-m", True),
+    with cloud.database.read() as connection:
+        (history,) = billing_events.open(connection).values()
+    assert [(one.kind, one.terms.type) for one in history] == [
+        (Kind.CREATED, "lb-s"),
+        (Kind.ACTIVATED, "lb-s"),
+        (Kind.CHANGED, "lb-m"),
     ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 
 import msgspec
 import pytest
@@ -10,12 +11,14 @@ import pytest
 from fakecloud import errors, model
 from fakecloud.actions import Actions
 from fakecloud.addresses import parse_pool
+from fakecloud.billing import books
 from fakecloud.instances import Instances
+from fakecloud.ledger import Ledger
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import AddressRequest, State
 from fakecloud.quotas import Quotas
 from fakecloud.reservations import Reservations, Wanted
-from fakecloud.store import listings, operations
+from fakecloud.store import billing_events, listings, operations
 from fakecloud.watch import Hub
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
 
@@ -59,6 +62,36 @@ def test_one_given_up_rests(cloud, desk):
     cloud.clock.advance(61)
     assert desk.reserve(PROJECT, Wanted(name="again", ip=ip)).ip == ip
     assert (desk.pools()[0].resting, desk.pools()[0].reserved) == (0, 1)
+
+
+def test_it_is_billed_while_nothing_uses_it(cloud, desk):
+    """2 hours before a load balancer has it, 1 hour after, none while it does or later."""
+    ledger = Ledger(cloud.database, cloud.clock, books.load("generic"))
+    ledger.start()
+    begun = ledger.now_us()
+    kept = desk.reserve(PROJECT, Wanted(name="kept", labels={"team": "x"}))
+    desk.reserve(PROJECT, Wanted(name="other"))
+    cloud.clock.advance(2 * 3600)
+    cloud.active("one", asking(kept.ip))
+    cloud.clock.advance(3 * 3600)
+    cloud.delete("one")
+    cloud.settle()
+    cloud.clock.advance(3600)
+    desk.give_up(PROJECT, "kept")
+    cloud.clock.advance(10 * 3600)
+    with cloud.database.read() as connection:
+        found = list(ledger.charge(connection, PROJECT, begun, ledger.now_us()))
+        people = billing_events.attributions(connection, found)
+    hours: defaultdict[tuple[str, str], int] = defaultdict(int)
+    for one in found:
+        if one.sku.startswith("ipv4"):
+            hours[people[one.attribution].name, one.sku] += one.quantity_micros // 10**6
+    assert hours == {
+        ("kept", "ipv4-idle-hour"): 3,
+        ("one", "ipv4-inuse-hour"): 3,
+        ("other", "ipv4-idle-hour"): 16,
+    }
+    assert {one.resource for one in found if one.sku == "lb-hour"} != {kept.id}
 
 
 def test_of_another_project_it_cant_be_asked_for(cloud, desk):
