@@ -131,6 +131,15 @@ billing_progress = Table(
     Column("after", Text, nullable=False),  # in that day, resources up to this one are done
 )
 
+# Closed days from this one on are rated again.
+late_usage = Table(
+    "late_usage",
+    metadata,
+    Column("account", Text, primary_key=True),
+    Column("day", Integer, nullable=False),
+    Column("marks", Integer, nullable=False),
+)
+
 billing_period = Table(
     "billing_period",
     metadata,

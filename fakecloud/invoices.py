@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fakecloud.billing import events, focus, money, quantities, usage
 from fakecloud.billing.quantities import MICRO
-from fakecloud.billing.usage import Line
+from fakecloud.billing.usage import Booked
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import NotFound, PeriodOpen
 from fakecloud.ledger import LATENESS_US, Ledger
@@ -75,6 +75,14 @@ class Invoices:
             ]
         return {"project": project, "verified": not problems, "problems": problems}
 
+    def rerate(self, project: str, start: datetime) -> dict[str, Any]:
+        """Have the closed days from `start` on rated again; differences become lines of their own.
+
+        Lines of closed months stay as they are: what differs there is billed in this month.
+        """
+        self._ledger.rerate(project, events.seconds_us(start))
+        return {"project": project, "from": rfc3339(start)}
+
     def export(self, project: str, start: datetime, end: datetime) -> Iterator[dict[str, str]]:
         """Yield the rows of FOCUS CostAndUsage for charges that begin in [start, end).
 
@@ -86,22 +94,20 @@ class Invoices:
             closed = rows.closed(connection, project)
             people: dict[str, Any] = {}
             for some in _some(self._lines(connection, project, first, last)):
-                new = [usage.charge(line) for _, line in some if line.attribution not in people]
+                new = [usage.charge(one.line) for one in some if one.line.attribution not in people]
                 people |= billing_events.attributions(connection, new)
-                for entry in focus.entries(some, people, books):
-                    period = charges.period_of(entry.line.start_us)
-                    yield focus.row(
-                        entry, invoice=f"{project}-{period}" if period in closed else None
-                    )
+                for one, entry in zip(some, focus.entries(some, people, books), strict=True):
+                    invoice = f"{project}-{one.period}" if one.period in closed else None
+                    yield focus.row(entry, invoice=invoice)
 
     def _lines(
         self, connection: Connection, project: str, first: int, last: int
-    ) -> Iterator[tuple[str, Line]]:
+    ) -> Iterator[Booked]:
         done = self._ledger.closed_until_us(connection, project)
         yield from charges.lines(connection, project, first, min(last, done))
         if max(first, done) < last:
             for line in self._ledger.charge(connection, project, max(first, done), last):
-                yield charges.line_id(project, line), line
+                yield charges.booked(project, line)
 
     def _document(
         self, connection: Connection, project: str, period: str, closed: rows.Closed | None
@@ -132,7 +138,7 @@ def rounded(pico: int) -> int:
     return sign * ((abs(pico) + _CENT_PICO // 2) // _CENT_PICO) * _CENT_PICO
 
 
-def _some(lines: Iterator[tuple[str, Line]]) -> Iterator[list[tuple[str, Line]]]:
+def _some(lines: Iterator[Booked]) -> Iterator[list[Booked]]:
     some = []
     for one in lines:
         some.append(one)

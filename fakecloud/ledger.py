@@ -16,15 +16,23 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud.billing import accounts, events, quantities, rating
+from fakecloud.billing import accounts, corrections, events, quantities, rating
 from fakecloud.billing.events import BillingEvent
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
 from fakecloud.billing.usage import Hour, Line, Usage, charge
 from fakecloud.clock import Clock
-from fakecloud.store import billing_events, charges, price_assignments, traffic
+from fakecloud.store import (
+    billing_events,
+    charges,
+    invoices,
+    late,
+    price_assignments,
+    traffic,
+)
 from fakecloud.store.database import Connection, Database
+from fakecloud.store.late import Late
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATENESS_US: Final = 30 * MICRO
@@ -59,14 +67,17 @@ class Ledger:
         return self.now_us()
 
     def step(self) -> bool:
-        """Seal new events, or close a chunk of a day of an account; False if all that is done."""
+        """Seal new events, correct or close some of a day; False if all that is done."""
         with self._database.read() as connection:
             known = billing_events.accounts(connection)
             unsealed = billing_events.unsealed(connection)
+            again = late.all(connection)
         for account in unsealed:
             with self._database.write() as connection:
                 billing_events.seal(connection, account, SEALS)
         if unsealed:
+            return True
+        if any(self._settle(one) for one in again):
             return True
         for account, begun_us in known:
             with self._database.read() as connection:
@@ -98,8 +109,40 @@ class Ledger:
             people = billing_events.attributions(connection, map(charge, found))
         with self._database.write() as connection:
             if charges.move(connection, account, at, to):
-                charges.add(connection, account, found)
+                charges.add(connection, account, [charges.booked(account, one) for one in found])
                 billing_events.keep_attributions(connection, people.values())
+
+    def rerate(self, account: str, start_us: int) -> None:
+        """Let the closed days from a moment on be rated again, in the next turns of `step`."""
+        with self._database.write() as connection:
+            late.mark(connection, account, start_us // DAY_US)
+
+    def _settle(self, again: Late) -> bool:
+        """Add what has changed of a closed day; False if it isn't closed yet."""
+        account, start, end = again.account, again.day * DAY_US, (again.day + 1) * DAY_US
+        with self._database.read() as connection:
+            closed = self.closed_until_us(connection, account)
+            if end > closed:
+                return False
+            before = list(charges.lines(connection, account, start, end))
+            due = self.charge(connection, account, start, end)
+            found = list(corrections.between((one.line for one in before), due))
+            people = billing_events.attributions(connection, map(charge, found))
+        with self._database.write() as connection:
+            if not late.move(connection, again, None if end == closed else again.day + 1):
+                return True
+            made = charges.corrections(
+                account,
+                before,
+                found,
+                invoices.closed(connection, account),
+                charges.period_of(self.now_us()),
+            )
+            charges.add(connection, account, made)
+            billing_events.keep_attributions(connection, people.values())
+        if made:
+            log.info("closed_day_corrected", account=account, day=again.day, lines=len(made))
+        return True
 
     def charge(
         self,
@@ -207,17 +250,21 @@ class Ledger:
 def schedule_of(books: Sequence[Assignment], history: Sequence[BillingEvent]) -> Schedule:
     """Return the books that reach a resource: a new one may be for new ones only."""
     begun = history[0].at_us
+    reached = [(books[0].from_us, 0)]
     types = [(event.at_us, event.terms.type) for event in history]
     resized = [at for (at, now), (_, was) in zip(types[1:], types, strict=False) if now != was]
-    found = [books[0]]
-    for one in books[1:]:
+    for number, one in enumerate(books[1:], start=1):
         if one.book.applies_to == "all" or begun >= one.from_us:
-            found.append(one)
+            reached.append((one.from_us, number))
         elif one.book.applies_to == "new_and_resized":
-            later = [at for at in resized if at >= one.from_us]
-            if later:
-                found.append(Assignment(from_us=later[0], book=one.book))
-    return Schedule(sorted(found, key=lambda one: one.from_us))
+            reached += [(at, number) for at in resized if at >= one.from_us][:1]
+    found: list[Assignment] = []
+    newest = -1
+    for at, number in sorted(reached):
+        if number > newest:  # what reaches it late may have been replaced meanwhile
+            found.append(Assignment(from_us=at, book=books[number].book))
+            newest = number
+    return Schedule(found)
 
 
 def _carried(

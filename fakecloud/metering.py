@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from threading import Lock
 from typing import Final, Protocol
 
@@ -20,6 +20,7 @@ from fakecloud.clock import Clock
 from fakecloud.errors import Transient
 from fakecloud.metrics import Carried
 from fakecloud.model import Counters
+from fakecloud.store import late
 from fakecloud.store import traffic as rows
 from fakecloud.store.database import Connection, Database
 from fakecloud.traffic import Totals
@@ -33,6 +34,7 @@ RECENT_S: Final = 60.0
 LATE: Final = timedelta(days=2)
 """Totals of a load balancer that turn up so long after its deletion are not counted any more."""
 LOG_LINES: Final = 100
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Meters(Protocol):
@@ -187,7 +189,10 @@ class Metering:
                 self._seen[key] = totals
                 if self._clock.monotonic() - self._written[key] < IDLE_S:
                     continue
-            rows.add_hours(connection, place.project, key, traffic.parts(before, totals))
+            carried = list(traffic.parts(before, totals))
+            rows.add_hours(connection, place.project, key, carried)
+            if carried and carried[0].hour.date() < at.date():
+                late.mark(connection, place.project, (carried[0].hour - _EPOCH).days)
             yield key, totals
 
     def _show(self, connection: Connection, place: rows.Place, counters: list[Counters]) -> None:

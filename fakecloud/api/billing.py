@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Iterator
+from datetime import UTC
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Query
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from fakecloud import errors
@@ -39,6 +41,26 @@ def close(cloud: CloudParts, caller: Caller, change: Change, id: str) -> Respons
     """Close a month that is over: its lines stay as they are for ever."""
     period = _period(caller.project, id)
     return change.run(lambda: replies.json(cloud.invoices.close(caller.project, period)))
+
+
+class RerateBody(BaseModel):
+    """From when on."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    start: AwareDatetime = Field(alias="from")
+
+
+@router.post(
+    "/billing:rerate",
+    status_code=202,
+    summary="Rate closed days again",
+    dependencies=[needs("billing:admin")],
+)
+def rerate(cloud: CloudParts, caller: Caller, change: Change, body: RerateBody) -> Response:
+    """Rate closed days again, soon; what differs becomes lines beside those that are there."""
+    start = body.start.astimezone(UTC)
+    return change.run(lambda: replies.json(cloud.invoices.rerate(caller.project, start), 202))
 
 
 @router.get(

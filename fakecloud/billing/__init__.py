@@ -3,6 +3,7 @@
 events         what happened, and the spans it means     usage       spans, hours, lines
 prices         price books, checked                      books       those that are shipped
 quantities     cumulative functions of use               money       pico-units to decimal strings
+corrections    late changes of closed days, as more lines
 rating         one resource's use to lines               accounts    what an account costs together
 report         charges grouped and totalled              statement   why it costs what it costs
 projection     a month at this rate, and the rest of it

@@ -18,7 +18,7 @@ import msgspec
 from fakecloud.billing import money, quantities, rating
 from fakecloud.billing.prices import KINDS, PriceBook, Sku
 from fakecloud.billing.quantities import MICRO
-from fakecloud.billing.usage import Attribution, Line
+from fakecloud.billing.usage import Attribution, Booked, Line
 
 VERSION: Final = "1.4"
 PROVIDER: Final = "fakecloud"
@@ -65,13 +65,14 @@ _SERVICES: Final[dict[str, tuple[str, str, str, str]]] = {
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """A line with all that its row says."""
+    """A line with all that its row says; `period_us`: a moment of the month it is billed in."""
 
     id: str
     line: Line
     of: Attribution
     sku: Sku
     book: PriceBook
+    period_us: int
     corrects: str | None = None
 
 
@@ -81,7 +82,8 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
     invoice: the id of the one it is on, once there is one.
     """
     line, sku, book, labels = entry.line, entry.sku, entry.book, entry.of.labels
-    first, after = quantities.month_of(line.start_us)
+    first, after = quantities.month_of(entry.period_us)
+    late = first != quantities.month_of(line.start_us)[0]
     service, subcategory, resource_type, meter = _SERVICES[sku.meter]
     price = money.text(line.price_micros * MICRO)
     listed = money.text(line.list_pico)
@@ -96,7 +98,7 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
         "BillingPeriodEnd": time(after),
         "BillingPeriodStart": time(first),
         "ChargeCategory": "Usage",
-        "ChargeClass": "Correction" if entry.corrects else "",
+        "ChargeClass": "Correction" if late else "",
         "ChargeDescription": f"{sku.description}, {quantity} {sku.unit}",
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodEnd": time(line.end_us),
@@ -200,15 +202,22 @@ def _json(value: Mapping[str, str]) -> str:
 
 
 def entries(
-    lines: Iterable[tuple[str, Line]],
+    lines: Iterable[Booked],
     attributions: Mapping[str, Attribution],
     books: Mapping[str, PriceBook],
 ) -> Iterator[Entry]:
     """Yield lines with what their rows need; `books` by id."""
-    for id, line in lines:
-        book = books[line.book]
+    for one in lines:
+        book = books[one.line.book]
+        month = datetime.fromisoformat(f"{one.period}-01T00:00:00Z")
         yield Entry(
-            id=id, line=line, of=attributions[line.attribution], sku=sku_of(line, book), book=book
+            id=one.id,
+            line=one.line,
+            of=attributions[one.line.attribution],
+            sku=sku_of(one.line, book),
+            book=book,
+            period_us=(month - _EPOCH) // timedelta(microseconds=1),
+            corrects=one.corrects,
         )
 
 

@@ -56,7 +56,7 @@ _NEVER: Final = tuple(
 _PAIRS: Final = (
     # Both or neither.
     ("InvoiceId", "InvoiceDetailId"), ("SubAccountId", "SubAccountType"),
-    ("SubAccountId", "SubAccountName"), ("ChargeClass", "x_CorrectsLineId"),
+    ("SubAccountId", "SubAccountName"),
 )  # fmt: skip
 _SAME: Final = (
     ("ContractedCost", "ListCost"), ("ContractedUnitPrice", "ListUnitPrice"),
@@ -182,6 +182,8 @@ def _periods(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     inside = first <= start < after
     if not inside and not row["ChargeClass"]:
         yield "ChargePeriodStart", "is outside of the billing period, and it is no correction"
+    if row["ChargeClass"] and (inside or not row.get("x_CorrectsLineId", "x")):
+        yield "ChargeClass", "is a correction of no other month, or of nothing"
 
 
 def _products(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -191,7 +193,8 @@ def _products(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     saved = _decimal(row["ListCost"]) - _decimal(row["BilledCost"])
     if "x_CapSavings" in row and saved != _decimal(row["x_CapSavings"]):
         yield "x_CapSavings", "is not ListCost less BilledCost"
-    if not row["ChargeClass"] and not 0 <= _decimal(row["BilledCost"]) <= _decimal(row["ListCost"]):
+    corrects = row["ChargeClass"] or row.get("x_CorrectsLineId")
+    if not corrects and not 0 <= _decimal(row["BilledCost"]) <= _decimal(row["ListCost"]):
         yield "BilledCost", "is not between 0 and ListCost"
 
 
@@ -219,6 +222,9 @@ class _Between:
                 first = self._first.setdefault((key, row[key], name), row[name])
                 if row[name] != first:
                     yield name, f"{row[key]} had {first!r} before"
+        corrects = row.get("x_CorrectsLineId")
+        if corrects and not row["ChargeClass"] and corrects not in self._ids:
+            yield "x_CorrectsLineId", "corrects no row before it"
         if row.get("x_UsageLineId"):
             if row["x_UsageLineId"] in self._ids:
                 yield "x_UsageLineId", "is there twice"
@@ -226,8 +232,8 @@ class _Between:
         yield from self._overlap(row)
 
     def _overlap(self, row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """No time twice for the same price, resource and receiver, unless it is a correction."""
-        if row["ChargeClass"]:
+        """No time twice for the same price, resource and receiver, unless it corrects another."""
+        if row["ChargeClass"] or row.get("x_CorrectsLineId"):
             return
         key = (row["ResourceId"], row["SkuPriceId"], row["Tags"])
         periods = self._until.setdefault(key, [])

@@ -78,6 +78,16 @@ class Line(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.quantity_micros * self.price_micros
 
 
+class Booked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A line as it is in the books: in which month it is billed (2026-11),
+    and which other it corrects."""
+
+    id: str
+    line: Line
+    period: str
+    corrects: str | None = None
+
+
 class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What lines of one kind come to, together; `start_us`: of the day or hour they are of."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -11,8 +11,9 @@ import msgspec
 from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from fakecloud.billing.corrections import key
 from fakecloud.billing.quantities import DAY_US, MICRO
-from fakecloud.billing.usage import Charge, Line
+from fakecloud.billing.usage import Booked, Charge, Line
 from fakecloud.billing_tables import billing_progress, cost_day
 from fakecloud.billing_tables import line as line_table
 
@@ -25,13 +26,46 @@ def period_of(us: int) -> str:
     return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m")
 
 
+def booked(account: str, line: Line) -> Booked:
+    """Return a line of the first rating of its day."""
+    return Booked(id=line_id(account, line), line=line, period=period_of(line.start_us))
+
+
+def corrections(
+    account: str, before: Iterable[Booked], found: Iterable[Line], closed: Collection[str], now: str
+) -> list[Booked]:
+    """Return lines of a later rating, billed in the period `now` where their own is `closed`.
+
+    before: all lines of the same days. Each corrects the first of its kind; in a closed month
+    also the one that should have been and wasn't.
+    """
+    first: dict[tuple[Any, ...], tuple[str | None, int]] = {}
+    for one in before:
+        id, number = first.get(key(one.line), (one.id, 0))
+        first[key(one.line)] = (id, number + 1)
+    made = []
+    for line in found:
+        own = period_of(line.start_us)
+        missing = line_id(account, line) if own in closed else None
+        corrects, number = first.get(key(line), (missing, 0))
+        made.append(
+            Booked(
+                id=line_id(account, line, f"{corrects}/{number}"),
+                line=line,
+                period=now if own in closed else own,
+                corrects=corrects,
+            )
+        )
+    return made
+
+
 def line_id(account: str, line: Line, corrects: str | None = None) -> str:
     """Return the id that the same charge always has."""
     parts = (account, line, corrects)
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32]
 
 
-def add(connection: Connection, account: str, lines: Sequence[Line]) -> None:
+def add(connection: Connection, account: str, lines: Sequence[Booked]) -> None:
     """Add lines and their days' sums. Raises: IntegrityError for a line that is there already."""
     if not lines:
         return
@@ -39,23 +73,23 @@ def add(connection: Connection, account: str, lines: Sequence[Line]) -> None:
         insert(line_table),
         [
             {
-                "id": line_id(account, line),
+                "id": one.id,
                 "account": account,
-                "corrects": None,
-                "period": period_of(line.start_us),
-                **{name: getattr(line, name) for name in Line.__struct_fields__},
+                "corrects": one.corrects,
+                "period": one.period,
+                **{name: getattr(one.line, name) for name in Line.__struct_fields__},
             }
-            for line in lines
+            for one in lines
         ],
     )
     days: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for line in lines:
-        key = (line.start_us // DAY_US, line.resource, line.attribution, line.price_id, line.book)
+    for line in (one.line for one in lines):
+        number = line.start_us // DAY_US
         day = days.setdefault(
-            key,
+            (number, line.resource, line.attribution, line.price_id, line.book),
             {
                 "account": account,
-                "day": key[0],
+                "day": number,
                 "resource": line.resource,
                 "attribution": line.attribution,
                 "sku": line.sku,
@@ -165,24 +199,26 @@ def move(connection: Connection, account: str, at: tuple[int, str], to: tuple[in
     )
 
 
-def lines(
-    connection: Connection, account: str, start_us: int, end_us: int
-) -> Iterator[tuple[str, Line]]:
-    """Yield (id, line) of an account that begin in [start, end), in the order of time."""
+def lines(connection: Connection, account: str, start_us: int, end_us: int) -> Iterator[Booked]:
+    """Yield the lines of an account that begin in [start, end), in the order of time.
+
+    What corrects another comes after it.
+    """
     columns = [line_table.c[name] for name in Line.__struct_fields__]
     rows: Iterable[Any] = connection.execute(
-        select(line_table.c.id, *columns)
+        select(line_table.c.id, line_table.c.corrects, line_table.c.period, *columns)
         .where(
             line_table.c.account == account,
             line_table.c.start_us >= start_us,
             line_table.c.start_us < end_us,
         )
-        .order_by(line_table.c.start_us, line_table.c.id),
+        .order_by(line_table.c.start_us, line_table.c.corrects.is_not(None), line_table.c.id),
         execution_options={"yield_per": 2000},
     )
     for row in rows:
         values = {name: getattr(row, name) for name in Line.__struct_fields__}
-        yield row.id, msgspec.convert(values, Line)
+        line = msgspec.convert(values, Line)
+        yield Booked(id=row.id, line=line, period=row.period, corrects=row.corrects)
 
 
 def first_wrong_day(connection: Connection, account: str) -> int | None:

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakecloud.billing import focus, focus_check
-from fakecloud.billing.usage import Attribution, Line, Usage
+from fakecloud.billing.usage import Attribution, Booked, Usage
+from fakecloud.store import charges
 from tests.property.test_rating import BOOKS, bill, usages
 
 LABELS = {
@@ -28,8 +29,9 @@ PEOPLE = {
 
 def rows(found: list[Usage], book_index: int) -> list[dict[str, str]]:
     book = BOOKS[book_index]
-    lines: list[tuple[str, Line]] = [
-        (f"line-{number}", line) for number, line in enumerate(bill(book, found))
+    lines = [
+        Booked(id=f"line-{number}", line=line, period=charges.period_of(line.start_us))
+        for number, line in enumerate(bill(book, found))
     ]
     entries = focus.entries(lines, PEOPLE, {book.id: book})
     return [{name: focus.row(entry).get(name, "") for name in focus.COLUMNS} for entry in entries]

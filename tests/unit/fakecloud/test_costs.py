@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pytest
-from sqlalchemy import select, text
+from sqlalchemy import insert, select, text
 
 from fakecloud import errors
-from fakecloud.billing import books, events, focus, focus_check, report
+from fakecloud.billing import books, corrections, events, focus, focus_check, report
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.prices import PriceBook
+from fakecloud.billing.usage import Line
 from fakecloud.billing_tables import line
 from fakecloud.costs import Costs
 from fakecloud.invoices import Invoices, rounded
 from fakecloud.ledger import Ledger
-from fakecloud.store import billing_events
+from fakecloud.store import billing_events, charges, late, traffic
 from fakecloud.store.database import Database
+from fakecloud.tables import UtcDateTime, load_balancer
+from fakecloud.traffic import HourPart
 from tests.fakes.clock import FakeClock
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
@@ -67,6 +70,18 @@ class World:
     def report(self, group_by: str = "load_balancer", **asked: Any) -> dict[str, Any]:
         wanted = {"start": START, "end": self.clock.now(), "group_by": tuple(group_by.split(","))}
         return self.costs.report("default", report.Asked(**(wanted | asked)))
+
+    def ledger_lines(self, start: datetime, end: datetime) -> list[Line]:
+        with self.database.read() as connection:
+            return list(
+                self.ledger.charge(
+                    connection, "default", events.seconds_us(start), events.seconds_us(end)
+                )
+            )
+
+    def closed_us(self) -> int:
+        with self.database.read() as connection:
+            return self.ledger.closed_until_us(connection, "default")
 
     def close(self) -> int:
         return sum(1 for _ in iter(self.ledger.step, False))
@@ -311,3 +326,156 @@ def test_the_export_passes_its_check_and_adds_up(world: World) -> None:
 )
 def test_money_is_rounded_once(pico: int, cents: int) -> None:
     assert rounded(pico) == cents * 10_000_000_000
+
+
+def known(world: World, name: str) -> None:
+    """Let there be a row for traffic to belong to; billing reads nothing of it."""
+    empty: dict[type, Any] = {str: "", int: 0, bool: False, object: {}}
+    values = {
+        column.name: START
+        if isinstance(column.type, UtcDateTime)
+        else empty[column.type.python_type]
+        for column in load_balancer.columns
+        if not (column.nullable or column.name == "pk")
+    }
+    with world.database.write() as connection:
+        connection.execute(
+            insert(load_balancer).values(values | {"id": f"lb_{name}", "name": name})
+        )
+
+
+def carried(world: World, name: str, hour: datetime, gigabytes: int) -> None:
+    """Let traffic of an hour come in now, as the meter writes it."""
+    part = HourPart(
+        hour=hour,
+        connections=1,
+        bytes_in=0,
+        bytes_out=gigabytes * 10**9,
+        requests=0,
+        connection_us=0,
+        estimated=False,
+    )
+    with world.database.write() as connection:
+        traffic.add_hours(connection, "default", (f"lb_{name}", "web", "e"), [part])
+        late.mark(connection, "default", (hour - datetime(1970, 1, 1, tzinfo=UTC)).days)
+
+
+def on_record(world: World) -> list[str]:
+    """Return every line that there is, as text."""
+    with world.database.read() as connection:
+        rows = connection.execute(select(line).order_by(line.c.id)).all()
+    return [str(tuple(row)) for row in rows]
+
+
+@pytest.mark.parametrize("closed", [False, True], ids=["open month", "closed month"])
+def test_late_traffic_becomes_lines_of_its_own(database_url: str, closed: bool) -> None:
+    """The bill is the same in the end; what was there stays, also in the same hour twice.
+
+    100 GB are free in a month: what comes late on the 2nd makes the 40 GB of the 3rd cost.
+    """
+    database = Database(database_url)
+    database.migrate()
+    world = World(database, books.load("generic"))
+    invoices = Invoices(database, world.ledger, world.clock)
+    for name in ("a", "b"):
+        known(world, name)
+        world.live(name)
+    carried(world, "a", START + 49 * HOUR, 40)
+    world.clock.advance((30 if closed else 20) * 86_400 + 60)
+    world.close()
+    if closed:
+        proved = invoices.close("default", "2026-11")
+    before, end = on_record(world), START + timedelta(days=30)
+    for gigabytes in (70, 1):
+        carried(world, "b", START + 30 * HOUR, gigabytes)
+        world.close()
+    after = on_record(world)
+    assert set(before) < set(after)
+    live = [
+        one
+        for one in world.ledger_lines(START, min(end, world.clock.now()))
+        if one.start_us < world.closed_us()
+    ]
+    with database.read() as connection:
+        booked = list(charges.lines(connection, "default", 0, world.closed_us()))
+    assert sums(one.line for one in booked) == sums(live)
+    paid = sum(one.line.billed_pico for one in booked if one.line.sku == "egress")
+    assert paid == 11 * 9 * 10**10  # 111 GB, 100 of them free, at 0.09
+    assert invoices.verify("default")["verified"]
+    assert world.close() == 0
+    late_ones = [one for one in booked if one.corrects]
+    assert {one.period for one in late_ones} == {"2026-12" if closed else "2026-11"}
+    rows = list(invoices.export("default", START, world.clock.now()))
+    assert {row["ChargeClass"] for row in rows if row["x_CorrectsLineId"]} == {
+        "Correction" if closed else ""
+    }
+    file = io.StringIO()
+    focus.write(rows, file)
+    file.seek(0)
+    assert list(focus_check.check(file)) == []
+    if closed:
+        assert invoices.find("default", "2026-11") == proved
+    database.close()
+
+
+def sums(lines: Iterable[Line]) -> dict[tuple[Any, ...], tuple[int, int]]:
+    """Return quantity and amount by everything that a line and its corrections share."""
+    found: dict[tuple[Any, ...], tuple[int, int]] = {}
+    for one in lines:
+        quantity, billed = found.get(corrections.key(one), (0, 0))
+        found[corrections.key(one)] = (quantity + one.quantity_micros, billed + one.billed_pico)
+    return {key: value for key, value in found.items() if value != (0, 0)}
+
+
+def test_rating_again_changes_nothing_where_nothing_came(world: World) -> None:
+    world.live("a")
+    world.clock.advance(3 * 86_400 + 60)
+    world.close()
+    before = on_record(world)
+    Invoices(world.database, world.ledger, world.clock).rerate("default", START)
+    assert world.close() == 3
+    assert on_record(world) == before
+
+
+def priced(version: int, price: str, applies_to: Any) -> PriceBook:
+    """Return a version of the book in which an hour has this price."""
+    skus = [
+        msgspec.structs.replace(sku, price=price) if sku.id == "lb-network-hour" else sku
+        for sku in BOOK.skus
+    ]
+    return msgspec.structs.replace(BOOK, version=version, applies_to=applies_to, skus=skus)
+
+
+def test_a_new_price_reaches_whom_it_is_for(world: World) -> None:
+    """Old ones keep theirs for ever (`new`), or until they are resized (`new_and_resized`)."""
+    world.live("old")
+    world.live("resized")
+
+    def assign(version: int, applies_to: str) -> None:
+        world.clock.advance(3600)
+        book = priced(version, str(version), applies_to)
+        world.ledger = Ledger(world.database, world.clock, book)
+        world.ledger.start()
+
+    def charged_by() -> dict[str, int]:
+        now = world.clock.now()
+        return {
+            one.resource.removeprefix("lb_"): int(one.book.split("@")[1])
+            for one in world.ledger_lines(now - HOUR, now)
+            if one.sku == "lb-network-hour"
+        }
+
+    assign(10, "new")
+    world.clock.advance(3600)
+    assert charged_by() == {"old": BOOK.version, "resized": BOOK.version}
+    assign(20, "new_and_resized")
+    world.live("new")
+    world.clock.advance(3600)
+    assert charged_by() == {"old": BOOK.version, "resized": BOOK.version, "new": 20}
+    world.happened("resized", Kind.CHANGED, terms={"type": "lb-m"})
+    world.clock.advance(3600)
+    assert charged_by() == {"old": BOOK.version, "resized": 20, "new": 20}
+    assign(30, "all")
+    world.happened("old", Kind.CHANGED, terms={"type": "lb-m"})
+    world.clock.advance(3600)
+    assert charged_by() == {"old": 30, "resized": 30, "new": 30}, "20 was replaced before"
