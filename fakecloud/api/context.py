@@ -126,7 +126,10 @@ async def caller(request: Request, _doc: Annotated[object, Depends(BEARER)]) -> 
 
 
 async def _identified(request: Request, authority: Authority) -> Token:
-    scheme, _, secret = request.headers.get("authorization", "").partition(" ")
+    given = request.headers.getlist("authorization")
+    if len(given) > 1:
+        raise Unauthenticated("send one header 'Authorization', not several: whose wish is it?")
+    scheme, _, secret = "".join(given).partition(" ")
     secret = secret.strip()
     if scheme.lower() != "bearer" or not secret:
         raise Unauthenticated(

@@ -54,6 +54,8 @@ class Puts:
         messages = [await receive()]
         while messages[-1].get("more_body", False):
             messages.append(await receive())
+        if messages[-1]["type"] == "http.disconnect":
+            return  # the rest of the wish is missing, however complete it looks
         body = b"".join(message.get("body", b"") for message in messages)
         wish = _wish(body)
         if wish is None or not self._allowed(scope, caller):
@@ -86,6 +88,8 @@ class Puts:
         given, kind = b"", b""
         for name, value in headers:
             if name == b"authorization":
+                if given:
+                    return None
                 given = value
             elif name == b"content-type":
                 kind = value

@@ -68,6 +68,8 @@ class Reads:
         given = b""
         for name, value in headers:
             if name == b"authorization":
+                if given:
+                    return None
                 given = value
             elif name in _ELSEWHERE:
                 return None

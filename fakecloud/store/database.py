@@ -18,10 +18,10 @@ from alembic.util import CommandError
 from sqlalchemy import Connection as Connection
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from fakecloud.errors import StartError, Unavailable
+from fakecloud.errors import Problem, StartError, Unavailable, ValidationFailed
 from fakecloud.store.groups import Group
 from fakecloud.store.sqlite_file import SqliteFile
 from fakecloud.store.turns import Turns
@@ -79,7 +79,7 @@ class Database:
         except BaseException as error:
             group.undo()
             if isinstance(error, (DBAPIError, PoolTimeout)):
-                raise _unavailable(error) from error
+                raise _refusal(error) from error
             raise
         finally:
             self._current.connection = None
@@ -102,7 +102,7 @@ class Database:
                     results.append(block())
                 except (DBAPIError, PoolTimeout) as error:
                     self._group.undo()
-                    results.append(_unavailable(error))
+                    results.append(_refusal(error))
                 except Exception as error:  # noqa: BLE001 - each caller gets its own
                     self._group.undo()
                     results.append(error)
@@ -125,7 +125,7 @@ class Database:
             else:
                 self._not_begun()
             if isinstance(error, (DBAPIError, PoolTimeout)):
-                raise _unavailable(error) from error
+                raise _refusal(error) from error
             raise
         return self._group
 
@@ -162,7 +162,7 @@ class Database:
             with self._reads.connect() as connection:
                 yield connection
         except (DBAPIError, PoolTimeout) as error:
-            raise _unavailable(error) from error
+            raise _refusal(error) from error
 
     def copy_to(self, file: Path) -> None:
         """Write a consistent copy of an SQLite database to a new file, while it is in use.
@@ -292,6 +292,13 @@ def reason(error: BaseException) -> str:
     """Return the driver's own words, on one line, without SQL or parameters."""
     original = getattr(error, "orig", None) or error
     return " ".join(str(original).split())[:300]
+
+
+def _refusal(error: SQLAlchemyError) -> Problem:
+    """Return whose doing it is: a value that no text or number can hold comes from the caller."""
+    if isinstance(error, DataError):
+        return ValidationFailed(f"a value can't be stored or looked for: {reason(error)}")
+    return _unavailable(error)
 
 
 def _unavailable(error: SQLAlchemyError) -> Unavailable:

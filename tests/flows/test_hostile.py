@@ -7,6 +7,7 @@ import os
 import socket
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from fakecloud import app, premises, serving, settings
@@ -125,3 +126,52 @@ def test_the_socket_directory_does_not_depend_on_who_starts_the_server(
     first = premises.runtime_dir(options)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/2")
     assert premises.runtime_dir(options) == first
+
+
+BODY = b'{"spec": {"listeners": [], "target_groups": []}}'
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        pytest.param(b"content-length: 5000", BODY, id="shorter than it said"),
+        pytest.param(
+            b"transfer-encoding: chunked", b"%x\r\n%s\r\n" % (len(BODY), BODY), id="no last chunk"
+        ),
+    ],
+)
+def test_a_body_that_was_cut_off_is_not_taken_for_all_of_it(
+    cloud: Running, head: bytes, body: bytes
+) -> None:
+    assert cloud.http.get("/v1/load-balancers/cut").status_code == 404  # the token is remembered
+    before = cloud.http.get("/v1/audit").json()["items"]
+    with connected(cloud) as connection:
+        connection.sendall(
+            b"PUT /v1/load-balancers/cut HTTP/1.1\r\nhost: x\r\nauthorization: Bearer "
+            + cloud.token.encode()
+            + b"\r\ncontent-type: application/json\r\n"
+            + head
+            + b"\r\n\r\n"
+            + body
+        )
+        connection.shutdown(socket.SHUT_WR)
+        assert closed(connection)
+    assert cloud.http.get("/v1/load-balancers/cut").status_code == 404
+    assert cloud.http.get("/v1/audit").json()["items"] == before
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_two_tokens_are_nobodys(cloud: Running, method: str, order: int) -> None:
+    """A proxy that looks at the first and a server that looks at the last see two callers."""
+    assert cloud.put("web", document([])).status_code in (200, 201)
+    own = f"Bearer {cloud.token}"
+    headers = [("authorization", own), ("authorization", "Bearer another")][::order]
+    refused = httpx2.request(
+        method,
+        f"{cloud.url}/v1/load-balancers/web",
+        headers=[*headers, ("content-type", "application/json")],
+        content=BODY if method == "PUT" else None,
+    )
+    assert (refused.status_code, refused.json()["code"]) == (401, "unauthenticated")
+    cloud.remove("web")

@@ -693,3 +693,23 @@ def test_projects_by_the_command_line(cloud, command):
     assert (held.exit_code, "still has tokens" in held.stderr) == (1, True)
     assert command("token", "revoke", made["id"], "--project", "cli").exit_code == 0
     assert command("project", "delete", "cli").stdout == "cli: deleted\n"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/load-balancers?filter=name%3D%22%00%22", None),
+        ("GET", "/v1/chaos/log?fault=%00", None),
+        ("GET", "/v1/invoices/%00", None),
+        ("PUT", "/v1/quotas/%00/load_balancers", {"limit": 1}),
+        ("PUT", "/v1/instances/nul", {"zone": "a\0b"}),
+        ("POST", "/v1/load-balancers:batchGet", {"names": ["a\0b"]}),
+        ("POST", "/v1/operations:batchGet", {"ids": ["a\0b"]}),
+    ],
+)
+def test_a_character_that_the_database_cannot_hold_is_no_trouble_of_the_database(
+    cloud: Running, method: str, path: str, body: Any
+) -> None:
+    """PostgreSQL refuses NUL in texts; the answer must not be 503: repeating can't help."""
+    assert cloud.http.request(method, path, json=body).status_code < 500
+    assert cloud.http.get("/readyz").status_code == 200
