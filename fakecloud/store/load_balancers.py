@@ -128,7 +128,7 @@ def create(
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
-    pks: dict[str, int] = dict(connection.execute(_INSERT, rows).tuples().all())
+    pks = {row.id: row.pk for row in connection.execute(_INSERT, rows)}
     operations.insert_all(connection, started)
     return [msgspec.structs.replace(lb, pk=pks[lb.id]) for lb in balancers]
 
