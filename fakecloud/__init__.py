@@ -34,6 +34,9 @@
     rate_limits.py     how fast a token may ask
     costs.py           what people ask about costs
     spending.py        what watches over spending, put together
+    budgets.py         what may be spent, and who is told
+    webhooks.py        news, signed and sent again for a while
+    post.py            the door to other people's servers
     waste.py           what costs and serves nobody; what clusters say they have
     invoices.py        a month's bill, closed, proved and exported
     ledger.py          what accounts owe: charges of any time, days closed
@@ -91,6 +94,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending → waste → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

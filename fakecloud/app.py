@@ -42,6 +42,7 @@ from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.netlink import InterfaceAddresses
 from fakecloud.pools import PooledAddresses
+from fakecloud.post import HttpPost
 from fakecloud.prober import Prober
 from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
@@ -87,7 +88,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         database.migrate()
         clock = BusinessClock(system or SystemClock())
         timekeeper = _timekeeper(database, clock)
-        ledger, costs = _ledger(settings, database, clock)
+        ledger, costs, spending = _ledger(
+            settings, database, clock, seal := Seal(settings.seal_file)
+        )
         placing = placement.Placement(database, clock, dead_after_s=settings.dead_after_s)
         me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
@@ -112,7 +115,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             },
             clock,
         )
-        certificates = Certificates(database, clock, quotas, Seal(settings.seal_file))
+        certificates = Certificates(database, clock, quotas, seal)
         provisioner = Provisioner(
             database,
             dataplane,
@@ -151,6 +154,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
             "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
             "ledger": lambda: housekeeping.close_days(ledger, clock, loops.stop),
+            "budgets": lambda: housekeeping.watch_budgets(spending, clock, loops.stop),
+            "webhooks": lambda: housekeeping.deliver(spending, clock, loops.stop),
             "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
             "trouble": lambda: _disturb(trouble, clock, loops.stop),
             "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
@@ -179,7 +184,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             authority=authority,
             costs=costs,
             invoices=Invoices(database, ledger, clock),
-            spending=Spending(database, costs, clock),
+            spending=spending,
             metrics=metrics.show_traffic(metering.carried, settings.metrics_load_balancers),
             clock=clock,
             timekeeper=timekeeper,
@@ -259,11 +264,14 @@ def _take_back(
     provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
 
 
-def _ledger(settings: Settings, database: Database, clock: Clock) -> tuple[Ledger, Costs]:
-    """Return the ledger with the chosen prices in force, and what reads it."""
+def _ledger(
+    settings: Settings, database: Database, clock: Clock, seal: Seal
+) -> tuple[Ledger, Costs, Spending]:
+    """Return the ledger with the chosen prices in force, what reads it and what watches it."""
     ledger = Ledger(database, clock, premises.price_book(settings))
     ledger.start()
-    return ledger, Costs(database, ledger)
+    costs = Costs(database, ledger)
+    return ledger, costs, Spending(database, costs, clock, seal=seal, post=HttpPost())
 
 
 async def _kept_up(

@@ -102,6 +102,12 @@ class TokenRevoked(Problem):
     status, code, title = 401, "token_revoked", "The token was revoked"
 
 
+class BudgetExceeded(Problem):
+    """A hard budget is used up: no new load balancer of its scope until its period ends."""
+
+    status, code, title = 402, "budget_exceeded", "The budget is used up"
+
+
 class ScopeMissing(Problem):
     """The token is valid but may not do this; the detail names the scope that may."""
 

@@ -14,12 +14,24 @@ from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
 from fakecloud.settings import Settings
-from fakecloud.store import audit, events, idempotency, load_balancers, operations, traffic
+from fakecloud.spending import Spending
+from fakecloud.store import (
+    audit,
+    events,
+    idempotency,
+    load_balancers,
+    operations,
+    traffic,
+    webhooks,
+)
 from fakecloud.store.database import Database
 
 METERING_S: Final = 10.0
+BUDGETS_S: Final = 5.0
+DELIVERY_S: Final = 1.0
 HOUSEKEEPING_S: Final = 60.0
 KEEP_OPERATIONS: Final = timedelta(days=30)
+KEEP_NEWS: Final = timedelta(days=7)
 KEEP_COUNTERS: Final = timedelta(days=7)
 """Of load balancers that are gone: their hours stay for the bill."""
 
@@ -39,6 +51,20 @@ def close_days(ledger: Ledger, clock: Clock, stop: Event) -> None:
     clock.wait(stop, METERING_S)
 
 
+def watch_budgets(spending: Spending, clock: Clock, stop: Event) -> None:
+    """See what is spent of every budget."""
+    spending.budgets.step()
+    clock.wait(stop, BUDGETS_S)
+
+
+def deliver(spending: Spending, clock: Clock, stop: Event) -> None:
+    """Send what webhooks are to hear."""
+    while spending.webhooks.step():
+        if stop.is_set():
+            return
+    clock.wait(stop, DELIVERY_S)
+
+
 def keep_house(
     database: Database,
     settings: Settings,
@@ -55,6 +81,7 @@ def keep_house(
         idempotency.forget(connection, clock.wall() - idempotency.KEEP)
         events.trim(connection, settings.event_history)
         audit.trim(connection, settings.audit_history)
+        webhooks.forget(connection, clock.wall() - KEEP_NEWS)
         operations.forget(connection, clock.now() - KEEP_OPERATIONS)
         traffic.forget(
             connection,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -26,9 +26,12 @@ from fakecloud import (
 )
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
-from fakecloud.clock import Clock
+from fakecloud.billing import budgets, money
+from fakecloud.billing.events import seconds_us
+from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import (
     BeingDeleted,
+    BudgetExceeded,
     DeletionProtected,
     FieldError,
     NameInUse,
@@ -50,6 +53,7 @@ from fakecloud.model import (
 from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
 from fakecloud.store import billing_events, certificates, events, operations
+from fakecloud.store import budgets as budget_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
 
@@ -234,6 +238,8 @@ class LoadBalancers:
     ) -> list[LoadBalancer]:
         for project, count in Counter(one.project for one in wanted).items():
             self._quotas.take(connection, project, "load_balancers", count)
+            of = [one.wish.labels for one in wanted if one.project == project]
+            _refuse_beyond_budgets(connection, project, of, seconds_us(now))
         wishes = [(one.project, one.wish.spec) for one in wanted]
         chosen = self._allocator.choose(connection, wishes, now)
         made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
@@ -398,6 +404,20 @@ class LoadBalancers:
         eta = now + timedelta(seconds=delay_s)
         ready_at = self._clock.wall() + timedelta(seconds=delay_s / self._rate())
         return operations.new(project, type, name, id, generation, now, eta=eta, ready_at=ready_at)
+
+
+def _refuse_beyond_budgets(
+    connection: Connection, project: str, wanted: Sequence[Mapping[str, str]], now_us: int
+) -> None:
+    """Raises: BudgetExceeded when a hard budget that covers one of these labels is used up."""
+    for budget in budget_rows.exceeded(connection, project, now_us):
+        if any(budgets.covers(labels, budget.labels) for labels in wanted):
+            until = rfc3339(budgets.moment(budget.exceeded_until_us))
+            raise BudgetExceeded(
+                f"budget {budget.name!r} of {money.text(budget.amount_pico)} {budget.currency} a "
+                f"{budget.period} is used up until {until}; raise it, or delete load balancers",
+                budget=budget.name,
+            )
 
 
 def _refuse_unknown_faults(wish: Wish) -> None:

@@ -39,7 +39,7 @@ ActionName = Annotated[str, Path(pattern=r"^[a-z0-9._-]{1,63}$", description="na
     responses={
         200: {"description": "it was there already", "model": schemas.LoadBalancer},
         201: {"description": "created"},
-        **replies.refused(507),
+        **replies.refused(402, 507),
     },
     dependencies=WRITES,
 )

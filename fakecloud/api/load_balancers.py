@@ -71,7 +71,7 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(lists.LOAD_BALANCERS))]
     responses={
         201: {"description": "created", "model": schemas.LoadBalancer},
         202: {"description": "accepted", "model": schemas.LoadBalancer},
-        **replies.refused(507),
+        **replies.refused(402, 507),
     },
 )
 async def put(

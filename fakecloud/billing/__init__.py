@@ -8,6 +8,6 @@ rating         one resource's use to lines               accounts    what an acc
 report         charges grouped and totalled              statement   why it costs what it costs
 projection     a month at this rate, and the rest of it
 preview        what manifests would cost                 consolidation  who could share one
-waste          what serves nobody
+waste          what serves nobody                         budgets     periods and thresholds
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
 """

@@ -11,6 +11,7 @@ addresses       which address belongs to whom
 billing_events  the log of what is billed    charges  lines, and the sums of days
 invoices        closed periods               price_assignments  which book when
 proof           whether the books are right  inventories   what clusters said they have
+budgets         what may be spent            webhooks      who is told, and of what
 late            days to be rated again
 traffic         what listeners carried: totals, hours, and the last look of a host
 tokens          who may call                 projects      the tenants

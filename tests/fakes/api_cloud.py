@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from threading import Event, Thread, get_ident
@@ -47,6 +48,7 @@ from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.tokens import Authority
 from fakecloud.watch import Hub, Watcher
+from fakecloud.webhooks import Undelivered
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 from tests.fakes.small_cloud import LEASE_S, POOL, Crashed, FakeProbes
@@ -309,10 +311,28 @@ class _Inspector:
         """Do nothing."""
 
 
+class FakePost:
+    """Other people's servers: they answer what `answers` says, then 200."""
+
+    def __init__(self) -> None:
+        self.answers: list[int | str] = []
+        self.sent: list[tuple[str, dict[str, str], bytes]] = []
+
+    def send(self, url: str, headers: dict[str, str], body: bytes) -> int:
+        """Take a request; a text among the answers is why there is none."""
+        self.sent.append((url, headers, body))
+        answer = self.answers.pop(0) if self.answers else 200
+        if isinstance(answer, str):
+            raise Undelivered(answer)
+        return answer
+
+
 class ApiCloud:
     """Everything of the cloud but sockets and its own threads."""
 
     def __init__(self, url: str, hosts: int = 1, pool: addresses.Pool = POOL) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        self._secrets = Path(self._folder.name)
         self.system = FakeClock()
         self.database = Database(url)
         self.database.migrate()
@@ -331,6 +351,14 @@ class ApiCloud:
         self.database.on_commit(lambda: self.hub.notify())  # noqa: PLW0108
         self.ledger = Ledger(self.database, self.clock, books.load("aws-nlb-us-east-1"))
         self.ledger.start()
+        self.post = FakePost()
+        self.spending = Spending(
+            self.database,
+            Costs(self.database, self.ledger),
+            self.clock,
+            seal=Seal(self._secrets / "certificate.key"),
+            post=self.post,
+        )
         self._start_api()
 
     def _insight(self) -> Insight:
@@ -359,7 +387,7 @@ class ApiCloud:
                 authority=Authority(self.database, self.clock, self.quotas),
                 costs=Costs(self.database, self.ledger),
                 invoices=Invoices(self.database, self.ledger, self.clock),
-                spending=Spending(self.database, Costs(self.database, self.ledger), self.clock),
+                spending=self.spending,
                 metrics=Metrics(),
                 clock=self.clock,
                 timekeeper=self.timekeeper,
@@ -373,7 +401,7 @@ class ApiCloud:
                     self.database,
                     self.clock,
                     self.quotas,
-                    Seal(Path("/nonexistent/certificate.key")),  # used by nobody
+                    Seal(self._secrets / "certificate.key"),
                 ),
                 snapshots=Snapshots(self.database, None, self.clock),  # type: ignore[arg-type]
                 inspector=_Inspector(self.nodes[0]),
@@ -487,6 +515,7 @@ class ApiCloud:
             node.crash()
         self._runner.close()
         self.database.close()
+        self._folder.cleanup()
 
     def _run(self, coroutine: Any) -> Any:
         return self._runner.run(coroutine)

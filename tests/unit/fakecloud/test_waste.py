@@ -23,7 +23,7 @@ class World:
     def ask(self, method: str, path: str, body: Any = None, status: int = 200) -> Any:
         answer = self.cloud.request(method, path, body)
         assert answer is not None
-        assert answer.status == status, answer
+        assert answer.status == status, (answer.status, answer.body)
         return answer.json() if answer.body else None
 
     def put(self, name: str, uid: str = "", *, targets: bool = True, **spec: Any) -> None:
