@@ -114,6 +114,17 @@ def run(
         int,
         typer.Option(envvar="CCM_CONCURRENT_SERVICE_SYNCS", min=1, max=256, help="Workers."),
     ] = 16,
+    concurrent_node_syncs: Annotated[
+        int,
+        typer.Option(envvar="CCM_CONCURRENT_NODE_SYNCS", min=1, max=256, help="Workers."),
+    ] = 1,
+    node_status_update_frequency: Annotated[
+        str,
+        typer.Option(
+            envvar="CCM_NODE_STATUS_UPDATE_FREQUENCY",
+            help="How often addresses and labels of nodes are compared with the cloud, e.g. 5m.",
+        ),
+    ] = "5m",
     leader_elect: Annotated[
         bool, typer.Option(envvar="CCM_LEADER_ELECT", help="Write only while holding the Lease.")
     ] = True,
@@ -183,6 +194,10 @@ def run(
             handle_unclassed=handle_unclassed,
             service_conditions=service_conditions,
             service_workers=concurrent_service_syncs,
+            node_workers=concurrent_node_syncs,
+            node_status_period_s=settings_.parse_duration_s(
+                "--node-status-update-frequency", node_status_update_frequency
+            ),
             reachability_check=reachability_check,
             pod_networks=settings_.parse_list(pod_networks),
             orphan_sweep=orphan_sweep,

@@ -26,6 +26,7 @@ from ccm.cloud import client as clients
 from ccm.cloud import mirror
 from ccm.kube import elector, events, informer, objects
 from ccm.kube import transport as transports
+from ccm.node import controller as node_controller
 from ccm.service import controller as service_controller
 from ccm.service import ownership
 
@@ -35,6 +36,7 @@ LEASE_GRACE_S = 20.0
 MANAGER: Final = "cloud-controller-manager"
 CONTROLLERS: Final[Mapping[str, Callable[[context.Context], context.Controller]]] = {
     selection.SERVICE: service_controller.ServiceController,
+    selection.NODE: node_controller.NodeController,
 }
 """The controllers that there are, by upstream's names."""
 EVENT_FLUSH_S = 3.0
@@ -74,6 +76,7 @@ class Instance:
     ) -> None:
         self._settings = settings
         self._transport = transport
+        self._client = client
         self._clock = clock
         self._metrics = metrics
         self._rng = random.Random()
@@ -172,6 +175,7 @@ class Instance:
             self._services,
             self._nodes,
             self._mirror,
+            self._client,
             recorder,
             self._clock,
             self._rng,

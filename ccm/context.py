@@ -15,9 +15,16 @@ from ccm import clock as clocks
 from ccm import identity
 from ccm import metrics as metrics_
 from ccm import settings as settings_
-from ccm.cloud import mirror
+from ccm.cloud import documents, mirror
 from ccm.kube import events, informer, objects
 from ccm.kube import transport as transports
+
+
+class Instances(Protocol):
+    """The cloud's machines."""
+
+    async def instance(self, name: str) -> documents.Instance | None:
+        """Return the instance of that name or id, None if there is none. Raises: CloudError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class Context:
     services: informer.Informer[objects.Service]
     nodes: informer.Informer[objects.Node]
     mirror: mirror.Mirror
+    instances: Instances
     recorder: events.Recorder
     clock: clocks.Clock
     rng: random.Random

@@ -3,7 +3,7 @@
 CcmError
 ├── ConfigError              wrong flags or files: one line, exit code 2
 ├── LeaseLost                another instance leads now: stop writing, exit code 1
-├── Rejected                 a Service that can't be served as written; waits for an edit
+├── Rejected                 a Service or Node that can't be served as written; waits for an edit
 ├── RetryAfter               a planned wait, not a failure
 ├── KubeError                the API server said no
 │   ├── KubeConflict         409: somebody else wrote first
@@ -35,7 +35,7 @@ class LeaseLost(CcmError):
 
 
 class Rejected(CcmError):
-    """A Service that can't be served as written.
+    """A Service or Node that can't be served as written.
 
     reason: CamelCase, for the condition and the log; str(self): for people, naming the field.
     """

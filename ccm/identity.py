@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+PROVIDER_PREFIX: Final = "fakecloud://"
+"""Of provider IDs: fakecloud://REGION/INSTANCE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,3 +25,10 @@ class Identity:
     def owns(self, labels: Mapping[str, str]) -> bool:
         """Return whether this cluster made what carries `labels`."""
         return labels.get("cluster-uid") == self.uid
+
+
+def instance_id(provider_id: str) -> str:
+    """Return the instance that a node's provider ID names, "" if another provider gave it."""
+    if not provider_id.startswith(PROVIDER_PREFIX):
+        return ""
+    return provider_id.removeprefix(PROVIDER_PREFIX).partition("/")[2]

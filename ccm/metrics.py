@@ -5,6 +5,7 @@ from __future__ import annotations
 import prometheus_client as prometheus
 
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+_NODE = (1, 4, 16, 64, 256, 1024)
 
 
 class Metrics:
@@ -16,7 +17,7 @@ class Metrics:
             "service_controller_loadbalancer_sync_total", "Writes of load balancers to the cloud"
         )
         self.reconciles = self._counter(
-            "ccm_reconciles_total", "Looks at a Service, by outcome", "outcome"
+            "ccm_reconciles_total", "Looks at a Service or Node, by outcome", "kind", "outcome"
         )
         self.cloud_requests = self._counter(
             "ccm_cloud_requests_total", "Requests to the cloud", "verb", "code"
@@ -32,6 +33,14 @@ class Metrics:
             "From the first sight of a Service to its address in status",
             registry=self.registry,
             buckets=_FAST,
+        )
+        self.node_taint_delay = self._delay(
+            "node_controller_cloud_provider_taint_removal_delay_seconds",
+            "From the creation of a Node to the removal of its uninitialized taint",
+        )
+        self.node_sync_delay = self._delay(
+            "node_controller_initial_node_sync_delay_seconds",
+            "From the creation of a Node to the first look at it",
         )
         self.orphans = self._gauge(
             "ccm_orphaned_load_balancers", "Load balancers of this cluster without a Service"
@@ -52,6 +61,9 @@ class Metrics:
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:
         return prometheus.Counter(name, text, labels, registry=self.registry)
+
+    def _delay(self, name: str, text: str) -> prometheus.Histogram:
+        return prometheus.Histogram(name, text, registry=self.registry, buckets=_NODE)
 
     def _gauge(self, name: str, text: str, *labels: str) -> prometheus.Gauge:
         return prometheus.Gauge(name, text, labels, registry=self.registry)

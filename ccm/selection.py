@@ -12,8 +12,9 @@ from typing import Final
 from ccm import errors
 
 SERVICE: Final = "service-lb-controller"
+NODE: Final = "cloud-node-controller"
 
-ALIASES: Final = {"service": SERVICE}
+ALIASES: Final = {"service": SERVICE, "cloud-node": NODE}
 """The names of before Kubernetes 1.28, which manifests still have."""
 KNOWN: Final = tuple(ALIASES.values())
 

@@ -49,6 +49,8 @@ class Settings:
     handle_unclassed: bool = True
     service_conditions: bool = True
     service_workers: int = 16
+    node_workers: int = 1
+    node_status_period_s: float = 300.0
     reachability_check: bool = True
     pod_networks: tuple[str, ...] = ()
     orphan_sweep: str = "delete"
@@ -84,8 +86,13 @@ class Settings:
                 f"--cloud-url must start with http:// or https://, not {self.cloud_url!r}"
             )
         selection.check(self.controllers)
-        if self.service_workers < 1:
-            raise errors.ConfigError("--concurrent-service-syncs must be at least 1")
+        _check_at_least_one(
+            {
+                "--concurrent-service-syncs": self.service_workers,
+                "--concurrent-node-syncs": self.node_workers,
+                "--node-status-update-frequency": self.node_status_period_s,
+            }
+        )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
             raise errors.ConfigError("--tls-cert-file and --tls-private-key-file go together")
         for one in self.pod_networks:
@@ -98,6 +105,12 @@ class Settings:
             raise errors.ConfigError(
                 "no Service would be handled: give --load-balancer-class or --handle-unclassed"
             )
+
+
+def _check_at_least_one(flags: dict[str, float]) -> None:
+    for flag, value in flags.items():
+        if value < 1:
+            raise errors.ConfigError(f"{flag} must be at least 1")
 
 
 def _check_network(flag: str, text: str) -> None:

@@ -78,6 +78,7 @@ _detail_decoder = msgspec.json.Decoder(_Detail)
 _operation_decoder = msgspec.json.Decoder(documents.Operation)
 _load_balancer_decoder = msgspec.json.Decoder(documents.LoadBalancer)
 _problem_decoder = msgspec.json.Decoder(_Problem)
+_instance_decoder = msgspec.json.Decoder(documents.Instance)
 _page_decoder = msgspec.json.Decoder(_Page)
 _frame_decoder = msgspec.json.Decoder(Frame)
 _encoder = msgspec.json.Encoder()
@@ -151,6 +152,16 @@ class Client:
             return False
         _checked(response)
         return True
+
+    async def instance(self, name: str) -> documents.Instance | None:
+        """Return the instance of that name or id; None only if the cloud says there is none.
+
+        Whatever else goes wrong is a CloudError: that it can't be told must not look like "gone".
+        """
+        response = await self._send("GET", f"/instances/{quote(name, safe='')}")
+        if _is_absent(response):
+            return None
+        return _decode(_instance_decoder, _checked(response))
 
     async def put_inventory(
         self, cluster_uid: str, services: Collection[str], lease_s: int

@@ -174,6 +174,26 @@ class LoadBalancer(msgspec.Struct, frozen=True, gc=False):
                 return f"{error.code}: {text}" if error.code and text else error.code or text
 
 
+class InstanceAddress(msgspec.Struct, frozen=True, gc=False):
+    """One address of an instance; types as Kubernetes has them for nodes."""
+
+    type: str
+    address: str
+
+
+class Instance(msgspec.Struct, frozen=True, gc=False):
+    """A machine of the cloud; power_state running | stopped."""
+
+    id: str
+    name: str
+    provider_id: str = ""
+    type: str = ""
+    region: str = ""
+    zone: str = ""
+    addresses: tuple[InstanceAddress, ...] = ()
+    power_state: str = "running"
+
+
 class Inspection(msgspec.Struct, frozen=True, gc=False):
     """All that the cloud tells of a load balancer: more than is kept in memory of each."""
 

@@ -184,10 +184,13 @@ class Service(msgspec.Struct, frozen=True, gc=False):
         return self.status.conditions or ()
 
 
-class Taint(msgspec.Struct, frozen=True, gc=False):
-    """One taint of a Node."""
+class Taint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="camel"):
+    """One taint of a Node, all of its fields: a patch sends the list whole."""
 
     key: str = ""
+    value: str = ""
+    effect: str = ""
+    time_added: str | None = None
 
 
 class NodeSpec(msgspec.Struct, frozen=True, gc=False, rename={"provider_id": "providerID"}):
@@ -211,11 +214,21 @@ class NodeStatus(msgspec.Struct, frozen=True, gc=False):
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):
-    """A Node as far as load balancing goes."""
+    """A Node as far as clouds are concerned."""
 
     metadata: ObjectMeta
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+    @property
+    def reference(self) -> Reference:
+        """Return what an event about the Node refers to."""
+        return Reference("Node", self.metadata.name, self.metadata.uid)
+
+    @property
+    def taints(self) -> tuple[Taint, ...]:
+        """Return the taints, empty if there are none."""
+        return self.spec.taints or ()
 
 
 class EndpointConditions(msgspec.Struct, frozen=True, gc=False):

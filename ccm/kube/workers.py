@@ -45,11 +45,14 @@ class Workers:
         target: Reconciles,
         metrics: metrics_.Metrics,
         count: int,
+        kind: str = "service",
     ) -> None:
+        """kind: what the keys name, for the log and the metric."""
         self._queue = queue
         self._target = target
         self._metrics = metrics
         self._count = count
+        self._kind = kind
 
     async def run(self) -> None:
         """Work until the queue is shut down. Raises: LeaseLost when another one leads."""
@@ -91,7 +94,7 @@ class Workers:
             self._failed(key, error)
         except Exception:  # noqa: BLE001 - the loop runner: one key's bug must not stop the others
             self._count_as("bug")
-            _log.exception("reconcile_crashed", service=key)
+            _log.exception("reconcile_crashed", **{self._kind: key})
             self._queue.add_failed(key)
         else:
             self._ended(key, result)
@@ -109,7 +112,9 @@ class Workers:
             return
         self._count_as("failed")
         wait_s = self._queue.add_failed(key)
-        _log.warning("reconcile_failed", service=key, error=str(error), retry_s=round(wait_s, 1))
+        _log.warning(
+            "reconcile_failed", error=str(error), retry_s=round(wait_s, 1), **{self._kind: key}
+        )
 
     def _count_as(self, outcome: str) -> None:
-        self._metrics.reconciles.labels(outcome).inc()
+        self._metrics.reconciles.labels(self._kind, outcome).inc()

@@ -18,7 +18,7 @@ SERVICE = selection.SERVICE
         (("*", f"-{SERVICE}"), False),
         (("*", "-service"), False),
         (("-service", "*"), False),
-        (("-service",), False),
+        (("cloud-node", "-service"), False),
         ((), False),
         (("service", "-service"), True),
         (("-service", "service"), False),
@@ -28,7 +28,7 @@ def test_s_01_name_alias_star_and_minus(wanted, runs):
     assert selection.is_enabled(SERVICE, wanted) is runs
 
 
-@pytest.mark.parametrize("wanted", [(), ("-service",), ("-*",)])
+@pytest.mark.parametrize("wanted", [(), ("-service",), ("*", "-service", "-cloud-node")])
 def test_nothing_to_run_is_refused(wanted):
     with pytest.raises(errors.ConfigError, match="--controllers"):
         selection.check(wanted)

@@ -11,7 +11,7 @@ from aiohttp import web
 from ccm import errors, metrics
 from ccm.cloud import client as clients
 from ccm.service import desired, nodes
-from tests.fakes.cloud import TOKEN, FakeCloud, problem
+from tests.fakes.cloud import TOKEN, FakeCloud, not_found, problem
 from tests.unit.ccm import builders
 
 DOCUMENT = desired.build(
@@ -87,6 +87,25 @@ async def test_l_06_b_25_a_404_that_the_cloud_did_not_say_is_not_gone(token_file
         with pytest.raises(errors.CloudBusy):
             await getattr(client, ask)("k8s-u-1")
         assert await client.get("k8s-u-1") is not None
+
+
+async def test_l_05_l_06_b_22_an_instance_is_there_gone_or_unknown(token_file):
+    async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
+        document = {"id": "i_1", "name": "n", "power_state": "stopped", "labels": {}}
+        fake.trouble.answers = [web.json_response(document), not_found()]
+        found = await client.instance("i_1")
+        assert found is not None
+        assert (found.id, found.power_state) == ("i_1", "stopped")
+        assert await client.instance("i_1") is None
+        for answer in (
+            web.Response(status=404, text="<html>no such page"),
+            web.Response(status=200, text="{}"),
+            problem(401, "token_revoked", "no", retryable=False),
+            problem(503, "unavailable", "later"),
+        ):
+            fake.trouble.answers = [answer]
+            with pytest.raises(errors.CloudError):
+                await client.instance("i_1")
 
 
 def test_message_names_the_fields():
