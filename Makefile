@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-dataplane kind kind-down lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-dataplane kind kind-down lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -33,6 +33,9 @@ bench: setup  ## time to address and answer, memory, failed requests; a table an
 
 bench-api: setup  ## the cloud API: requests, watches, memory, crashes; a table and a line of JSON
 	@$(PY) -m tests.bench.api
+
+bench-billing: setup  ## reports over a million lines, closing days, export; a table and a line of JSON
+	@$(PY) -m tests.bench.billing
 
 bench-dataplane: setup  ## HAProxy and UDP beside Envoy and nginx; a table and a line of JSON
 	@sh tests/bench/get_envoy.sh && $(PY) -m tests.bench.dataplane $(PARTS)

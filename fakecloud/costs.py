@@ -33,6 +33,7 @@ from fakecloud.ledger import Ledger
 from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
 
+_WHOLE_US: Final = 1 << 62  # no line is that long
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,7 +58,7 @@ class Costs:
 
     def report(self, project: str, asked: reports.Asked) -> dict[str, Any]:
         """Return the cost report's document. Raises: InvalidParameter."""
-        found = self.found(project, asked)
+        found = self.found(project, asked, reports.needed(asked.group_by))
         groups = reports.build(asked, found.charges, found.monthly, found.people)
         complete = min(events.seconds_us(asked.end), found.now_us)
         return reports.document(
@@ -69,15 +70,22 @@ class Costs:
             notes=notes(found.book, found.there),
         )
 
-    def found(self, project: str, asked: reports.Asked) -> Found:
-        """Return the charges that a report groups, and those of a month of what is there."""
+    def found(
+        self, project: str, asked: reports.Asked, needed: frozenset[str] = charges.COLUMNS
+    ) -> Found:
+        """Return the charges that a report groups, and those of a month of what is there.
+
+        needed: what must be told apart; the rest may be added up, and is empty then.
+        """
         with self._database.read() as connection:
             now_us = self._ledger.now_us()
-            found = list(self._charges(connection, project, asked))
+            found = list(self._charges(connection, project, asked, needed))
             there = self._there(connection, project, min(now_us, events.seconds_us(asked.end)))
             book = self._ledger.book_at(connection, now_us)
-            monthly = [usage.charge(line) for line in projection.bill(there, book)]
-            people = billing_events.attributions(connection, chain(found, monthly))
+            monthly = [usage.charge(line) for line in projection.bill(there, book, _WHOLE_US)]
+            named = (one for one in chain(found, monthly) if one.attribution)
+            people = billing_events.attributions(connection, named)
+            people[""] = Attribution(id="", account=project, name="", labels={})
         return Found(
             charges=found, monthly=monthly, people=people, there=there, book=book, now_us=now_us
         )
@@ -177,11 +185,15 @@ class Costs:
         """Return the book in force and what is there now."""
         now_us = self._ledger.now_us()
         book = self._ledger.book_at(connection, now_us)
-        used = self._usages(connection, project, now_us - MICRO, now_us, book)
+        used = self._standing(connection, project, now_us, book)
         return book, list(projection.open_spans(used, now_us))
 
     def _charges(
-        self, connection: Connection, project: str, asked: reports.Asked
+        self,
+        connection: Connection,
+        project: str,
+        asked: reports.Asked,
+        needed: frozenset[str],
     ) -> Iterator[Charge]:
         """Yield all charges: of whole closed days from their sums, of the rest as rated now."""
         start, end = events.seconds_us(asked.start), events.seconds_us(asked.end)
@@ -195,7 +207,9 @@ class Costs:
             yield from self._live(connection, project, start, end, step)
             return
         yield from self._live(connection, project, start, first_day * DAY_US)
-        yield from charges.sums(connection, project, first_day, after_day, daily=bool(over_time))
+        yield from charges.sums(
+            connection, project, first_day, after_day, needed, daily=bool(over_time)
+        )
         yield from self._live(connection, project, after_day * DAY_US, end)
 
     def _live(
@@ -204,6 +218,15 @@ class Costs:
         if start < end:
             for line in self._ledger.charge(connection, project, start, end, step_us=step):
                 yield usage.charge(line)
+
+    def _standing(
+        self, connection: Connection, project: str, at_us: int, book: PriceBook
+    ) -> list[Usage]:
+        return [
+            one
+            for some in self._ledger.chunks(connection, project, at_us - MICRO, at_us)
+            for one in self._ledger.standing(connection, some, at_us, book)
+        ]
 
     def _usages(
         self, connection: Connection, project: str, start: int, end: int, book: PriceBook
@@ -217,7 +240,7 @@ class Costs:
     def _there(self, connection: Connection, project: str, at_us: int) -> list[Usage]:
         """Return a month of everything that is there at a moment."""
         book = self._ledger.book_at(connection, at_us)
-        used = self._usages(connection, project, at_us - MICRO, at_us, book)
+        used = self._standing(connection, project, at_us, book)
         return projection.month_of(projection.open_spans(used, at_us))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -19,7 +19,7 @@ import structlog
 from fakecloud.billing import accounts, corrections, events, quantities, rating
 from fakecloud.billing.events import BillingEvent
 from fakecloud.billing.prices import PriceBook
-from fakecloud.billing.quantities import DAY_US, MICRO
+from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
 from fakecloud.billing.usage import Hour, Line, Usage, charge
 from fakecloud.clock import Clock
@@ -190,15 +190,35 @@ class Ledger:
         end_us: int,
         book: PriceBook,
     ) -> list[Usage]:
-        """Return resources' spans from their beginning, and hours from the month's, up to `end`."""
+        """Return resources' spans from their beginning, and hours from the month's, up to `end`.
+
+        What the month carried before `start` is in its first hour, all together.
+        """
         histories = billing_events.histories(connection, resources)
+        return self._used(connection, histories, start_us, end_us, book)
+
+    def standing(
+        self, connection: Connection, resources: Sequence[str], at_us: int, book: PriceBook
+    ) -> list[Usage]:
+        """Return resources' spans from their beginning up to a moment, without their traffic."""
+        histories = billing_events.histories(connection, resources)
+        until = min(at_us, self.now_us())
+        return [_usage(one, history, [], until, book) for one, history in histories.items()]
+
+    def _used(
+        self,
+        connection: Connection,
+        histories: Mapping[str, list[BillingEvent]],
+        start_us: int,
+        end_us: int,
+        book: PriceBook,
+    ) -> list[Usage]:
         month = quantities.month_of(start_us)[0]
-        carried = _carried(connection, resources, month, end_us)
+        carried = _carried(connection, list(histories), month, start_us, end_us)
         until = min(end_us, self.now_us())
         return [
-            _usage(one, histories[one], carried.get(one, []), until, book)
-            for one in resources
-            if one in histories
+            _usage(one, history, carried.get(one, []), until, book)
+            for one, history in histories.items()
         ]
 
     def _own(
@@ -212,7 +232,7 @@ class Ledger:
     ) -> Iterator[Line]:
         """Yield what resources cost by themselves."""
         histories = billing_events.histories(connection, resources)
-        for usage in self.usages(connection, resources, start_us, end_us, books[-1].book):
+        for usage in self._used(connection, histories, start_us, end_us, books[-1].book):
             schedule = schedule_of(books, histories[usage.resource])
             yield from rating.rate(usage, schedule, start_us, step_us)
 
@@ -268,12 +288,14 @@ def schedule_of(books: Sequence[Assignment], history: Sequence[BillingEvent]) ->
 
 
 def _carried(
-    connection: Connection, resources: Sequence[str], start_us: int, end_us: int
+    connection: Connection, resources: Sequence[str], month_us: int, start_us: int, end_us: int
 ) -> dict[str, list[Hour]]:
     found: defaultdict[str, list[Hour]] = defaultdict(list)
+    month, start = _moment(month_us), _moment(start_us - start_us % HOUR_US)
     for first in range(0, len(resources), CHUNK):
         some = resources[first : first + CHUNK]
-        for one in traffic.carried(connection, some, _moment(start_us), _moment(end_us)):
+        earlier = traffic.carried_in_all(connection, some, month, start)
+        for one in (*earlier, *traffic.carried(connection, some, start, _moment(end_us))):
             found[one.load_balancer_id].append(
                 Hour(
                     start_us=events.seconds_us(one.hour),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
 from typing import Final
 
 MICRO: Final = 10**6
@@ -17,6 +18,7 @@ def text(pico: int) -> str:
     return f"{sign}{whole}.{digits}"
 
 
+@lru_cache(maxsize=4096)
 def micros(price: str) -> int:
     """Return a decimal price in micro-units. Raises: ValueError for more than six decimals."""
     try:

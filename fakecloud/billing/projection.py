@@ -21,10 +21,15 @@ HOURS_PER_MONTH: Final = 730
 _SOME_MONTH_US: Final = 1_772_323_200 * MICRO  # March 2026: it has 744 hours, so 730 fit in
 
 
-def bill(usages: Sequence[Usage], book: PriceBook) -> Iterator[Line]:
-    """Yield everything that usages cost under one book, each by itself and together."""
+def bill(
+    usages: Sequence[Usage], book: PriceBook, step_us: int = quantities.DAY_US
+) -> Iterator[Line]:
+    """Yield everything that usages cost under one book, each by itself and together.
+
+    step_us: how long a line is at most, where nothing else ends it.
+    """
     schedule = Schedule([Assignment(from_us=0, book=book)])
-    own = (rating.rate(usage, schedule) for usage in usages)
+    own = (rating.rate(usage, schedule, step_us=step_us) for usage in usages)
     return chain(chain.from_iterable(own), accounts.rate(usages, book))
 
 

@@ -21,6 +21,8 @@ from fakecloud.billing.usage import Hour, Line, Span, Usage
 
 ACCOUNT_RATES: Final = (prices.PackageRate, prices.GraduatedRate)
 
+_ANY_LENGTH_US: Final = 1 << 62
+
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     """From this moment on the resource is charged by this book."""
@@ -69,7 +71,7 @@ def rate(
             elif part.end_us <= quantities.month_of(from_us)[0]:
                 meter.skip(part)
             else:
-                deque(meter.pass_time(part), maxlen=0)
+                deque(meter.pass_time(part, _ANY_LENGTH_US), maxlen=0)
     for hour in usage.hours:
         found = meter.count(hour)
         if hour.start_us >= from_us:

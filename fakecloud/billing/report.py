@@ -40,6 +40,20 @@ _TOKENS: Final[dict[str, _Reader]] = {
 OVER_TIME: Final = frozenset({"hour", "day", "month"})
 
 
+_UNATTRIBUTED: Final = {
+    "project": frozenset[str](),
+    "sku": frozenset({"sku"}),
+    "price_book": frozenset({"book"}),
+    **{token: frozenset[str]() for token in ("hour", "day", "month")},
+}
+
+
+def needed(group_by: Iterable[str]) -> frozenset[str]:
+    """Return what of charges must be told apart in a report: fields of `Charge`."""
+    whole = frozenset({"attribution"})
+    return frozenset().union(*(_UNATTRIBUTED.get(token, whole) for token in group_by))
+
+
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """What a report is to be about: [start, end), in groups, days and months of a time zone."""
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, se
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.billing import events
-from fakecloud.billing.events import BillingEvent, Kind
+from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.usage import Attribution, Charge
 from fakecloud.billing_tables import attribution, billed_resource, billing_event, billing_seal
 from fakecloud.model import LoadBalancer
@@ -201,8 +201,15 @@ def first_broken_seal(connection: Connection, account: str) -> int | None:
 
 
 def _event(row: Row[Any]) -> BillingEvent:
-    return msgspec.convert(
-        {name: getattr(row, name) for name in BillingEvent.__struct_fields__}, BillingEvent
+    return BillingEvent(
+        id=row.id,
+        account=row.account,
+        resource=row.resource,
+        resource_kind=row.resource_kind,
+        kind=Kind(row.kind),
+        at_us=row.at_us,
+        recorded_us=row.recorded_us,
+        terms=Terms(**row.terms),
     )
 
 

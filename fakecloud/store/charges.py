@@ -18,6 +18,7 @@ from fakecloud.billing_tables import billing_progress, cost_day
 from fakecloud.billing_tables import line as line_table
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+COLUMNS: Final = frozenset({"resource", "attribution", "sku", "price_id", "book"})
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 
 
@@ -121,10 +122,19 @@ def _added(connection: Connection) -> Any:
 
 
 def sums(
-    connection: Connection, account: str, first_day: int, after_day: int, *, daily: bool
+    connection: Connection,
+    account: str,
+    first_day: int,
+    after_day: int,
+    needed: frozenset[str],
+    *,
+    daily: bool,
 ) -> Iterator[Charge]:
-    """Yield what everything came to in whole days; each day by itself if `daily`."""
-    keys = [cost_day.c[name] for name in ("resource", "attribution", "sku", "price_id", "book")]
+    """Yield what everything came to in whole days; each day by itself if `daily`.
+
+    needed: of COLUMNS; charges that differ in others only are added up.
+    """
+    keys = [cost_day.c[name] for name in sorted(needed)]
     if daily:
         keys.append(cost_day.c.day)
     rows = connection.execute(
@@ -138,16 +148,14 @@ def sums(
         .where(
             cost_day.c.account == account, cost_day.c.day >= first_day, cost_day.c.day < after_day
         )
-        .group_by(*keys),
+        .group_by(*keys)
+        .having(func.count() > 0),
         execution_options={"yield_per": 2000},
     )
+    nothing = dict.fromkeys(COLUMNS, "")
     for row in rows:
         yield Charge(
-            resource=row.resource,
-            attribution=row.attribution,
-            sku=row.sku,
-            price_id=row.price_id,
-            book=row.book,
+            **(nothing | {name: getattr(row, name) for name in needed}),
             start_us=(row.day if daily else first_day) * DAY_US,
             quantity_micros=_exact(row, "quantity_micros"),
             list_pico=_exact(row, "list_pico"),

@@ -180,6 +180,32 @@ class Carried(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     estimated: bool
 
 
+def carried_in_all(
+    connection: Connection, ids: Collection[str], start: datetime, end: datetime
+) -> list[Carried]:
+    """Return what each carried in all hours that begin in [start, end), as in the first hour."""
+    if start >= end:
+        return []
+    rows = connection.execute(
+        select(
+            hour.c.load_balancer_id,
+            *(func.sum(hour.c[name]).label(name) for name in _SUMS),
+            func.max(hour.c.estimated.cast(Integer)).label("estimated"),
+        )
+        .where(hour.c.load_balancer_id.in_(ids), hour.c.hour >= start, hour.c.hour < end)
+        .group_by(hour.c.load_balancer_id)
+    )
+    return [
+        Carried(
+            load_balancer_id=row.load_balancer_id,
+            hour=start,
+            estimated=bool(row.estimated),
+            **{name: int(getattr(row, name)) for name in _SUMS},
+        )
+        for row in rows
+    ]
+
+
 def carried(
     connection: Connection, ids: Collection[str], start: datetime, end: datetime
 ) -> list[Carried]:
