@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import os
 import signal
 import socket
+from decimal import Decimal
 from pathlib import Path
 from threading import Thread
 
@@ -109,6 +111,32 @@ def test_every_byte_is_in_the_store(new_cloud, echo):
     assert stored(cloud.directory, lb_id) == (carried, carried)
     assert not list((cloud.directory / "meters").rglob("*.json"))
     cloud.start()
+
+
+def test_traffic_is_on_the_bill_to_the_byte(new_cloud, echo):
+    """A line's unit is a millionth of a GB, so 3,141,000 bytes each way are exact."""
+    cloud = new_cloud()
+    made = cloud.active("web", document([echo]))
+    with Client(made["status"]["addresses"][0]["ip"]) as client:
+        for size in (3_000_000, 141_000):
+            client.talk(size)
+    cloud.stop()  # stores what is left
+    cloud.start()
+    rows = list(
+        csv.DictReader(
+            cloud.http.get("/v1/billing/export", params={"format": "focus"}).text.splitlines()
+        )
+    )
+    egress = [row for row in rows if row["SkuId"].startswith("egress")]
+    assert {row["ResourceId"] for row in egress} == {made["status"]["id"]}
+    assert sum(Decimal(row["PricingQuantity"]) for row in egress) == Decimal("0.003141")
+    assert {row["PricingUnit"] for row in egress} == {"GB"}
+    found = cloud.http.get("/v1/cost-report", params={"group_by": "sku"}).json()
+    amounts = {group["key"]["sku"]: Decimal(group["amount"]) for group in found["groups"]}
+    for sku in {row["SkuId"] for row in egress}:
+        assert amounts[sku] == sum(
+            Decimal(row["BilledCost"]) for row in rows if row["SkuId"] == sku
+        )
 
 
 def stored(directory: Path, lb_id: str) -> tuple[int, int]:
