@@ -49,6 +49,7 @@ class Instance:
         self._restarts = Restarts()
         self._pulse = Pulse(host.beat_s)
         self._dirty = False
+        self._retell_at = float("-inf")
         self._write_at: float | None = None  # when the files are to say what runs
         self._attended: list[int] = []  # generations that are watched
         self._crashed = False
@@ -219,8 +220,9 @@ class Instance:
             self._bury(now)
             due = [
                 self._revive(now),
-                self._retell(now),
                 self._check(now),
+                # After it: a command that isn't heard asks for a look, later than `now`.
+                self._retell(now),
                 self._drain(now),
                 self._forget(now),
                 self._save_again(now),
@@ -425,6 +427,7 @@ class Instance:
         """Note that a process is silent; end it when it was for too long."""
         now = self._host.clock.monotonic()
         if not active.process.alive() or not self._pulse.missed(now):
+            self._retell_at = now + RETELL_S
             return now
         self._log.error("load_balancer_hangs", generation=active.number)
         active.process.kill()
@@ -444,11 +447,14 @@ class Instance:
         """Tell the process again what it may have missed."""
         if not self._dirty or self._desired is None or self._generations.active is None:
             return None
+        if now < self._retell_at:
+            return self._retell_at
         try:
             self._put(self._desired, self._build(self._desired))
         except (errors.DataPlaneError, OSError) as error:
             self._log.warning("update_failed", reason=str(error))
-            return now + RETELL_S
+            self._retell_at = self._host.clock.monotonic() + RETELL_S
+            return self._retell_at
         return None
 
     def _drain(self, now: float) -> float | None:

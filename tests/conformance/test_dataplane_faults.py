@@ -75,6 +75,18 @@ def test_hanging_process_is_replaced_without_any_update(world: FastWorld) -> Non
     assert not Path(f"/proc/{before}").exists()
 
 
+def test_hanging_process_is_replaced_while_it_is_to_be_told_something(world: FastWorld) -> None:
+    """What it doesn't hear is told again and again; that must not keep anybody from looking."""
+    world.plane.apply(desired(*world.targets))
+    before = world.pid()
+    os.kill(before, signal.SIGSTOP)
+    with pytest.raises(errors.Transient):
+        world.plane.apply(desired(world.targets[0]))
+    world.eventually(lambda: replaced(world, before), 12)
+    world.plane.apply(desired(world.targets[0]))
+    assert world.answers() == world.names(0)
+
+
 @pytest.mark.parametrize("lost", ["socket", "runtime directory"])
 def test_lost_socket_is_healed_and_nobody_notices(world: FastWorld, lost: str) -> None:
     world.plane.apply(desired(*world.targets))
