@@ -20,6 +20,9 @@ def address(value: str, where: str) -> str:
         raise errors.Permanent("config_invalid", f"{where} is not an IP address") from None
     if ip.version == 6 and ip.scope_id:
         raise errors.Permanent("config_invalid", f"{where} has a zone; leave it out")
+    if ip.version == 6 and ip.ipv4_mapped:
+        # HAProxy makes IPv4 of it, and what it says it runs isn't what it was told.
+        raise errors.Permanent("config_invalid", f"{where} must be {ip.ipv4_mapped}, as IPv4")
     return str(ip)
 
 

@@ -33,6 +33,8 @@ def _ip(value: str) -> str:
     address = ip_address(value)
     if address.is_unspecified or address.is_multicast or value == "255.255.255.255" or "%" in value:
         raise ValueError("must be the address of one host, without a zone")
+    if address.version == 6 and address.ipv4_mapped:
+        raise ValueError(f"must be the IPv4 address itself: {address.ipv4_mapped}")
     return str(address)
 
 
@@ -97,8 +99,9 @@ class Tls(_Wire):
 
 
 class Route(_Wire):
-    """Where requests go: for a host (or all of a domain: `*.example`) and a path with all below it.
+    """Where requests go: for a host and a path with all below it.
 
+    `*.example` is every host with one more name, as in certificates: a.example, not a.b.example.
     The host decides before the path; `host` alone means every path, `path_prefix` every host.
     """
 

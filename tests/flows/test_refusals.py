@@ -113,6 +113,7 @@ RULE = {"host": "shop.example", "path_prefix": "/cart", "target_group": NAMED["t
         (f"{GROUP}/targets/0/ip", "0.0.0.0", f"/{GROUP}/targets/0/ip"),
         (f"{GROUP}/targets/0/ip", "224.0.0.1", f"/{GROUP}/targets/0/ip"),
         (f"{GROUP}/targets/0/ip", "fe80::1%eth0", f"/{GROUP}/targets/0/ip"),
+        (f"{GROUP}/targets/0/ip", "::ffff:127.0.0.1", f"/{GROUP}/targets/0/ip"),
         (f"{GROUP}/targets/0/weight", 257, f"/{GROUP}/targets/0/weight"),
         (f"{GROUP}/targets/0/weight", -1, f"/{GROUP}/targets/0/weight"),
         (f"{GROUP}/targets", [{"ip": "127.0.0.1"}], f"/{GROUP}/targets/0/port"),
