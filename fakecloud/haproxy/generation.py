@@ -34,7 +34,7 @@ POLL_S: Final = 0.001
 FINISH_TURNS: Final = 50
 FINISH_POLL_S: Final = 0.005
 MAX_LOG_BYTES: Final = 256 * 1024
-_SECRET: Final = re.compile(r"\b(stats socket|crt|password|insecure-password) \S+")
+_SECRET: Final = re.compile(r"(?<!\S)(stats socket|crt|password|insecure-password) \S+")
 
 
 @dataclass(frozen=True, slots=True)

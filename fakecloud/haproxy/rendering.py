@@ -185,6 +185,8 @@ def _requests(frontend: config.Frontend, place: Place) -> Iterator[Line]:
     line, fixed = words.line, words.Fixed
     if frontend.redirect_port is not None:
         where = words.Location(frontend.redirect_port)
+        yield line("acl", "named", fixed.HOST, "-m", "len", "1:")
+        yield line("http-request", "deny", "deny_status", 400, "unless", "named")
         yield line("http-request", "redirect", "location", where, "code", 301)
         return
     yield line("option", "forwardfor")

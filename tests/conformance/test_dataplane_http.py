@@ -319,6 +319,28 @@ def test_plain_clients_are_sent_to_https(
     assert answer.headers["location"] == f"https://web.example{there}/a?b=c"
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.0", b"HTTP/1.1\r\nHost: \r\nConnection: close"])
+def test_who_names_no_host_is_not_sent_anywhere(
+    real: HaproxyWorld, web: HttpTargets, head: bytes
+) -> None:
+    real.plane.apply(wish(listener(redirect_https=True), groups=(group("web", *web.targets),)))
+    with socket.create_connection((IP, PORT), timeout=5) as client:
+        client.sendall(b"GET /a " + head + b"\r\n\r\n")
+        assert client.recv(4096).startswith(b"HTTP/1.1 400 ")
+
+
+def test_the_configuration_is_shown_whole_but_for_its_sockets(
+    real: HaproxyWorld, web: HttpTargets
+) -> None:
+    secure = listener("https", tls={"certificates": ["c"]})
+    groups = (group("web", *web.targets),)
+    real.plane.apply(wish(secure, groups=groups, certificates=(CERTIFICATE,)))
+    shown = real.plane.configuration("lb-1")
+    assert shown is not None
+    assert "stats socket <redacted> mode 600" in shown
+    assert "ssl crt-list g1.f0.crt ssl-min-ver TLSv1.2 alpn h2,http/1.1" in shown
+
+
 def test_clients_are_known_by_address_also_with_requests(
     real: HaproxyWorld, web: HttpTargets
 ) -> None:
