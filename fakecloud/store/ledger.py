@@ -79,6 +79,8 @@ class Ledger:
     def rewind(self, mark: Mark) -> None:
         """Forget what came after `mark`."""
         self._version, self.last_record = mark.version, mark.last_record
+        if mark.version is None:  # the look at the database's is forgotten with it
+            self._stored = None
         for table, rows in self._rows.items():
             del rows[mark.lengths.get(table, 0) :]
 

@@ -305,3 +305,24 @@ def test_many_writers_of_whom_some_fail(writers, seed):
     names, recorded = writers.written()
     assert names == {f"p-{n}" for n, fails in enumerate(fates) if not fails}
     assert versions == recorded == list(range(1, len(names) + 1))
+
+
+def test_a_version_that_was_taken_back_before_anything_else_is_none(cloud):
+    """The first takes a version and fails, the second writes no event: nothing is stored."""
+
+    def fails() -> None:
+        with cloud.database.write() as connection:
+            events.next_version(connection)
+            raise ValueError
+
+    def writes() -> str:
+        with cloud.database.write() as connection:
+            connection.execute(insert(project), row("a", cloud))
+        return "done"
+
+    with cloud.database.read() as connection:
+        before = events.current_version(connection)
+    results = cloud.database.write_each([fails, writes])
+    assert [type(results[0]), results[1]] == [ValueError, "done"]
+    with cloud.database.read() as connection:
+        assert events.current_version(connection) == before
