@@ -125,6 +125,13 @@ def run(
             help="How often addresses and labels of nodes are compared with the cloud, e.g. 5m.",
         ),
     ] = "5m",
+    node_monitor_period: Annotated[
+        str,
+        typer.Option(
+            envvar="CCM_NODE_MONITOR_PERIOD",
+            help="How often instances of nodes that aren't ready are looked for, e.g. 5s.",
+        ),
+    ] = "5s",
     leader_elect: Annotated[
         bool, typer.Option(envvar="CCM_LEADER_ELECT", help="Write only while holding the Lease.")
     ] = True,
@@ -195,6 +202,9 @@ def run(
             service_conditions=service_conditions,
             service_workers=concurrent_service_syncs,
             node_workers=concurrent_node_syncs,
+            node_monitor_period_s=settings_.parse_duration_s(
+                "--node-monitor-period", node_monitor_period
+            ),
             node_status_period_s=settings_.parse_duration_s(
                 "--node-status-update-frequency", node_status_update_frequency
             ),

@@ -26,6 +26,7 @@ from ccm.cloud import client as clients
 from ccm.cloud import mirror
 from ccm.kube import elector, events, informer, objects
 from ccm.kube import transport as transports
+from ccm.lifecycle import controller as lifecycle_controller
 from ccm.node import controller as node_controller
 from ccm.service import controller as service_controller
 from ccm.service import ownership
@@ -37,6 +38,7 @@ MANAGER: Final = "cloud-controller-manager"
 CONTROLLERS: Final[Mapping[str, Callable[[context.Context], context.Controller]]] = {
     selection.SERVICE: service_controller.ServiceController,
     selection.NODE: node_controller.NodeController,
+    selection.LIFECYCLE: lifecycle_controller.LifecycleController,
 }
 """The controllers that there are, by upstream's names."""
 EVENT_FLUSH_S = 3.0

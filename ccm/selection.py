@@ -13,8 +13,9 @@ from ccm import errors
 
 SERVICE: Final = "service-lb-controller"
 NODE: Final = "cloud-node-controller"
+LIFECYCLE: Final = "cloud-node-lifecycle-controller"
 
-ALIASES: Final = {"service": SERVICE, "cloud-node": NODE}
+ALIASES: Final = {"service": SERVICE, "cloud-node": NODE, "cloud-node-lifecycle": LIFECYCLE}
 """The names of before Kubernetes 1.28, which manifests still have."""
 KNOWN: Final = tuple(ALIASES.values())
 

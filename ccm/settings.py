@@ -51,6 +51,7 @@ class Settings:
     service_workers: int = 16
     node_workers: int = 1
     node_status_period_s: float = 300.0
+    node_monitor_period_s: float = 5.0
     reachability_check: bool = True
     pod_networks: tuple[str, ...] = ()
     orphan_sweep: str = "delete"
@@ -91,6 +92,7 @@ class Settings:
                 "--concurrent-service-syncs": self.service_workers,
                 "--concurrent-node-syncs": self.node_workers,
                 "--node-status-update-frequency": self.node_status_period_s,
+                "--node-monitor-period": self.node_monitor_period_s,
             }
         )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):

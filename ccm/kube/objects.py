@@ -207,10 +207,18 @@ class NodeAddress(msgspec.Struct, frozen=True, gc=False):
     address: str = ""
 
 
+class NodeCondition(msgspec.Struct, frozen=True, gc=False):
+    """One condition of a Node; its heartbeat is of no interest."""
+
+    type: str = ""
+    status: str = ""
+
+
 class NodeStatus(msgspec.Struct, frozen=True, gc=False):
     """status of a Node."""
 
     addresses: tuple[NodeAddress, ...] | None = None
+    conditions: tuple[NodeCondition, ...] | None = None
 
 
 class Node(msgspec.Struct, frozen=True, gc=False):

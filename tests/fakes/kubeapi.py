@@ -114,13 +114,10 @@ class FakeApiServer:
                 return failure(int(self.lease_faults[0]), "told to")
         if request.query.get("watch") == "true":
             return await self._watch(request)
-        match request.method:
-            case "GET":
-                return self._get(request)
-            case "POST":
-                return await self._post(request)
-            case _:
-                return await self._patch(request)
+        if request.method == "GET":
+            return self._get(request)
+        writes = {"POST": self._post, "DELETE": self._delete, "PATCH": self._patch}
+        return await writes[request.method](request)
 
     async def _misbehave(self, request: web.Request, fault: str) -> None:
         if fault == "hang":
@@ -161,6 +158,16 @@ class FakeApiServer:
         if f"{request.path}/{name}" in self.objects:
             return failure(409, "already exists")
         return web.json_response(self.put(request.path, name, body), status=201)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        one = self.objects.get(request.path)
+        if one is None:
+            return failure(404, "not found")
+        for name, value in (await request.json())["preconditions"].items():
+            if one["metadata"][name] != value:
+                return failure(409, f"the {name} has changed")
+        self.delete(_parent(request.path), one["metadata"]["name"])
+        return web.json_response({"kind": "Status", "status": "Success"})
 
     async def _patch(self, request: web.Request) -> web.Response:
         assert request.content_type == "application/merge-patch+json"

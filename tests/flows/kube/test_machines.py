@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 Json = dict[str, Any]
 UNINITIALIZED = "node.cloudprovider.kubernetes.io/uninitialized"
+SHUTDOWN = "node.cloudprovider.kubernetes.io/shutdown"
 OTHER = {"key": "example.com/mine", "value": "1", "effect": "NoSchedule"}
 
 
@@ -134,3 +135,26 @@ def test_n_04_node_waits_for_its_instance_and_foreign_ones_are_left_alone(
     assert foreign["status"]["addresses"] == [{"type": "Hostname", "address": "machine-3"}]
     machines.instance("machine-2")
     embedded.eventually(lambda: machines.taints("machine-2"), lambda it: it == [OTHER["key"]])
+
+
+def test_l_03_l_04_stopped_machine_is_tainted_and_a_vanished_one_removed(
+    machines: Machines, world: World
+) -> None:
+    names = ("machine-5", "machine-6", "machine-7")
+    for name in names:
+        made = machines.instance(name)
+        machines.join(name, OTHER, ready="False", providerID=made["provider_id"])
+    machines.instance("machine-5", power_state="stopped")
+    embedded.eventually(
+        lambda: machines.taints("machine-5"), lambda it: it == [OTHER["key"], SHUTDOWN]
+    )
+    machines.end("machine-6")
+    embedded.eventually(machines.nodes, lambda it: "machine-6" not in it)
+
+    assert {"machine-5", "machine-7"} <= set(machines.nodes())
+    assert machines.taints("machine-7") == [OTHER["key"]]
+    assert not world.ccm.lines("Traceback")
+    embedded.eventually(
+        lambda: machines.events("machine-6"),
+        lambda it: ("cloud-node-lifecycle-controller", "DeletingNode") in it,
+    )

@@ -28,7 +28,9 @@ def test_s_01_name_alias_star_and_minus(wanted, runs):
     assert selection.is_enabled(SERVICE, wanted) is runs
 
 
-@pytest.mark.parametrize("wanted", [(), ("-service",), ("*", "-service", "-cloud-node")])
+@pytest.mark.parametrize(
+    "wanted", [(), ("-service",), ("*", "-service", "-cloud-node", "-cloud-node-lifecycle")]
+)
 def test_nothing_to_run_is_refused(wanted):
     with pytest.raises(errors.ConfigError, match="--controllers"):
         selection.check(wanted)
