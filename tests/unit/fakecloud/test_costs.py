@@ -476,6 +476,7 @@ def test_a_new_price_reaches_whom_it_is_for(world: World) -> None:
     world.clock.advance(3600)
     assert charged_by() == {"old": BOOK.version, "resized": 20, "new": 20}
     assign(30, "all")
+    world.clock.advance(3600)
     world.happened("old", Kind.CHANGED, terms={"type": "lb-m"})
     world.clock.advance(3600)
     assert charged_by() == {"old": 30, "resized": 30, "new": 30}, "20 was replaced before"
