@@ -209,11 +209,18 @@ def test_every_action_has_an_example_that_works(cloud, monkeypatch):
 
     kinds = run("fault", "actions")
     for kind in kinds:
-        (made,) = run(*shlex.split(str(kind["example"]))[1:])
+        words = shlex.split(str(kind["example"]))[1:]
+        tried = CliRunner().invoke(program.cli, words)
+        cloud.http.post("/v1/chaos:reset")
+        if tried.exit_code == 1 and "bandwidth needs HAProxy 2.7" in tried.output:
+            continue  # what this machine's can't do is said
+        (made,) = run(*words)
         assert made["action"]["type"] == kind["type"]
         assert made["layer"] == kind["layer"]
         cloud.http.post("/v1/chaos:reset")
-    assert {one["layer"] for one in kinds} == {"api", "watch", "provision", "worker"}
+    assert {one["layer"] for one in kinds} == {
+        *("api", "watch", "provision", "worker", "dataplane")
+    }
     assert all(one["layer"] == "watch" for one in run("fault", "actions", "watch"))
     plain = CliRunner().invoke(program.cli, ["fault", "actions", "api", "-o", "csv"])
     assert "api,rate_limit,[retry_after_s],the request is refused with 429" in plain.stdout
