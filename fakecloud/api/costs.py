@@ -93,7 +93,7 @@ def compare(
 class PreviewBody(BaseModel):
     """Manifests as they would be applied; those that aren't Services cost nothing."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     manifests: list[dict[str, Any] | None] = Field(max_length=preview.MOST_MANIFESTS)
     whole: bool = Field(

@@ -26,10 +26,12 @@ ROUTES = sorted(
 READING = {
     "POST /v1/load-balancers:batchGet": "reads",
     "POST /v1/operations:batchGet": "reads",
+    "POST /v1/costs/preview": "reads",
     "POST /v1/admin:check": "reads",
     "POST /v1/admin:export": "reads",
     "POST /v1/snapshots/{id}:restore": "always refuses",
     "POST /v1/snapshots": "a copy of the database can't be part of its transaction",
+    "POST /v1/invoices/{id}:close": "needs a month that is over; the same again by itself",
     "DELETE /v1/snapshots/{id}": "a file can't be removed in a transaction",
 }
 """Routes without a transaction to lose the answer of, and why."""
@@ -67,6 +69,23 @@ PAIR = brought("shop.example")
 
 def certificate(cloud: Running) -> None:
     assert cloud.http.put("/v1/certificates/shop", json=PAIR).status_code == 201
+
+
+BUDGET = {"amount": "5"}
+HOOK = {"url": "http://127.0.0.1:9/news"}
+SERVICES = {"services": [], "lease_s": 60}
+
+
+def budget(cloud: Running) -> None:
+    assert cloud.http.put("/v1/budgets/team", json=BUDGET).is_success
+
+
+def webhook(cloud: Running) -> None:
+    assert cloud.http.put("/v1/webhooks/chat", json=HOOK).is_success
+
+
+def inventory(cloud: Running) -> None:
+    assert cloud.http.put("/v1/clusters/6f1c/inventory", json=SERVICES).is_success
 
 
 def project(cloud: Running) -> None:
@@ -117,6 +136,16 @@ CASES: dict[str, tuple[Callable[[Running], str | None], str, dict[str, Any]]] = 
     "POST /v1/certificates": (nothing, "/v1/certificates", {"json": {"name": "shop", **PAIR}}),
     "PUT /v1/certificates/{name}": (nothing, "/v1/certificates/shop", {"json": PAIR}),
     "DELETE /v1/certificates/{name}": (certificate, "/v1/certificates/shop", {}),
+    "PUT /v1/budgets/{name}": (nothing, "/v1/budgets/team", {"json": BUDGET}),
+    "DELETE /v1/budgets/{name}": (budget, "/v1/budgets/team", {}),
+    "PUT /v1/webhooks/{name}": (nothing, "/v1/webhooks/chat", {"json": HOOK}),
+    "DELETE /v1/webhooks/{name}": (webhook, "/v1/webhooks/chat", {}),
+    "PUT /v1/clusters/{cluster_uid}/inventory": (
+        nothing, "/v1/clusters/6f1c/inventory", {"json": SERVICES}),
+    "DELETE /v1/clusters/{cluster_uid}/inventory": (
+        inventory, "/v1/clusters/6f1c/inventory", {}),
+    "POST /v1/billing:rerate": (
+        lb, "/v1/billing:rerate", {"json": {"from": "2026-01-01T00:00:00Z"}}),
     "POST /v1/projects": (nothing, "/v1/projects", {"json": {"id": "once"}}),
     "DELETE /v1/projects/{id}": (project, "/v1/projects/once", {}),
     "POST /v1/tokens": (

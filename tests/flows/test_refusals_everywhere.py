@@ -30,7 +30,7 @@ WITH_BODY = [
 def sent(cloud: Running, method: str, path: str, **more: Any) -> tuple[int, dict[str, Any]]:
     """Return the status and the problem that answer a request; names in the path are made up."""
     place = path
-    for name in ("name", "id", "project", "metric"):
+    for name in ("name", "id", "project", "metric", "cluster_uid"):
         place = place.replace(f"{{{name}}}", "default")
     answer = cloud.http.request(method, place, **more)
     assert answer.headers["content-type"] == "application/problem+json", answer.text
