@@ -71,9 +71,12 @@ async def watched(host: str, port: int, token: str, ready: asyncio.Queue[None]) 
     reader, writer = await asyncio.open_connection(host, port, limit=1 << 20)
     writer.write(request(token))
     seen: list[str] = []
+    empty = 0
     async for line in reader:
-        if line.strip() == b"" and not seen:
-            ready.put_nowait(None)  # the head, or the empty line that says that the stream stands
+        if line.strip() == b"":
+            empty += 1  # the end of the head, the line that says that it stands, heartbeats
+            if empty == 2:
+                ready.put_nowait(None)
         if line.startswith(b'{"type":"MODIFIED"'):
             seen.append(json.loads(line)["object"]["labels"].get("turn", ""))
             if seen[-1] == str(TURNS):
@@ -94,7 +97,7 @@ def test_a_thousand_watchers_hold_and_three_that_hang_delay_nobody(server):
             asyncio.create_task(watched(place.host, place.port, token, ready))
             for _ in range(WATCHERS)
         ]
-        for _ in range(2 * WATCHERS):  # the end of its head, and the line after it
+        for _ in range(WATCHERS):
             await ready.get()
         hanging = [await hung(place.host, place.port, token) for _ in range(3)]
         for turn in range(1, TURNS + 1):
@@ -110,7 +113,7 @@ def test_a_thousand_watchers_hold_and_three_that_hang_delay_nobody(server):
 
     seen, used = asyncio.run(all_of_them())
     whole = [str(turn) for turn in range(1, TURNS + 1)]
-    assert all(one == whole for one in seen)
+    assert [one for one in seen if one != whole][:3] == []
     assert (used - before) / WATCHERS < KB_EACH, f"{used - before} kB for {WATCHERS} watchers"
 
 
