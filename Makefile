@@ -16,7 +16,7 @@ demo: setup  ## the main job, live: a Service goes from <pending> to an address 
 test: setup  ## every test that needs neither root nor Docker
 	@$(PY) -m tests.cluster binaries >/dev/null && $(PY) -m pytest
 
-check: setup  ## format, lint, types, import contracts, unit and property tests (under a minute)
+check: setup  ## format, lint, types, import contracts, unit and property tests (minutes)
 	@$(MAKE) --no-print-directory -j2 check-cloud check-rest
 
 check-cloud:
