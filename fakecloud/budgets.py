@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from fakecloud.billing import budgets, events, money
+from fakecloud.billing import budgets, events, money, quantities
 from fakecloud.billing import report as reports
 from fakecloud.billing.budgets import Budget
 from fakecloud.billing.usage import Attribution, Charge
@@ -106,8 +106,8 @@ class Budgets:
             "created_at": rfc3339(budget.created_at),
             "updated_at": rfc3339(budget.updated_at),
             "status": {
-                "from": rfc3339(budgets.moment(start)),
-                "to": rfc3339(budgets.moment(end)),
+                "from": rfc3339(quantities.moment(start)),
+                "to": rfc3339(quantities.moment(end)),
                 "spent": money.text(budget.spent_pico),
                 "forecast": money.text(budget.forecast_pico),
                 "exceeded": budget.exceeded_until_us > now_us,
@@ -116,7 +116,7 @@ class Budgets:
                         "threshold": one.threshold,
                         "basis": one.basis,
                         "amount": money.text(one.amount_pico),
-                        "at": rfc3339(budgets.moment(one.fired_us)),
+                        "at": rfc3339(quantities.moment(one.fired_us)),
                     }
                     for one in fired
                 ],
@@ -150,7 +150,7 @@ class Budgets:
         """Return what the scope cost in [start, end), and what a month of it would."""
         if start >= end:
             return 0, 0
-        first, last = budgets.moment(start), budgets.moment(end)
+        first, last = quantities.moment(start), quantities.moment(end)
         found = self._costs.found(
             budget.project, reports.Asked(start=first, end=last, group_by=("load_balancer",))
         )
@@ -174,8 +174,8 @@ class Budgets:
             "amount": money.text(alert.amount_pico),
             "limit": money.text(budget.amount_pico),
             "currency": budget.currency,
-            "from": rfc3339(budgets.moment(alert.period_us)),
-            "to": rfc3339(budgets.moment(end)),
+            "from": rfc3339(quantities.moment(alert.period_us)),
+            "to": rfc3339(quantities.moment(end)),
         }
         log.warning("budget_threshold_passed", **data)
         self._webhooks.tell(connection, budget.project, "budget.threshold_passed", data)

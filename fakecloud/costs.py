@@ -6,7 +6,7 @@ Everything is read from the ledger on one snapshot of the database, so that part
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
 
@@ -34,7 +34,6 @@ from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
 
 _WHOLE_US: Final = 1 << 62  # no line is that long
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +65,7 @@ class Costs:
             groups,
             currency=found.book.currency,
             price_book=found.book.id,
-            complete_until=_moment(complete),
+            complete_until=quantities.moment(complete),
             notes=notes(found.book, found.there),
         )
 
@@ -82,7 +81,9 @@ class Costs:
             found = list(self._charges(connection, project, asked, needed))
             there = self._there(connection, project, min(now_us, events.seconds_us(asked.end)))
             book = self._ledger.book_at(connection, now_us)
-            monthly = [usage.charge(line) for line in projection.bill(there, book, _WHOLE_US)]
+            monthly = [
+                usage.charge(line) for line in projection.bill(there, book, step_us=_WHOLE_US)
+            ]
             named = (one for one in chain(found, monthly) if one.attribution)
             people = billing_events.attributions(connection, named)
             people[""] = Attribution(id="", account=project, name="", labels={})
@@ -104,10 +105,10 @@ class Costs:
         month_end_fixed = _total(fixed, book, first)
         month_end = _total(held, book, first)
         return {
-            "period": _moment(first).strftime("%Y-%m"),
+            "period": quantities.moment(first).strftime("%Y-%m"),
             "currency": book.currency,
             "price_book": book.id,
-            "as_of": rfc3339(_moment(now_us)),
+            "as_of": rfc3339(quantities.moment(now_us)),
             "to_date": money.text(to_date),
             "month_end": {
                 "fixed": money.text(month_end_fixed),
@@ -273,8 +274,4 @@ def _compared(book: PriceBook, used: Sequence[Usage], first: int) -> dict[str, A
 
 
 def _total(used: Sequence[Usage], book: PriceBook, first: int) -> int:
-    return sum(line.billed_pico for line in projection.bill(used, book) if line.start_us >= first)
-
-
-def _moment(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
+    return sum(line.billed_pico for line in projection.bill(used, book, first))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from fakecloud.billing import events, focus, money, quantities, usage
@@ -150,4 +150,4 @@ def _some(lines: Iterator[Booked]) -> Iterator[list[Booked]]:
 
 
 def _time(us: int) -> str:
-    return rfc3339(_EPOCH + timedelta(microseconds=us - us % MICRO))
+    return rfc3339(quantities.moment(us - us % MICRO))

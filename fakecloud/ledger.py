@@ -10,13 +10,12 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import msgspec
 import structlog
 
-from fakecloud.billing import accounts, corrections, events, quantities, rating
+from fakecloud.billing import accounts, corrections, events, projection, quantities, rating
 from fakecloud.billing.events import BillingEvent
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
@@ -34,7 +33,6 @@ from fakecloud.store import (
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.late import Late
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATENESS_US: Final = 30 * MICRO
 """Counters may come so late: a day is closed so long after its end."""
 CHUNK: Final = 500
@@ -256,7 +254,7 @@ class Ledger:
             if first >= end_us or last <= month:
                 continue
             everything = [
-                _since(usage, month)
+                projection.since(usage, month)
                 for some in self.chunks(connection, account, month, min(last, end_us))
                 for usage in self.usages(
                     connection, some, start_us, min(last, end_us), assignment.book
@@ -291,11 +289,11 @@ def _carried(
     connection: Connection, resources: Sequence[str], month_us: int, start_us: int, end_us: int
 ) -> dict[str, list[Hour]]:
     found: defaultdict[str, list[Hour]] = defaultdict(list)
-    month, start = _moment(month_us), _moment(start_us - start_us % HOUR_US)
+    month, start = quantities.moment(month_us), quantities.moment(start_us - start_us % HOUR_US)
     for first in range(0, len(resources), CHUNK):
         some = resources[first : first + CHUNK]
         earlier = traffic.carried_in_all(connection, some, month, start)
-        for one in (*earlier, *traffic.carried(connection, some, start, _moment(end_us))):
+        for one in (*earlier, *traffic.carried(connection, some, start, quantities.moment(end_us))):
             found[one.load_balancer_id].append(
                 Hour(
                     start_us=events.seconds_us(one.hour),
@@ -324,16 +322,3 @@ def _usage(
         at = max(0, bisect_right(starts, hour.start_us) - 1)
         billed.append(msgspec.structs.replace(hour, attribution=spans[at].attribution))
     return Usage(resource=resource, kind=history[0].resource_kind, spans=spans, hours=tuple(billed))
-
-
-def _since(usage: Usage, start_us: int) -> Usage:
-    spans = tuple(
-        msgspec.structs.replace(span, start_us=max(span.start_us, start_us))
-        for span in usage.spans
-        if span.end_us > start_us
-    )
-    return msgspec.structs.replace(usage, spans=spans)
-
-
-def _moment(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)

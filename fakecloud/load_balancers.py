@@ -26,7 +26,7 @@ from fakecloud import (
 )
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
-from fakecloud.billing import budgets, money
+from fakecloud.billing import budgets, money, quantities
 from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import (
@@ -412,7 +412,7 @@ def _refuse_beyond_budgets(
     """Raises: BudgetExceeded when a hard budget that covers one of these labels is used up."""
     for budget in budget_rows.exceeded(connection, project, now_us):
         if any(budgets.covers(labels, budget.labels) for labels in wanted):
-            until = rfc3339(budgets.moment(budget.exceeded_until_us))
+            until = rfc3339(quantities.moment(budget.exceeded_until_us))
             raise BudgetExceeded(
                 f"budget {budget.name!r} of {money.text(budget.amount_pico)} {budget.currency} a "
                 f"{budget.period} is used up until {until}; raise it, or delete load balancers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
@@ -13,7 +13,6 @@ from fakecloud.billing.quantities import DAY_US, HOUR_US
 
 Period = Literal["day", "week", "month"]
 Basis = Literal["actual", "forecast"]
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _WEEK_US: Final = 7 * DAY_US
 _MONDAY_US: Final = 4 * DAY_US  # 1970-01-05
 MONTH_HOURS: Final = 730
@@ -72,8 +71,3 @@ def forecast(spent_pico: int, monthly_pico: int, now_us: int, end_us: int) -> in
 def passed(budget: Budget, amount_pico: int) -> list[int]:
     """Return the thresholds that an amount has reached."""
     return [one for one in budget.thresholds if amount_pico * 100 >= budget.amount_pico * one]
-
-
-def moment(us: int) -> datetime:
-    """Return microseconds of Unix time as a moment."""
-    return _EPOCH + timedelta(microseconds=us)

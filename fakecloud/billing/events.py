@@ -9,20 +9,18 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
 
 import msgspec
 
-from fakecloud.billing.quantities import MICRO
+from fakecloud.billing.quantities import MICRO, microseconds
 from fakecloud.billing.usage import Attribution, Span
 from fakecloud.model import LoadBalancer, ReservedAddress, State
 
 GENESIS: Final = "0" * 64
 """What the first event of an account is chained to."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _NAMESPACE: Final = uuid.UUID("6f6b1f0e-5d0b-5c0f-9a39-2f6c0c5f7a11")
 
 
@@ -68,7 +66,7 @@ class BillingEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 def seconds_us(moment: datetime) -> int:
     """Return microseconds of Unix time, floored to whole seconds (FOCUS has no fractions)."""
-    return (moment - _EPOCH) // _MICROSECOND // MICRO * MICRO
+    return microseconds(moment) // MICRO * MICRO
 
 
 def of_change(
@@ -97,7 +95,7 @@ def of_change(
             resource_kind="load_balancer",
             kind=kind,
             at_us=seconds_us(now),
-            recorded_us=(wall - _EPOCH) // _MICROSECOND,
+            recorded_us=microseconds(wall),
             terms=terms(after),
         )
         for kind in kinds
@@ -125,7 +123,7 @@ def of_address(address: ReservedAddress, kind: Kind, now: datetime) -> BillingEv
         resource_kind="address",
         kind=kind,
         at_us=seconds_us(now),
-        recorded_us=(now - _EPOCH) // _MICROSECOND,
+        recorded_us=microseconds(now),
         terms=address_terms(address),
     )
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Final, TextIO
 
@@ -22,7 +22,6 @@ from fakecloud.billing.usage import Attribution, Booked, Line
 
 VERSION: Final = "1.4"
 PROVIDER: Final = "fakecloud"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 COST_AND_USAGE: Final = (
     "AllocatedMethodDetails", "AllocatedMethodId", "AllocatedResourceId", "AllocatedResourceName",
@@ -189,7 +188,7 @@ def rate_kind(sku: Sku) -> str:
 
 def time(us: int) -> str:
     """Return microseconds of Unix time as FOCUS writes it."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return quantities.moment(us).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def decimal(micros: int) -> str:
@@ -216,7 +215,7 @@ def entries(
             of=attributions[one.line.attribution],
             sku=sku_of(one.line, book),
             book=book,
-            period_us=(month - _EPOCH) // timedelta(microseconds=1),
+            period_us=quantities.microseconds(month),
             corrects=one.corrects,
         )
 

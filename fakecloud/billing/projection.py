@@ -22,15 +22,30 @@ _SOME_MONTH_US: Final = 1_772_323_200 * MICRO  # March 2026: it has 744 hours, s
 
 
 def bill(
-    usages: Sequence[Usage], book: PriceBook, step_us: int = quantities.DAY_US
+    usages: Sequence[Usage],
+    book: PriceBook,
+    from_us: int = 0,
+    step_us: int = quantities.DAY_US,
 ) -> Iterator[Line]:
-    """Yield everything that usages cost under one book, each by itself and together.
+    """Yield what usages cost under one book from `from_us` on, each by itself and together.
 
     step_us: how long a line is at most, where nothing else ends it.
     """
     schedule = Schedule([Assignment(from_us=0, book=book)])
-    own = (rating.rate(usage, schedule, step_us=step_us) for usage in usages)
-    return chain(chain.from_iterable(own), accounts.rate(usages, book))
+    own = (rating.rate(usage, schedule, from_us, step_us) for usage in usages)
+    month_us = quantities.month_of(from_us)[0]
+    together = accounts.rate([since(usage, month_us) for usage in usages], book)
+    return chain(chain.from_iterable(own), (line for line in together if line.start_us >= from_us))
+
+
+def since(usage: Usage, start_us: int) -> Usage:
+    """Return a usage without its spans' time before `start_us`."""
+    spans = tuple(
+        msgspec.structs.replace(span, start_us=max(span.start_us, start_us))
+        for span in usage.spans
+        if span.end_us > start_us
+    )
+    return msgspec.structs.replace(usage, spans=spans)
 
 
 def month_of(spans: Iterable[tuple[str, Span]]) -> list[Usage]:

@@ -93,10 +93,19 @@ def months(start_us: int, end_us: int) -> int:
 
 def month_of(us: int) -> tuple[int, int]:
     """Return the UTC month around a moment, [first, after), in microseconds of Unix time."""
-    moment = _EPOCH + timedelta(microseconds=us)
-    first = moment.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    first = moment(us).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     after = (first + timedelta(days=32)).replace(day=1)
-    return (first - _EPOCH) // _MICROSECOND, (after - _EPOCH) // _MICROSECOND
+    return microseconds(first), microseconds(after)
+
+
+def moment(us: int) -> datetime:
+    """Return the aware UTC datetime of microseconds of Unix time."""
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def microseconds(at: datetime) -> int:
+    """Return microseconds of Unix time."""
+    return (at - _EPOCH) // _MICROSECOND
 
 
 def shares(whole: int, weights: dict[str, int]) -> dict[str, int]:

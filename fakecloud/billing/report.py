@@ -6,23 +6,22 @@ import csv
 import io
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final
 
 import msgspec
 
-from fakecloud.billing import money
+from fakecloud.billing import money, quantities
 from fakecloud.billing.usage import Attribution, Charge
 from fakecloud.clock import rfc3339
 from fakecloud.errors import InvalidParameter
 
 Key = tuple[str | None, ...]
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Reader = Callable[[Charge, Attribution, tzinfo], str | None]
 
 
 def _moment(charge: Charge, zone: tzinfo) -> datetime:
-    return (_EPOCH + timedelta(microseconds=charge.start_us)).astimezone(zone)
+    return quantities.moment(charge.start_us).astimezone(zone)
 
 
 _TOKENS: Final[dict[str, _Reader]] = {

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
-from fakecloud.billing import focus, money
+from fakecloud.billing import focus, money, quantities
 from fakecloud.billing.events import BillingEvent
 from fakecloud.billing.prices import KINDS, PriceBook
 from fakecloud.billing.quantities import MICRO
 from fakecloud.billing.usage import Line
 from fakecloud.clock import rfc3339
-
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def document(
@@ -69,4 +66,4 @@ def _line(line: Line, book: PriceBook) -> dict[str, Any]:
 
 
 def _time(us: int) -> str:
-    return rfc3339(_EPOCH + timedelta(microseconds=us))
+    return rfc3339(quantities.moment(us))

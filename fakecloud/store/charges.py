@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -12,19 +11,18 @@ from sqlalchemy import Connection, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.billing.corrections import key
-from fakecloud.billing.quantities import DAY_US, MICRO
+from fakecloud.billing.quantities import DAY_US, MICRO, moment
 from fakecloud.billing.usage import Booked, Charge, Line
 from fakecloud.billing_tables import billing_progress, cost_day
 from fakecloud.billing_tables import line as line_table
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 COLUMNS: Final = frozenset({"resource", "attribution", "sku", "price_id", "book"})
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 
 
 def period_of(us: int) -> str:
     """Return the billing period of a moment: its UTC month, as 2026-11."""
-    return (_EPOCH + timedelta(microseconds=us)).strftime("%Y-%m")
+    return moment(us).strftime("%Y-%m")
 
 
 def booked(account: str, line: Line) -> Booked:
