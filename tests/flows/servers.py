@@ -75,7 +75,11 @@ class Process:
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
-        assert line.startswith("fakecloud "), self.log.read_text()[-3000:]
+        if not line.startswith("fakecloud "):
+            with self._process as refused:  # its output ends a moment before the process does
+                refused.kill()
+            self._process = None
+            raise AssertionError(self.log.read_text()[-3000:])
         if self.command == "serve":
             self.http = httpx2.Client(
                 base_url=line.split()[-1],
