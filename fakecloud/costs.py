@@ -5,7 +5,7 @@ Everything is read from the ledger on one snapshot of the database, so that part
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import chain
 from typing import Any, Final
@@ -13,6 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from fakecloud.billing import (
+    accounts,
     books,
     consolidation,
     events,
@@ -26,10 +27,11 @@ from fakecloud.billing import (
 from fakecloud.billing import report as reports
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
+from fakecloud.billing.rating import Assignment, Schedule
 from fakecloud.billing.usage import Attribution, Charge, Span, Usage
 from fakecloud.clock import rfc3339
 from fakecloud.errors import NotFound
-from fakecloud.ledger import Ledger
+from fakecloud.ledger import Ledger, Used
 from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
 
@@ -79,11 +81,14 @@ class Costs:
         with self._database.read() as connection:
             now_us = self._ledger.now_us()
             found = list(self._charges(connection, project, asked, needed))
-            there = self._there(connection, project, min(now_us, events.seconds_us(asked.end)))
-            book = self._ledger.book_at(connection, now_us)
+            at_us = min(now_us, events.seconds_us(asked.end))
+            standing = self._standing(connection, project, at_us)
+            there = projection.month_of(projection.open_spans(_usages(standing), at_us))
+            schedules = projection.from_now_on(_schedules(standing), at_us)
             monthly = [
-                usage.charge(line) for line in projection.bill(there, book, step_us=_WHOLE_US)
+                usage.charge(line) for line in accounts.bill(there, schedules, step_us=_WHOLE_US)
             ]
+            book = self._ledger.book_at(connection, now_us)
             named = (one for one in chain(found, monthly) if one.attribution)
             people = billing_events.attributions(connection, named)
             people[""] = Attribution(id="", account=project, name="", labels={})
@@ -97,13 +102,15 @@ class Costs:
             now_us = self._ledger.now_us()
             first, after = quantities.month_of(now_us)
             book = self._ledger.book_at(connection, now_us)
-            used = self._usages(connection, project, first, now_us, book)
+            assigned = self._ledger.assignments(connection)
+            found = self._used(connection, project, first, now_us, assigned)
+        used, schedules = _usages(found), _schedules(found)
         # What ended has no future; what goes on has its whole month's caps and minimums.
-        to_date = _total(used, book, first)
+        to_date = _total(used, schedules, first)
         fixed = list(projection.prolonged(used, now_us))
         held = list(projection.with_traffic_held(fixed, now_us, projection.mean))
-        month_end_fixed = _total(fixed, book, first)
-        month_end = _total(held, book, first)
+        month_end_fixed = _total(fixed, schedules, first)
+        month_end = _total(held, schedules, first)
         return {
             "period": quantities.moment(first).strftime("%Y-%m"),
             "currency": book.currency,
@@ -131,7 +138,9 @@ class Costs:
         with self._database.read() as connection:
             found = []
             for book in asked:
-                used = self._usages(connection, project, first, events.seconds_us(end), book)
+                instead = [Assignment(from_us=0, book=book)]
+                last = events.seconds_us(end)
+                used = self._used(connection, project, first, last, instead)
                 found.append(_compared(book, used, first))
         return {"from": rfc3339(start), "to": rfc3339(end), "books": found}
 
@@ -186,7 +195,7 @@ class Costs:
         """Return the book in force and what is there now."""
         now_us = self._ledger.now_us()
         book = self._ledger.book_at(connection, now_us)
-        used = self._standing(connection, project, now_us, book)
+        used = _usages(self._standing(connection, project, now_us))
         return book, list(projection.open_spans(used, now_us))
 
     def _charges(
@@ -220,29 +229,37 @@ class Costs:
             for line in self._ledger.charge(connection, project, start, end, step_us=step):
                 yield usage.charge(line)
 
-    def _standing(
-        self, connection: Connection, project: str, at_us: int, book: PriceBook
-    ) -> list[Usage]:
+    def _standing(self, connection: Connection, project: str, at_us: int) -> list[Used]:
+        assigned = self._ledger.assignments(connection)
         return [
             one
             for some in self._ledger.chunks(connection, project, at_us - MICRO, at_us)
-            for one in self._ledger.standing(connection, some, at_us, book)
+            for one in self._ledger.standing(connection, some, at_us, assigned)
         ]
 
-    def _usages(
-        self, connection: Connection, project: str, start: int, end: int, book: PriceBook
-    ) -> list[Usage]:
+    def _used(
+        self,
+        connection: Connection,
+        project: str,
+        start: int,
+        end: int,
+        assigned: Sequence[Assignment],
+    ) -> list[Used]:
+        """Return what was used in [start, end), with all of its month: tiers count that too."""
+        month = quantities.month_of(start)[0]
         return [
             one
-            for some in self._ledger.chunks(connection, project, start, end)
-            for one in self._ledger.usages(connection, some, start, end, book)
+            for some in self._ledger.chunks(connection, project, month, end)
+            for one in self._ledger.usages(connection, some, start, end, assigned)
         ]
 
-    def _there(self, connection: Connection, project: str, at_us: int) -> list[Usage]:
-        """Return a month of everything that is there at a moment."""
-        book = self._ledger.book_at(connection, at_us)
-        used = self._standing(connection, project, at_us, book)
-        return projection.month_of(projection.open_spans(used, at_us))
+
+def _usages(found: Sequence[Used]) -> list[Usage]:
+    return [one.usage for one in found]
+
+
+def _schedules(found: Sequence[Used]) -> dict[str, Schedule]:
+    return {one.usage.resource: one.schedule for one in found}
 
 
 def notes(book: PriceBook, used: Sequence[Usage]) -> list[str]:
@@ -263,15 +280,16 @@ def unpriced(book: PriceBook, used: Sequence[Usage]) -> list[str]:
     return sorted(found)
 
 
-def _compared(book: PriceBook, used: Sequence[Usage], first: int) -> dict[str, Any]:
+def _compared(book: PriceBook, found: Sequence[Used], first: int) -> dict[str, Any]:
+    used = _usages(found)
     return {
         "id": book.id,
         "currency": book.currency,
-        "total": money.text(_total(used, book, first)),
+        "total": money.text(_total(used, _schedules(found), first)),
         "unpriced": unpriced(book, used),
         "illustrative": book.illustrative,
     }
 
 
-def _total(used: Sequence[Usage], book: PriceBook, first: int) -> int:
-    return sum(line.billed_pico for line in projection.bill(used, book, first))
+def _total(used: Sequence[Usage], schedules: Mapping[str, Schedule], first: int) -> int:
+    return sum(line.billed_pico for line in accounts.bill(used, schedules, first))

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
-from fakecloud.billing import accounts, corrections, events, projection, quantities, rating
-from fakecloud.billing.events import BillingEvent
+from fakecloud.billing import accounts, corrections, events, quantities, rating
+from fakecloud.billing.events import BillingEvent, Ends, Kind
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
@@ -39,6 +39,13 @@ CHUNK: Final = 500
 SEALS: Final = 2000
 
 log = structlog.get_logger()
+
+
+class Used(msgspec.Struct, frozen=True, kw_only=True):
+    """What a resource has used, and which books charge it for that."""
+
+    usage: Usage
+    schedule: Schedule
 
 
 class Ledger:
@@ -167,6 +174,10 @@ class Ledger:
             yield some
             after = some[-1]
 
+    def assignments(self, connection: Connection) -> list[Assignment]:
+        """Return which books were put in force when, in the order of time."""
+        return price_assignments.all(connection)
+
     def book_at(self, connection: Connection, us: int) -> PriceBook:
         """Return the book that is in force for what is made at a moment."""
         return Schedule(price_assignments.all(connection)).at(us)
@@ -186,38 +197,33 @@ class Ledger:
         resources: Sequence[str],
         start_us: int,
         end_us: int,
-        book: PriceBook,
-    ) -> list[Usage]:
+        books: Sequence[Assignment],
+    ) -> list[Used]:
         """Return resources' spans from their beginning, and hours from the month's, up to `end`.
 
-        What the month carried before `start` is in its first hour, all together.
+        What the month carried before `start` is in its first hour, all together. books: as
+        `assignments` gives them, or others for what would be if they had been in force.
         """
         histories = billing_events.histories(connection, resources)
-        return self._used(connection, histories, start_us, end_us, book)
-
-    def standing(
-        self, connection: Connection, resources: Sequence[str], at_us: int, book: PriceBook
-    ) -> list[Usage]:
-        """Return resources' spans from their beginning up to a moment, without their traffic."""
-        histories = billing_events.histories(connection, resources)
-        until = min(at_us, self.now_us())
-        return [_usage(one, history, [], until, book) for one, history in histories.items()]
-
-    def _used(
-        self,
-        connection: Connection,
-        histories: Mapping[str, list[BillingEvent]],
-        start_us: int,
-        end_us: int,
-        book: PriceBook,
-    ) -> list[Usage]:
         month = quantities.month_of(start_us)[0]
         carried = _carried(connection, list(histories), month, start_us, end_us)
         until = min(end_us, self.now_us())
         return [
-            _usage(one, history, carried.get(one, []), until, book)
+            _used(one, history, carried.get(one, []), until, books)
             for one, history in histories.items()
         ]
+
+    def standing(
+        self,
+        connection: Connection,
+        resources: Sequence[str],
+        at_us: int,
+        books: Sequence[Assignment],
+    ) -> list[Used]:
+        """Return resources' spans from their beginning up to a moment, without their traffic."""
+        histories = billing_events.histories(connection, resources)
+        until = min(at_us, self.now_us())
+        return [_used(one, history, [], until, books) for one, history in histories.items()]
 
     def _own(
         self,
@@ -229,10 +235,8 @@ class Ledger:
         step_us: int = DAY_US,
     ) -> Iterator[Line]:
         """Yield what resources cost by themselves."""
-        histories = billing_events.histories(connection, resources)
-        for usage in self._used(connection, histories, start_us, end_us, books[-1].book):
-            schedule = schedule_of(books, histories[usage.resource])
-            yield from rating.rate(usage, schedule, start_us, step_us)
+        for one in self.usages(connection, resources, start_us, end_us, books):
+            yield from rating.rate(one.usage, one.schedule, start_us, step_us)
 
     def _shared(
         self,
@@ -247,22 +251,13 @@ class Ledger:
         if not any(rating.by_account(sku) for one in books for sku in one.book.skus):
             return
         month = quantities.month_of(start_us)[0]
-        edges = [one.from_us for one in books[1:]]
-        for number, assignment in enumerate(books):
-            first = 0 if number == 0 else edges[number - 1]
-            last = edges[number] if number < len(edges) else end_us
-            if first >= end_us or last <= month:
-                continue
-            everything = [
-                projection.since(usage, month)
-                for some in self.chunks(connection, account, month, min(last, end_us))
-                for usage in self.usages(
-                    connection, some, start_us, min(last, end_us), assignment.book
-                )
-            ]
-            for line in accounts.rate(everything, assignment.book, step_us):
-                if start_us <= line.start_us < end_us and first <= line.start_us < last:
-                    yield line
+        everything = [
+            one
+            for some in self.chunks(connection, account, month, end_us)
+            for one in self.usages(connection, some, start_us, end_us, books)
+        ]
+        schedules = {one.usage.resource: one.schedule for one in everything}
+        yield from accounts.rate([one.usage for one in everything], schedules, start_us, step_us)
 
 
 def schedule_of(books: Sequence[Assignment], history: Sequence[BillingEvent]) -> Schedule:
@@ -309,16 +304,29 @@ def _carried(
     return found
 
 
-def _usage(
-    resource: str, history: list[BillingEvent], hours: list[Hour], until_us: int, book: PriceBook
-) -> Usage:
+def _used(
+    resource: str,
+    history: list[BillingEvent],
+    hours: list[Hour],
+    until_us: int,
+    books: Sequence[Assignment],
+) -> Used:
     """Return what a resource has used; an hour's traffic is for whom the hour began with."""
-    spans = tuple(
-        events.spans(history, until_us, bill_from=book.bill_from, bill_until=book.bill_until)
-    )
+    schedule = schedule_of(books, history)
+    spans = tuple(events.spans(history, until_us, lambda us: _ends(schedule.at(us))))
     starts = [span.start_us for span in spans]
     billed = []
     for hour in hours if spans else ():
         at = max(0, bisect_right(starts, hour.start_us) - 1)
         billed.append(msgspec.structs.replace(hour, attribution=spans[at].attribution))
-    return Usage(resource=resource, kind=history[0].resource_kind, spans=spans, hours=tuple(billed))
+    usage = Usage(
+        resource=resource, kind=history[0].resource_kind, spans=spans, hours=tuple(billed)
+    )
+    return Used(usage=usage, schedule=schedule)
+
+
+def _ends(book: PriceBook) -> Ends:
+    return (
+        Kind.ACTIVATED if book.bill_from == "active" else Kind.CREATED,
+        Kind.DELETE_REQUESTED if book.bill_until == "delete_requested" else Kind.DELETED,
+    )

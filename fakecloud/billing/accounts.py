@@ -7,8 +7,9 @@ day, or hour by hour, and divided in proportion to use; price times a part is ex
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from operator import itemgetter
 
 import msgspec
@@ -16,29 +17,81 @@ import msgspec
 from fakecloud.billing import money, prices, quantities, rating
 from fakecloud.billing.prices import PriceBook, Sku
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
+from fakecloud.billing.rating import Schedule
 from fakecloud.billing.usage import Hour, Line, Span, Usage
 
 Owner = tuple[str, str]  # resource, attribution
 
 
-def rate(usages: Sequence[Usage], book: PriceBook, step_us: int = DAY_US) -> Iterator[Line]:
-    """Yield the account's lines for everything it has used under one book.
+def bill(
+    usages: Sequence[Usage],
+    schedules: Mapping[str, Schedule],
+    from_us: int = 0,
+    step_us: int = DAY_US,
+) -> Iterator[Line]:
+    """Yield what usages cost from `from_us` on, each by itself and all together.
 
-    usages: of whole months, since readings begin anew with each. step_us: how long a line of a
-    package is, a day or a part of one.
+    schedules: which books charge each of them. step_us: how long a line is at most, where nothing
+    else ends it.
     """
+    for usage in usages:
+        yield from rating.rate(usage, schedules[usage.resource], from_us, step_us)
+    yield from rate(usages, schedules, from_us, step_us)
+
+
+def rate(
+    usages: Sequence[Usage],
+    schedules: Mapping[str, Schedule],
+    from_us: int = 0,
+    step_us: int = DAY_US,
+) -> Iterator[Line]:
+    """Yield the account's lines from `from_us` on.
+
+    usages: with everything of the month of `from_us`, since readings begin anew with each.
+    schedules: which books charge each of them. Where a new price is not for everybody, all use
+    counts for packages and tiers, and each pays its part of them by its own book. step_us: how
+    long a line of a package is, a day or a part of one.
+    """
+    books = {id(book): book for one in schedules.values() for book in one.books}
+    if not any(rating.by_account(sku) for book in books.values() for sku in book.skus):
+        return
+    month_us = quantities.month_of(from_us)[0]
+    used = [_since(usage, month_us) for usage in usages]
+    edges = sorted({from_us, *(at for one in schedules.values() for at in one.changes)})
+    for book in books.values():
+        for line in _under(book, used, edges, step_us):
+            theirs = schedules[line.resource].at(line.start_us)
+            if line.start_us >= from_us and theirs is book:
+                yield line
+
+
+def _since(usage: Usage, start_us: int) -> Usage:
+    """Return a usage without its spans' time before `start_us`."""
+    spans = tuple(
+        msgspec.structs.replace(span, start_us=max(span.start_us, start_us))
+        for span in usage.spans
+        if span.end_us > start_us
+    )
+    return msgspec.structs.replace(usage, spans=spans)
+
+
+def _under(
+    book: PriceBook, usages: Sequence[Usage], edges: Sequence[int], step_us: int
+) -> Iterator[Line]:
     for sku in book.skus:
         if not rating.by_account(sku) or not sku.priced:
             continue
         if isinstance(sku.rate, prices.PackageRate):
-            yield from _package(sku, sku.rate, book, usages, step_us)
+            yield from _package(sku, sku.rate, book, usages, edges, step_us)
         else:
             yield from _traffic(sku, book, usages)
 
 
 class _Step(msgspec.Struct):
-    """What a day, or a part of one, came to: time with any rule, rule-time beyond the package, and whose."""
+    """What a day, or a part of one, came to: when it ends, time with any rule, rule-time beyond
+    the package, and whose."""
 
+    end_us: int
     first_us: int = 0
     extra_us: int = 0
     weights: defaultdict[Owner, int] = msgspec.field(default_factory=lambda: defaultdict(int))
@@ -49,17 +102,18 @@ def _package(
     rate: prices.PackageRate,
     book: PriceBook,
     usages: Sequence[Usage],
+    edges: Sequence[int],
     step_us: int,
 ) -> Iterator[Line]:
     month = first_us = extra_us = 0
-    for start, step in sorted(_steps(rate, book, usages, step_us).items()):
+    for start, step in sorted(_steps(rate, book, usages, edges, step_us).items()):
         if quantities.month_of(start)[0] != month:
             month, first_us, extra_us = quantities.month_of(start)[0], 0, 0
         parts = (
             ("first", first_us, step.first_us, sku.price_micros),
             ("extra", extra_us, step.extra_us, money.micros(rate.extra)),
         )
-        period = (start, start + step_us)
+        period = (start, step.end_us)
         for part, before, more, price in parts:
             quantity = quantities.hours(before + more) - quantities.hours(before)
             yield from _divided(sku, book, part, price, period, quantity, step.weights)
@@ -68,26 +122,43 @@ def _package(
 
 
 def _steps(
-    rate: prices.PackageRate, book: PriceBook, usages: Sequence[Usage], step_us: int
+    rate: prices.PackageRate,
+    book: PriceBook,
+    usages: Sequence[Usage],
+    edges: Sequence[int],
+    step_us: int,
 ) -> dict[int, _Step]:
-    """Sweep over the account's time: between two edges the number of rules stands still."""
-    steps: defaultdict[int, _Step] = defaultdict(_Step)
-    edges: defaultdict[int, int] = defaultdict(int)
+    """Sweep over the account's time: between two changes the number of rules stands still.
+
+    edges: moments that no step crosses, beside the multiples of `step_us`.
+    """
+    steps: dict[int, _Step] = {}
+    counts: defaultdict[int, int] = defaultdict(int)
     for usage, span, count in _ruled(book, usages):
-        for start, end in rating.cut(span.start_us, span.end_us, step_us):
-            step = steps[start - start % step_us]
+        for start, end in rating.slices(span, edges, step_us):
+            step = steps.setdefault(*_step(start, edges, step_us))
             step.weights[usage.resource, span.attribution] += (end - start) * count
-            edges[start] += count
-            edges[end] -= count
+            counts[start] += count
+            counts[end] -= count
     there, since = 0, 0
-    for moment, change in sorted(edges.items()):
+    for moment, change in sorted(counts.items()):
         if there:
-            step = steps[since - since % step_us]  # everything was cut there, so none crosses
+            # Everything was cut where steps end, so none crosses.
+            step = steps[_step(since, edges, step_us)[0]]
             step.first_us += moment - since
             step.extra_us += max(0, there - rate.first) * (moment - since)
         there += change
         since = moment
     return steps
+
+
+def _step(at: int, edges: Sequence[int], step_us: int) -> tuple[int, _Step]:
+    """Return where the step around a moment begins, and an empty one."""
+    start = at - at % step_us
+    number = bisect_right(edges, at)
+    before, after = edges[:number][-1:], edges[number:][:1]
+    end = min([start + step_us, *after])
+    return max([start, *before]), _Step(end_us=end)
 
 
 def _ruled(book: PriceBook, usages: Iterable[Usage]) -> Iterator[tuple[Usage, Span, int]]:

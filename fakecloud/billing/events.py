@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from enum import StrEnum
 from typing import Final, Literal
@@ -33,6 +33,10 @@ class Kind(StrEnum):
     ATTRIBUTED = "attributed"  # labels
     DELETE_REQUESTED = "delete_requested"
     DELETED = "deleted"
+
+
+Ends = tuple[Literal[Kind.ACTIVATED, Kind.CREATED], Literal[Kind.DELETE_REQUESTED, Kind.DELETED]]
+"""Which events begin and end a bill."""
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,25 +161,21 @@ def attributions(history: Iterable[BillingEvent]) -> Iterator[Attribution]:
 
 
 def spans(
-    events: Iterable[BillingEvent],
-    until_us: int,
-    *,
-    bill_from: Literal["active", "created"],
-    bill_until: Literal["delete_requested", "deleted"],
+    events: Iterable[BillingEvent], until_us: int, ends: Callable[[int], Ends]
 ) -> Iterator[Span]:
     """Yield the billed spans of one resource up to `until_us`, the open one too.
 
-    events: of that resource, in the order they were written. What was ever active lasts a second
-    at least. A time that goes back (a clock set wrong) counts as no time.
+    events: of that resource, in the order they were written. ends: which of them begin and end
+    its bill, by the price in force when they happen. What was ever active lasts a second at
+    least. A time that goes back (a clock set wrong) counts as no time.
     """
-    begin = Kind.ACTIVATED if bill_from == "active" else Kind.CREATED
-    end = Kind.DELETE_REQUESTED if bill_until == "delete_requested" else Kind.DELETED
     since: int | None = None
+    over = False
     now, current, account, any_time = 0, None, "", False
     for event in events:
         now = max(now, event.at_us)
         if since is not None and current is not None and event.kind is not Kind.ACTIVATED:
-            ending = event.kind in (end, Kind.DELETED)
+            ending = over = event.kind in (ends(now)[1], Kind.DELETED)
             stop = min(now, until_us)
             if ending and not any_time and stop <= since:
                 stop = min(since + MICRO, max(until_us, since))
@@ -184,8 +184,8 @@ def spans(
                 yield _span(account, current, since, stop)
             since = None if ending else max(since, stop)
         current, account = event.terms, event.account
-        started = event.kind is begin or event.resource_kind == "address"
-        if started and since is None and event.kind is not Kind.DELETED:
+        started = event.kind in (ends(now)[0], Kind.ACTIVATED) or event.resource_kind == "address"
+        if started and since is None and not over and event.kind is not Kind.DELETED:
             since = now
     if since is not None and current is not None and until_us > since:
         yield _span(account, current, since, until_us)

@@ -5,8 +5,7 @@ Both are the same rating as that of the bill, on time that hasn't passed yet.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +13,7 @@ import msgspec
 from fakecloud.billing import accounts, quantities, rating
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import HOUR_US, MICRO
-from fakecloud.billing.rating import Assignment, Schedule
+from fakecloud.billing.rating import Schedule
 from fakecloud.billing.usage import Hour, Line, Span, Usage
 
 HOURS_PER_MONTH: Final = 730
@@ -31,21 +30,8 @@ def bill(
 
     step_us: how long a line is at most, where nothing else ends it.
     """
-    schedule = Schedule([Assignment(from_us=0, book=book)])
-    own = (rating.rate(usage, schedule, from_us, step_us) for usage in usages)
-    month_us = quantities.month_of(from_us)[0]
-    together = accounts.rate([since(usage, month_us) for usage in usages], book)
-    return chain(chain.from_iterable(own), (line for line in together if line.start_us >= from_us))
-
-
-def since(usage: Usage, start_us: int) -> Usage:
-    """Return a usage without its spans' time before `start_us`."""
-    spans = tuple(
-        msgspec.structs.replace(span, start_us=max(span.start_us, start_us))
-        for span in usage.spans
-        if span.end_us > start_us
-    )
-    return msgspec.structs.replace(usage, spans=spans)
+    schedule = rating.by_one(book)
+    return accounts.bill(usages, {one.resource: schedule for one in usages}, from_us, step_us)
 
 
 def month_of(spans: Iterable[tuple[str, Span]]) -> list[Usage]:
@@ -62,6 +48,11 @@ def month_of(spans: Iterable[tuple[str, Span]]) -> list[Usage]:
         )
         for resource, span in spans
     ]
+
+
+def from_now_on(schedules: Mapping[str, Schedule], at_us: int) -> dict[str, Schedule]:
+    """Return schedules as if what is in force for each at a moment were in force for ever."""
+    return {name: rating.by_one(one.at(at_us)) for name, one in schedules.items()}
 
 
 def open_spans(usages: Iterable[Usage], at_us: int) -> Iterator[tuple[str, Span]]:

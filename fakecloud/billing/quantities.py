@@ -7,7 +7,7 @@ Times are microseconds, quantities micro-units of the pricing unit, money pico-u
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -67,20 +67,15 @@ def capacity(readings: dict[str, int], dimensions: Iterable[Dimension]) -> int:
     return max((readings[one.meter] * MICRO // one.per_unit for one in dimensions), default=0)
 
 
-def capped(spent: dict[str, int], caps: dict[str, int | None]) -> int:
-    """Return the billed pico of a month that was spent under several plans.
+def capped(spent: Mapping[tuple[str, int], int]) -> int:
+    """Return the billed pico of a month that was spent under several plans or prices.
 
-    spent, caps: pico by plan. Each plan costs its cap at most, and all together the highest of
-    the caps (NTT Communications bills a changed plan so). Without caps everything is billed.
+    spent: pico by plan and its cap. Each costs its cap at most, and all together the highest of
+    the caps (NTT Communications bills a changed plan so). A cap that grows in the middle of a
+    month never brings back what the one before it has saved.
     """
-    total, highest = 0, 0
-    for plan, pico in spent.items():
-        cap = caps[plan]
-        if cap is None:
-            return sum(spent.values())
-        total += min(pico, cap)
-        highest = max(highest, cap)
-    return min(total, highest)
+    under = sum(min(pico, cap) for (_, cap), pico in spent.items())
+    return min(under, max((cap for _, cap in spent), default=0))
 
 
 def months(start_us: int, end_us: int) -> int:

@@ -37,12 +37,17 @@ class Schedule:
     def __init__(self, assignments: Sequence[Assignment]) -> None:
         """assignments: in the order of time; the first one holds for all time before it too."""
         assert assignments
-        self._books = [one.book for one in assignments]
+        self.books = [one.book for one in assignments]
         self.changes = [one.from_us for one in assignments[1:]]
 
     def at(self, us: int) -> PriceBook:
         """Return the book in force."""
-        return self._books[bisect_right(self.changes, us)]
+        return self.books[bisect_right(self.changes, us)]
+
+
+def by_one(book: PriceBook) -> Schedule:
+    """Return the schedule of who was always charged by one book."""
+    return Schedule([Assignment(from_us=0, book=book)])
 
 
 def by_account(sku: Sku) -> bool:
@@ -97,11 +102,11 @@ class Meter:
         """Begin at zero."""
         self._resource = resource
         self._schedule = schedule
-        self._readings: defaultdict[tuple[str, str | None], int] = defaultdict(int)
+        self._readings: defaultdict[tuple[str, str, str | None], int] = defaultdict(int)
         self._month = 0
-        self._spent: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        self._caps: dict[str, dict[str, int | None]] = {}
-        self._of_month: defaultdict[str, int] = defaultdict(int)  # traffic begins anew each month
+        self._spent: defaultdict[tuple[str, str], defaultdict[tuple[str, int], int]]
+        self._spent = defaultdict(lambda: defaultdict(int))
+        self._of_month: defaultdict[tuple[str, str], int] = defaultdict(int)  # each month anew
         self._traffic_month = 0
         self._hour: Hour | None = None
 
@@ -121,7 +126,8 @@ class Meter:
             book = self._schedule.at(start)
             for sku in book.of_plan(span.type):
                 if sku.meter in prices.TIME_METERS and sku.priced and not by_account(sku):
-                    self._readings[sku.id, sku.plan] += (end - start) * units(sku, book, span)
+                    key = (book.name, sku.id, sku.plan)
+                    self._readings[key] += (end - start) * units(sku, book, span)
 
     def count(self, hour: Hour) -> Iterator[Line]:
         """Yield what an hour's traffic costs. Hours of two attributions follow each other."""
@@ -136,7 +142,7 @@ class Meter:
         for sku in book.skus:
             if sku.meter in prices.TIME_METERS or not sku.priced or by_account(sku):
                 continue
-            quantity = self._traffic(sku, hour, before)
+            quantity = self._traffic(sku, book, hour, before)
             if quantity:
                 yield self._line(
                     sku,
@@ -157,7 +163,7 @@ class Meter:
         if isinstance(rate, prices.MonthlyRate):
             quantity = quantities.months(start, end) * count
         else:
-            key = (sku.id, sku.plan)
+            key = (book.name, sku.id, sku.plan)
             before = self._readings[key]
             after = self._readings[key] = before + (end - start) * count
             if isinstance(rate, prices.StartedHourRate):
@@ -169,10 +175,10 @@ class Meter:
                 quantity = quantities.hours(after, least) - quantities.hours(before, least)
         if not quantity:
             return None
-        billed = self._billed(sku, start, quantity * sku.price_micros)
+        billed = self._billed(sku, book, start, quantity * sku.price_micros)
         return self._line(sku, book, span.attribution, start, end, quantity, billed)
 
-    def _billed(self, sku: Sku, start: int, pico: int) -> int:
+    def _billed(self, sku: Sku, book: PriceBook, start: int, pico: int) -> int:
         """Return what is left of `pico` under the month's cap."""
         if sku.cap_pico is None:
             return pico
@@ -180,15 +186,12 @@ class Meter:
         if month != self._month:
             self._month = month
             self._spent.clear()
-            self._caps.clear()
-        spent, caps = self._spent[sku.id], self._caps.setdefault(sku.id, {})
-        before = quantities.capped(spent, caps)
-        plan = sku.plan or ""
-        spent[plan] = spent.get(plan, 0) + pico
-        caps[plan] = max(sku.cap_pico, caps.get(plan) or 0)
-        return quantities.capped(spent, caps) - before
+        spent = self._spent[book.name, sku.id]
+        before = quantities.capped(spent)
+        spent[sku.plan or "", sku.cap_pico] += pico
+        return quantities.capped(spent) - before
 
-    def _traffic(self, sku: Sku, hour: Hour, before: Hour | None) -> int:
+    def _traffic(self, sku: Sku, book: PriceBook, hour: Hour, before: Hour | None) -> int:
         if isinstance(sku.rate, prices.CapacityRate):
             assert self._hour is not None
             dimensions = sku.dimensions()
@@ -196,8 +199,8 @@ class Meter:
             return quantities.capacity(readings(self._hour), dimensions) - earlier
         unit = prices.UNITS[sku.unit]
         value = readings(hour)[sku.meter]
-        had = self._of_month[sku.id]
-        now = self._of_month[sku.id] = had + value
+        had = self._of_month[book.name, sku.id]
+        now = self._of_month[book.name, sku.id] = had + value
         if isinstance(sku.rate, prices.IncludedRate):
             included = money.micros(sku.rate.quantity)
             return quantities.over(now * MICRO // unit, included) - quantities.over(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import chain, pairwise
+from itertools import pairwise
 
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakecloud.billing import accounts, books, prices, quantities, rating
+from fakecloud.billing import accounts, books, prices, projection, quantities, rating
 from fakecloud.billing.quantities import HOUR_US, MICRO
 from fakecloud.billing.usage import Hour, Line, Span, Usage
 
@@ -57,13 +57,14 @@ def usages(draw: st.DrawFn) -> list[Usage]:
     return found
 
 
-def schedule(book: prices.PriceBook) -> rating.Schedule:
-    return rating.Schedule([rating.Assignment(from_us=0, book=book)])
-
-
 def bill(book: prices.PriceBook, found: list[Usage]) -> list[Line]:
-    own = chain.from_iterable(rating.rate(usage, schedule(book)) for usage in found)
-    return [*own, *accounts.rate(found, book)]
+    return list(projection.bill(found, book))
+
+
+def together(book: prices.PriceBook, found: list[Usage]) -> int:
+    """Return what the account costs as a whole, in pico-units."""
+    schedules = {usage.resource: rating.by_one(book) for usage in found}
+    return sum(line.billed_pico for line in accounts.rate(found, schedules))
 
 
 def sums(lines: list[Line]) -> dict[tuple[str, str, str, str], tuple[int, int]]:
@@ -94,12 +95,11 @@ def test_invariant_1_any_cuts_give_the_same_sums(
     again = [cut(usage, at) for usage in found]
     own, parts = [], []
     for usage, other in zip(found, again, strict=True):
-        own += list(rating.rate(usage, schedule(book)))
-        parts += list(rating.rate(other, schedule(book)))
+        own += list(rating.rate(usage, rating.by_one(book)))
+        parts += list(rating.rate(other, rating.by_one(book)))
     assert sums(own) == sums(parts)
     # An account's parts may differ by their remainders, the account itself may not.
-    whole, pieces = accounts.rate(found, book), accounts.rate(again, book)
-    assert sum(line.billed_pico for line in whole) == sum(line.billed_pico for line in pieces)
+    assert together(book, found) == together(book, again)
 
 
 @given(any_book, usages(), seconds)
@@ -110,8 +110,8 @@ def test_invariant_1_beginning_in_the_middle_gives_the_same_lines(
     edge = START_US + since * MICRO
     for usage in found:
         parts = cut(usage, [edge])
-        late = [line for line in rating.rate(parts, schedule(book)) if line.start_us >= edge]
-        assert list(rating.rate(usage, schedule(book), edge)) == late
+        late = [line for line in rating.rate(parts, rating.by_one(book)) if line.start_us >= edge]
+        assert list(rating.rate(usage, rating.by_one(book), edge)) == late
 
 
 @given(any_book, usages())

@@ -15,11 +15,10 @@ Ten load balancers with one HTTP port each, for 730 hours of one month, no traff
 from __future__ import annotations
 
 from decimal import Decimal
-from itertools import chain
 
 import pytest
 
-from fakecloud.billing import accounts, books, money, prices, rating
+from fakecloud.billing import books, money, prices, projection
 from fakecloud.billing.quantities import HOUR_US, MICRO
 from fakecloud.billing.usage import Hour, Line, Span, Usage
 
@@ -38,9 +37,7 @@ def balancer(number: int, hours: int, **span: int) -> Usage:
 
 
 def bill(book: prices.PriceBook, usages: list[Usage]) -> list[Line]:
-    schedule = rating.Schedule([rating.Assignment(from_us=0, book=book)])
-    own = chain.from_iterable(rating.rate(usage, schedule) for usage in usages)
-    return [*own, *accounts.rate(usages, book)]
+    return list(projection.bill(usages, book))
 
 
 def total(lines: list[Line]) -> Decimal:
