@@ -59,6 +59,7 @@
     files.py           files that are whole or not there
     pools.py           addresses of interface pools on this host, put there and taken off
     netlink.py         the door to netlink
+    transparency.py    what connections from clients' addresses need of this host
     hosts.py           this host among others: heartbeats, and what becomes of the dead one's
     timekeeper.py      who sets business time, and moves it forward
     loops.py           threads that turn the steps, and what wakes them
@@ -94,6 +95,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

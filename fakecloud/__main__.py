@@ -64,6 +64,10 @@ def serve(
     haproxy: Annotated[str | None, typer.Option(help="the HAProxy program")] = None,
     haproxy_user: Annotated[str | None, typer.Option(help="UID:GID of HAProxy when root")] = None,
     workers: Annotated[int | None, typer.Option(help="load balancers worked on at a time")] = None,
+    transparent: Annotated[
+        bool | None,
+        typer.Option("--transparent", help="targets may see clients' addresses; own network only"),
+    ] = None,
     tls_cert: Annotated[Path | None, typer.Option(help="serve HTTPS with this certificate")] = None,
     tls_key: Annotated[Path | None, typer.Option(help="key of the certificate")] = None,
     insecure_listen: Annotated[
@@ -104,6 +108,10 @@ def work(
     haproxy: Annotated[str | None, typer.Option(help="the HAProxy program")] = None,
     haproxy_user: Annotated[str | None, typer.Option(help="UID:GID of HAProxy when root")] = None,
     workers: Annotated[int | None, typer.Option(help="load balancers worked on at a time")] = None,
+    transparent: Annotated[
+        bool | None,
+        typer.Option("--transparent", help="targets may see clients' addresses; own network only"),
+    ] = None,
     host_name: Annotated[
         str | None, typer.Option(help="among servers of the database; default: this machine's")
     ] = None,

@@ -303,6 +303,7 @@ def _desk(
         profile=settings.profile,
         rate=clock.rate,
         placement=placing,
+        transparent=settings.transparent,
     )
     return desk, Writer(database, desk)
 

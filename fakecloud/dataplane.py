@@ -32,6 +32,7 @@ class HostDataPlane:
         run_as: tuple[int, int] | None = None,
         on_crash: Callable[[str], None] | None = None,
         beat_s: float = pulse.BEAT_S,
+        transparent: bool = False,
     ) -> None:
         # It makes the directories and locks them for both.
         self.haproxy = HaproxyDataPlane(
@@ -40,6 +41,7 @@ class HostDataPlane:
             run_as=run_as,
             on_crash=on_crash,
             beat_s=beat_s,
+            transparent=transparent,
         )
         self.udp = UdpDataPlane(
             *(state_dir / "lb", runtime_dir, state_dir / "meters" / "udp", time),

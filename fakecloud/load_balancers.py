@@ -36,6 +36,7 @@ from fakecloud.errors import (
     FieldError,
     NameInUse,
     NotFound,
+    NotYetOffered,
     PreconditionFailed,
     ValidationFailed,
 )
@@ -104,16 +105,19 @@ class LoadBalancers:
         rate: Callable[[], int] = lambda: 1,
         quotas: Quotas | None = None,
         placement: Placement | None = None,
+        transparent: bool = False,
     ) -> None:
         """Give addresses from `pools`; write to `database`.
 
         profile: how long the simulated cloud takes; rate: how fast business time runs, which
         shortens that; quotas: where load balancers are counted; placement: who chooses hosts,
-        None: whichever claims it first. Raises: UnknownProfile.
+        None: whichever claims it first; transparent: load balancers may connect from their
+        clients' addresses. Raises: UnknownProfile.
         """
         self._profile = profiles.find(profile)
         self._quotas = quotas or Quotas()
         self._placement = placement
+        self._transparent = transparent
         self._rate = rate
         self._database = database
         self._allocator = Allocator(pools)
@@ -124,11 +128,11 @@ class LoadBalancers:
     ) -> tuple[LoadBalancer, Outcome]:
         """Create or replace the load balancer `name`; nothing is written when it equals the wish.
 
-        Raises: BeingDeleted, PreconditionFailed, ValidationFailed, AddressInUse, NoCapacity,
-        QuotaExceeded.
+        Raises: BeingDeleted, PreconditionFailed, ValidationFailed, NotYetOffered, AddressInUse,
+        NoCapacity, QuotaExceeded.
         """
         expected = expected or Expectation()
-        _refuse_unknown_faults(wish)
+        self._refuse(wish)
         with self._database.write() as connection:
             now = self._clock.now()
             current = rows.find(connection, project, name, for_update=True)
@@ -183,7 +187,7 @@ class LoadBalancers:
         None where there is one of that name. Raises: what `put` raises for any; none is made then.
         """
         for one in wanted:
-            _refuse_unknown_faults(one.wish)
+            self._refuse(one.wish)
             if self._profile.name != "dev":
                 catalogue.check(one.wish.spec)
         with self._database.write() as connection:
@@ -232,6 +236,13 @@ class LoadBalancers:
             operation = operations.find(connection, project, current.operation)
             assert operation is not None, current.operation
             return current, operation
+
+    def _refuse(self, wish: Wish) -> None:
+        """Raises: ValidationFailed, NotYetOffered."""
+        _refuse_unknown_faults(wish)
+        wrong = () if self._transparent else tuple(rules.opaque(wish.spec))
+        if wrong:
+            raise NotYetOffered(f"{wrong[0].pointer}: {wrong[0].message}", errors=wrong)
 
     def _create(
         self, connection: Connection, wanted: Sequence[New], now: datetime

@@ -11,13 +11,14 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 
-from fakecloud import profiles
+from fakecloud import profiles, transparency
 from fakecloud.addresses import Pool, parse_pool
 from fakecloud.billing import books
 from fakecloud.billing.prices import PriceBook
 from fakecloud.clock import Clock
 from fakecloud.dataplane import HostDataPlane
 from fakecloud.errors import Problem, StartError
+from fakecloud.haproxy import process
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.isolation import IsolatingDataPlane
 from fakecloud.settings import Settings
@@ -106,11 +107,14 @@ def data_plane(
 ) -> HostDataPlane | IsolatingDataPlane:
     """Return what runs load balancers; with containers if a pool asks for them. Raises: StartError."""
     sockets, user = runtime_dir(settings), haproxy_user(settings)
+    if settings.transparent:
+        _become_transparent(settings, pools, changes_user=user is not None)
     host = HostDataPlane(
         *(settings.state_dir, sockets, clock),
         haproxy=settings.haproxy,
         run_as=user,
         on_crash=on_crash,
+        transparent=settings.transparent,
     )
     inside = [pool for pool in pools if pool.docker_network is not None]
     if not inside:
@@ -137,3 +141,12 @@ def data_plane(
         )
         undo.pop_all()
     return IsolatingDataPlane(host, contained, inside)
+
+
+def _become_transparent(settings: Settings, pools: list[Pool], *, changes_user: bool) -> None:
+    """Prepare this host for connections from clients' addresses. Raises: StartError."""
+    interfaces = sorted({pool.interface for pool in pools if pool.interface is not None})
+    haproxy = process.program_version(process.find_program(settings.haproxy))
+    transparency.check(interfaces, haproxy, changes_user=changes_user)
+    for interface in interfaces:
+        transparency.take_answers(interface)

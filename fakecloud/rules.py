@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from fakecloud.errors import FieldError
-from fakecloud.model import Listener, Route, Spec, TargetGroup
+from fakecloud.model import Family, Listener, Route, Spec, TargetGroup
 
 HTTP = ("http", "https")
 
@@ -18,6 +18,16 @@ HTTP = ("http", "https")
 def mistakes(spec: Spec) -> list[FieldError]:
     """Return everything in `spec` that can't be, each with the pointer of its field."""
     return [*_ports(spec), *_references(spec), *_listeners(spec), *_groups(spec)]
+
+
+def opaque(spec: Spec) -> list[FieldError]:
+    """Return what a cloud can't do that connects to targets from its own addresses only."""
+    message = "not offered by this cloud (serve --transparent); use send_proxy_protocol, or http"
+    return [
+        FieldError(f"/spec/target_groups/{index}/preserve_client_ip", "unsupported", message)
+        for index, group in enumerate(spec.target_groups)
+        if group.preserve_client_ip
+    ]
 
 
 def certificates_of(spec: Spec) -> frozenset[str]:
@@ -96,7 +106,10 @@ def _groups(spec: Spec) -> Iterator[FieldError]:
         for name in (one.target_group, *(route.target_group for route in one.routes)):
             protocols[name].add(one.protocol)
     for index, group in enumerate(spec.target_groups):
-        yield from _group(group, protocols[group.name], f"/spec/target_groups/{index}")
+        where = f"/spec/target_groups/{index}"
+        yield from _group(group, protocols[group.name], where)
+        if group.preserve_client_ip:
+            yield from _transparent(spec, group, protocols[group.name], where)
 
 
 def _group(group: TargetGroup, protocols: set[str], where: str) -> Iterator[FieldError]:
@@ -109,9 +122,23 @@ def _group(group: TargetGroup, protocols: set[str], where: str) -> Iterator[Fiel
     if group.send_proxy_protocol != "none" and "udp" in protocols:
         message = "not offered for udp, and a udp listener uses this group"
         yield FieldError(f"{where}/send_proxy_protocol", "unsupported", message)
-    if group.preserve_client_ip:
-        message = "not offered by this cloud; use send_proxy_protocol, or http"
-        yield FieldError(f"{where}/preserve_client_ip", "unsupported", message)
+
+
+def _transparent(
+    spec: Spec, group: TargetGroup, protocols: set[str], where: str
+) -> Iterator[FieldError]:
+    """A connection from the client's address has the client's family on both sides."""
+    where = f"{where}/preserve_client_ip"
+    families = {one.family for one in spec.addresses} | {_family(one.ip) for one in group.targets}
+    if "udp" in protocols:
+        message = "not offered for udp, and a udp listener uses this group"
+        yield FieldError(where, "unsupported", message)
+    elif len(families) > 1:
+        yield _wrong(where, "addresses and targets must all be of one family, ipv4 or ipv6")
+
+
+def _family(ip: str) -> Family:
+    return "ipv6" if ":" in ip else "ipv4"
 
 
 def _wrong(pointer: str, message: str) -> FieldError:

@@ -37,6 +37,9 @@ class Settings(BaseSettings):
     price_book: str = "aws-nlb-us-east-1"
     haproxy: str = "haproxy"
     haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
+    # Load balancers connect to targets from their clients' addresses where that is asked for. Only
+    # in a network namespace of its own: what comes back is taken for ours, whoever it is meant for.
+    transparent: bool = False
     docker_socket: Path = Path("/var/run/docker.sock")  # of the engine of docker pools
     docker_image: str = "haproxy:3.0"  # any image with haproxy, a shell and sleep
     workers: int = Field(default=4, ge=1, le=64)

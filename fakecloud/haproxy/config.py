@@ -41,7 +41,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
 
     group: the target group, under the customer's name: never rendered, it tells which backends
     of two configurations mean the same. drain_timeout_s: so long may connections outlive their
-    server's readiness; that is kept by us, HAProxy doesn't know it.
+    server's readiness; that is kept by us, HAProxy doesn't know it. source: servers see the
+    client's address, and this is "any" of its family.
     """
 
     name: words.Word
@@ -55,6 +56,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     cookie: Cookie | None
     proxy_protocol: words.Word | None
     servers: tuple[targets.Server, ...]
+    source: words.Word | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -119,20 +121,25 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
         """Return whether any backend remembers which client uses which server."""
         return any(backend.affinity_s is not None for backend in self.backends)
 
+    def is_transparent(self) -> bool:
+        """Return whether any backend connects from the client's address."""
+        return any(backend.source is not None for backend in self.backends)
+
     def binds(self) -> frozenset[tuple[str, int]]:
         """Return every address and port that accepts connections."""
         return frozenset(bind for frontend in self.frontends for bind in frontend.binds)
 
 
-def build(desired: model.Desired, *, connections: int) -> Config:
+def build(desired: model.Desired, *, connections: int, transparent: bool = False) -> Config:
     """Return the configuration of `desired`.
 
-    connections: how many one process can hold (its file descriptors allow).
+    connections: how many one process can hold (its file descriptors allow). transparent: it may
+    connect from its clients' addresses.
     Raises: Permanent "unsupported" for a wish that HAProxy doesn't cover here, "config_invalid"
     for a value out of range or a certificate that isn't there; each names the field.
     """
     spec = desired.spec
-    for wrong in rules.mistakes(spec):
+    for wrong in (*rules.mistakes(spec), *([] if transparent else rules.opaque(spec))):
         code = "unsupported" if wrong.code == "unsupported" else "config_invalid"
         raise errors.Permanent(code, f"{wrong.pointer}: {wrong.message}")
     asked = sum(listener.max_connections or 0 for listener in _listeners(spec))
@@ -303,7 +310,14 @@ def _backend(index: int, group: model.TargetGroup, use: Use, desired: model.Desi
         cookie=Cookie(timeout_s=remembered_s, key=_cookie_key(desired)) if by_cookie else None,
         proxy_protocol=words.Word(header) if header else None,
         servers=targets.servers(group, desired, where),
+        source=_any_of(desired) if group.preserve_client_ip else None,
     )
+
+
+def _any_of(desired: model.Desired) -> words.Word:
+    """Return "any address" of the load balancer's family; `rules` sees to it that it has one."""
+    families = {address.family for address in desired.addresses}
+    return words.Word("::" if families == {"ipv6"} else "0.0.0.0")  # noqa: S104 - not listened on
 
 
 def _cookie_key(desired: model.Desired) -> words.Word:

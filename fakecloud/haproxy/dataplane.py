@@ -32,7 +32,8 @@ class HaproxyDataPlane:
     state_dir: keeps `lb/<id>/` for every load balancer. runtime_dir: keeps their sockets; short.
     haproxy: program, by name or path, or what starts it elsewhere. run_as: user and group of the processes, for a server
     that is root. on_crash: told the id after a crash, from a thread of the data plane. beat_s:
-    pause between two looks at a process that says nothing by itself.
+    pause between two looks at a process that says nothing by itself. transparent: processes may
+    connect from their clients' addresses, and what answers finds back here.
     Every method may be called from any thread; calls for one load balancer take turns.
     Raises: StartError when HAProxy is missing or too old, or a directory can't be used or is in
     use by another server.
@@ -48,6 +49,7 @@ class HaproxyDataPlane:
         run_as: tuple[int, int] | None = None,
         on_crash: Callable[[str], None] | None = None,
         beat_s: float = pulse.BEAT_S,
+        transparent: bool = False,
     ) -> None:
         root = _private(state_dir.resolve() / "lb")
         self._program = process.find_program(haproxy) if isinstance(haproxy, str) else None
@@ -62,6 +64,7 @@ class HaproxyDataPlane:
             run_as=run_as,
             spare_sockets=runtime.can_hold_sockets(root),
             beat_s=beat_s,
+            transparent=transparent,
         )
         self._meters = _private(state_dir.resolve() / "meters")
         self._alone = processes.lock(self._host.root / "lock")

@@ -39,7 +39,10 @@ _SECRET: Final = re.compile(r"(?<!\S)(stats socket|crt|password|insecure-passwor
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What all load balancers of a server share; directories are absolute."""
+    """What all load balancers of a server share; directories are absolute.
+
+    transparent: processes may connect from their clients' addresses.
+    """
 
     root: Path
     runtime_dir: Path
@@ -49,6 +52,7 @@ class Host:
     run_as: tuple[int, int] | None
     spare_sockets: bool = True
     beat_s: float = pulse.BEAT_S
+    transparent: bool = False
 
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""

@@ -267,7 +267,8 @@ class Instance:
                 raise
 
     def _build(self, desired: model.Desired) -> config.Config:
-        whole = config.build(desired, connections=self._host.connections)
+        host = self._host
+        whole = config.build(desired, connections=host.connections, transparent=host.transparent)
         return config.disturbed(whole, self._disturbance) if self._disturbance else whole
 
     def _put(self, desired: model.Desired, wanted: config.Config) -> None:

@@ -128,6 +128,9 @@ def _global(whole: config.Config, place: Place) -> Iterator[Line]:
         yield line("ssl-load-extra-files", "none")
         yield line("tune.ssl.cachesize", 2000)
     if place.run_as is not None:
+        if whole.is_transparent():
+            # Kept when the process stops being root, and nothing else; HAProxy >= 2.9.
+            yield line("setcap", "cap_net_raw")
         uid, gid = place.run_as
         yield line("uid", uid)
         yield line("gid", gid)
@@ -237,6 +240,8 @@ def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:
         yield line("hash-type", "consistent")
     yield line("timeout", "connect", f"{backend.connect_timeout_s}s")
     yield line("timeout", "server", f"{backend.idle_timeout_s}s")
+    if backend.source is not None:
+        yield line("source", backend.source, "usesrc", "clientip")
     if backend.affinity_s is not None:
         yield from _affinity(backend.affinity_s, place)
     if backend.cookie is not None:

@@ -247,6 +247,44 @@ def test_connections_of_the_process(
     assert (built.max_connections, built.frontends[0].max_connections) == expected
 
 
+def test_targets_see_the_client_where_that_was_asked_for() -> None:
+    groups = (group(A, preserve_client_ip=True), msgspec.structs.replace(group(B), name="own"))
+    wish = desired(listener(), listener("b", 81, target_group="own"), groups=groups)
+    place = msgspec.structs.replace(PLACE, run_as=(990, 990))
+    text = rendering.text(config.build(wish, connections=1000, transparent=True), place)
+    assert text.count("  source 0.0.0.0 usesrc clientip\n") == 1
+    assert text.index("setcap cap_net_raw\n") < text.index("uid 990\n")
+
+
+def test_nobody_keeps_a_capability_without_need() -> None:
+    wish = desired(listener(), groups=(group(A),))
+    place = msgspec.structs.replace(PLACE, run_as=(990, 990))
+    text = rendering.text(config.build(wish, connections=1000, transparent=True), place)
+    assert "setcap" not in text
+    assert "usesrc" not in text
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        desired(
+            listener(),
+            groups=(group(SIX, preserve_client_ip=True),),
+        ),
+        desired(listener(), groups=(group(A, SIX, preserve_client_ip=True),)),
+        desired(
+            listener(),
+            listener("u", 53, protocol="udp"),
+            groups=(group(A, preserve_client_ip=True),),
+        ),
+    ],
+    ids=["another family than the address", "two families", "udp"],
+)
+def test_where_targets_can_not_see_the_client(wish: model.Desired) -> None:
+    with pytest.raises(errors.Permanent, match="preserve_client_ip"):
+        config.build(wish, connections=1000, transparent=True)
+
+
 @pytest.mark.parametrize(
     ("wish", "code", "field"),
     [
