@@ -86,8 +86,14 @@ class Instance:
         self._elector = elector.Elector(transport, settings.lease, self._identity, clock, self._rng)
         self._may_write = self._elector.check if settings.lease.enabled else _always
         self._mirror = mirror.Mirror(
-            client, clock, self._rng, keys_of=ownership.keys_of, may_write=self._may_write
+            client,
+            clock,
+            self._rng,
+            keys_of=ownership.keys_of,
+            may_write=self._may_write,
+            fence=self._fence,
         )
+        self._cluster = ""
         self._services = self._informer(SERVICES, objects.Service)
         self._nodes = self._informer(NODES, objects.Node)
         self._controllers: tuple[context.Controller, ...] = ()
@@ -143,6 +149,7 @@ class Instance:
 
     async def _lead(self, cluster_uid: str, stopping: asyncio.Task[Any]) -> int:
         self._is_leading = True
+        self._cluster = cluster_uid
         self._metrics.is_leader.labels(self._settings.lease.name).set(1)
         recorder = events.Recorder(
             self._transport, events.instance_name(self._identity), self._clock, self._metrics
@@ -218,8 +225,19 @@ class Instance:
     def _informer(self, path: str, kind: type[Any]) -> informer.Informer[Any]:
         count = self._metrics.informer_errors.labels(path.rpartition("/")[2])
         return informer.Informer(
-            self._transport, path, kind, self._clock, rng=self._rng, on_error=count.inc
+            self._transport,
+            path,
+            kind,
+            self._clock,
+            rng=self._rng,
+            idle_s=self._settings.watch_idle_s,
+            on_error=count.inc,
         )
+
+    def _fence(self) -> str:
+        """Return what tells the cloud whose term this is, "" without leader election."""
+        held = self._elector.fence
+        return f"{self._cluster}/{held[0]}:{held[1]}" if held else ""
 
     def _lease_problem(self) -> str:
         lease = self._settings.lease

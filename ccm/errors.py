@@ -15,6 +15,7 @@ CcmError
     ├── CloudBusy            worth repeating, perhaps at a given time
     │   └── CloudExhausted   507: something has to get free first
     ├── CloudUnauthenticated the token is wrong
+    ├── CloudFenced          it has heard of a later leader of this cluster
     ├── CloudWatchExpired    the event history doesn't reach back that far
     └── CloudUnreachable     no answer at all
 """
@@ -108,6 +109,10 @@ class CloudExhausted(CloudBusy):
 
 class CloudUnauthenticated(CloudError):
     """401: the token is missing, unknown or revoked."""
+
+
+class CloudFenced(CloudError):
+    """409 stale_fence: a later leader has written; whatever this instance wants is void."""
 
 
 class CloudWatchExpired(CloudError):

@@ -65,6 +65,8 @@ class Settings:
     # Bounds and paces that are not flags.
     node_debounce_s: float = 0.1
     """Node changes within this time are one change."""
+    watch_idle_s: float = 90.0
+    """Silence after which a watch is opened again; the API server sends a bookmark each minute."""
     resync_period_s: float = 600.0
     """Every Service is looked at this often, spread by jitter; nothing is written if all is well."""
     recheck_s: float = 60.0

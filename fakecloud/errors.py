@@ -183,6 +183,18 @@ class DeletionProtected(Problem):
     status, code, title = 409, "deletion_protected", "Deletion protection is on"
 
 
+class StaleFence(Problem):
+    """`Fakecloud-Fence` is lower than one seen: another writer has taken over."""
+
+    status, code, title = 409, "stale_fence", "Another writer has taken over"
+
+
+class FenceInvalid(Problem):
+    """`Fakecloud-Fence` is no name with a number."""
+
+    status, code, title = 400, "fence_invalid", "Unusable fence"
+
+
 class AddressInUse(Problem):
     """The asked address belongs to another load balancer."""
 

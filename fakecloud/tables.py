@@ -417,3 +417,13 @@ runtime_view = Table(
     Column("configuration", Text, nullable=False),
     Column("log", JSON, nullable=False),
 )
+
+# Who of a line of writers, such as the leaders of a cluster's controllers, has written last.
+fence = Table(
+    "fence",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    Column("number", BigInteger, nullable=False),
+    Column("at", UtcDateTime, nullable=False),  # wall time at which it grew
+)

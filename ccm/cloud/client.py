@@ -24,6 +24,7 @@ REQUEST_TIMEOUT_S = 10.0
 HEARTBEAT_S = 1
 """How often the cloud is asked to say something on the stream."""
 STREAM_IDLE_S = 4.0
+STALE_FENCE = "stale_fence"
 """Longer silence is a stalled stream: it is opened again, so that drift is repaired within 5 s."""
 MAX_CONNECTIONS = 64
 MAX_PAGES = 1000
@@ -140,14 +141,20 @@ class Client:
             params["page_token"] = page.next_page_token
         raise errors.CloudBusy("endless_list", f"more than {MAX_PAGES} pages of load balancers")
 
-    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
-        """Ask for `document`; return the load balancer as it is now, usually not ACTIVE yet."""
-        response = await self._send("PUT", _path(name), content=_encoder.encode(document))
+    async def put(
+        self, name: str, document: documents.Document, fence: str = ""
+    ) -> documents.LoadBalancer:
+        """Ask for `document`; return the load balancer as it is now, usually not ACTIVE yet.
+
+        fence: whose leadership this is written under; the cloud refuses an older one's writes.
+        """
+        content = _encoder.encode(document)
+        response = await self._send("PUT", _path(name), content=content, fence=fence)
         return _decode(_load_balancer_decoder, _checked(response))
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, fence: str = "") -> bool:
         """Ask for deletion. Return False if there is nothing to delete any more."""
-        response = await self._send("DELETE", _path(name))
+        response = await self._send("DELETE", _path(name), fence=fence)
         if _is_absent(response):
             return False
         _checked(response)
@@ -164,12 +171,13 @@ class Client:
         return _decode(_instance_decoder, _checked(response))
 
     async def put_inventory(
-        self, cluster_uid: str, services: Collection[str], lease_s: int
+        self, cluster_uid: str, services: Collection[str], lease_s: int, fence: str = ""
     ) -> None:
         """Say which Services a cluster has, by their UIDs, and for how long that is believed."""
         body = {"services": list(services), "lease_s": lease_s}
         path = f"/clusters/{quote(cluster_uid, safe='')}/inventory"
-        _checked(await self._send("PUT", path, content=_encoder.encode(body)))
+        content = _encoder.encode(body)
+        _checked(await self._send("PUT", path, content=content, fence=fence))
 
     async def watch(self, since: str | None) -> AsyncIterator[Frame]:
         """Yield OPEN, then frames until the connection ends.
@@ -210,8 +218,11 @@ class Client:
         *,
         params: Mapping[str, str] | None = None,
         content: bytes | None = None,
+        fence: str = "",
     ) -> httpx2.Response:
         headers = {"Authorization": f"Bearer {self._token}"}
+        if fence:
+            headers["Fakecloud-Fence"] = fence
         if content is not None:
             headers["Content-Type"] = "application/json"
         try:
@@ -272,7 +283,8 @@ def problem_error(status: int, body: bytes, retry_after: str = "") -> errors.Clo
     wait_s = float(retry_after) if retry_after.isdigit() else None
     if wait_s is None and problem.retry_after_ms is not None:
         wait_s = problem.retry_after_ms / 1000
-    return _error_kind(status, problem.retryable)(code, message, wait_s)
+    kind = errors.CloudFenced if code == STALE_FENCE else _error_kind(status, problem.retryable)
+    return kind(code, message, wait_s)
 
 
 def _problem(body: bytes) -> _Problem | None:

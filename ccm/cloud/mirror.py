@@ -56,14 +56,16 @@ class Client(Protocol):
     async def get(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer, None if there is none."""
 
-    async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
+    async def put(
+        self, name: str, document: documents.Document, fence: str = ""
+    ) -> documents.LoadBalancer:
         """Ask for `document`; return the load balancer as it is now."""
 
-    async def delete(self, name: str) -> bool:
+    async def delete(self, name: str, fence: str = "") -> bool:
         """Ask for deletion; return False if there is nothing to delete."""
 
     async def put_inventory(
-        self, cluster_uid: str, services: Collection[str], lease_s: int
+        self, cluster_uid: str, services: Collection[str], lease_s: int, fence: str = ""
     ) -> None:
         """Say which Services a cluster has."""
 
@@ -86,14 +88,17 @@ class Mirror:
         *,
         keys_of: Callable[[documents.LoadBalancer], tuple[str, ...]],
         may_write: Callable[[], None] = lambda: None,
+        fence: Callable[[], str] = lambda: "",
     ) -> None:
         """keys_of: what a load balancer was made for, the keys of made_for().
 
         may_write: called before every write; raises LeaseLost when another one leads.
+        fence: what is sent with every write, so that the cloud refuses it once another one led.
         """
         self._client = client
         self._keys_of = keys_of
         self._may_write = may_write
+        self._fence = fence
         self._clock = clock
         self._rng = rng or random.Random()
         self._store: dict[str, documents.LoadBalancer] = {}
@@ -134,7 +139,7 @@ class Mirror:
     async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:
         """Ask the cloud for `document`; return what it made of it. Raises: CloudError."""
         self._may_write()
-        answer = await self._ask(self._client.put(name, document))
+        answer = await self._ask(self._client.put(name, document, self._fence()))
         self._remember(answer)
         seen = self._store.get(name)
         is_further = seen and seen.status.id == answer.status.id
@@ -143,7 +148,7 @@ class Mirror:
     async def delete(self, name: str) -> bool:
         """Ask for deletion. Return False if nothing is left. Raises: CloudError."""
         self._may_write()
-        is_left = await self._ask(self._client.delete(name))
+        is_left = await self._ask(self._client.delete(name, self._fence()))
         if not is_left:
             self._drop(name)
         return is_left
@@ -153,7 +158,8 @@ class Mirror:
     ) -> None:
         """Say which Services a cluster has. Raises: CloudError."""
         self._may_write()
-        await self._ask(self._client.put_inventory(cluster_uid, services, lease_s))
+        fence = self._fence()
+        await self._ask(self._client.put_inventory(cluster_uid, services, lease_s, fence))
 
     async def run(self) -> None:
         """Follow the stream until cancelled; a fault means a pause and a new connection."""
@@ -181,6 +187,8 @@ class Mirror:
     async def _ask(self, asking: Awaitable[T]) -> T:
         try:
             answer = await asking
+        except errors.CloudFenced as error:
+            raise errors.LeaseLost(f"the cloud says so: {error}") from error
         except errors.CloudUnauthenticated as error:
             self._refusal = str(error)
             _log.error("cloud_refused_token", error=str(error), remedy=REMEDY_401)
@@ -228,12 +236,8 @@ class Mirror:
         if answer.status.id in self._dead:
             return
         stored = self._store.get(answer.name)
-        # The answer to a PUT is the first state of its generation; the stream may be ahead.
-        if (
-            stored is None
-            or stored.status.id != answer.status.id
-            or stored.status.generation < answer.status.generation
-        ):
+        # An answer is how it was when it was sent; the stream may be ahead.
+        if stored is None or stored.status.id != answer.status.id or _is_newer(answer, stored):
             self._keep(answer)
 
     def _keep(self, load_balancer: documents.LoadBalancer) -> None:
@@ -286,3 +290,11 @@ class Mirror:
             say("cloud_stream_interrupted", error=text, retry_s=round(wait_s, 1))
         if error is not None:
             self._stream_problem = text
+
+
+def _is_newer(one: documents.LoadBalancer, other: documents.LoadBalancer) -> bool:
+    """Compare resource versions if they are numbers, otherwise generations."""
+    new, old = one.status.resource_version, other.status.resource_version
+    if new.isdigit() and old.isdigit():
+        return int(new) > int(old)
+    return one.status.generation > other.status.generation

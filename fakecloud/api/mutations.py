@@ -27,7 +27,7 @@ from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.api.writer import Change as Wanted
 from fakecloud.load_balancers import New
 from fakecloud.model import LoadBalancer, Token
-from fakecloud.store import audit, database, events, idempotency
+from fakecloud.store import audit, database, events, fences, idempotency
 from fakecloud.store.database import Connection
 
 log = structlog.get_logger()
@@ -35,6 +35,7 @@ log = structlog.get_logger()
 KEEP_KEYS: Final = timedelta(hours=48)
 _METHODS: Final = frozenset({"PUT", "POST", "PATCH", "DELETE"})
 _NOT_KEPT: Final = frozenset({"content-length"})
+FENCE: Final = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._/-]{0,127}):(0|[1-9][0-9]{0,17})$")
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 
 
@@ -50,6 +51,7 @@ class Mutation:
         self._request = request
         self._body = body
         self._key = key
+        self._fence = request.headers.get("fakecloud-fence")
         self._changed = True
 
     def unchanged(self) -> None:
@@ -85,6 +87,7 @@ class Mutation:
 
         def created(connection: Connection, lb: LoadBalancer, diff: str | None) -> Response:
             assert answer is not None
+            self._check_fence(connection)
             response = answer(lb)
             self._record(connection, response, diff)
             return response
@@ -110,6 +113,7 @@ class Mutation:
             answered = self._answered(connection)
             if answered is not None:
                 return answered
+            self._check_fence(connection)
             before = events.count(connection)
             response = act()
             diff = events.digest(connection, before)
@@ -119,6 +123,19 @@ class Mutation:
             if self._changed:
                 self._record(connection, response, diff)
         return response
+
+    def _check_fence(self, connection: Connection) -> None:
+        """Raises: StaleFence if a later writer of that name was here, FenceInvalid."""
+        if self._fence is None:
+            return
+        name, number = parse_fence(self._fence)
+        wall = self._cloud.clock.wall()
+        seen = fences.raise_to(connection, self._caller.project, name, number, wall)
+        if seen > number:
+            raise errors.StaleFence(
+                f"Fakecloud-Fence: {name} is at {seen}, this request is of {number}; "
+                "whoever sent it must stop writing"
+            )
 
     def _record(self, connection: Connection, response: Response, diff: str | None) -> None:
         entry = _entry(self._cloud, self._caller, self._request, response.status_code)
@@ -188,6 +205,15 @@ async def _mutation(
             json_schema_extra={"pattern": "^[!#-~]([ -~]{0,253}[!-~])?$"},
         ),
     ] = None,
+    _fence: Annotated[
+        str | None,
+        Header(
+            alias="Fakecloud-Fence",
+            description="NAME:NUMBER of who writes, e.g. a lease and its transitions; 409 if a "
+            "higher number was seen",
+            json_schema_extra={"pattern": FENCE.pattern},
+        ),
+    ] = None,
 ) -> Mutation:
     key = None if idempotency_key is None else _parse_key(idempotency_key)
     return Mutation(cloud, caller, request, await request.body(), key)
@@ -238,6 +264,16 @@ def _entry(cloud: Cloud, caller: Token, request: Request, status: int) -> audit.
         body_sha256=state.body_digest.hexdigest(),
         fault_id=getattr(state, "fault", None),
     )
+
+
+def parse_fence(text: str) -> tuple[str, int]:
+    """Return name and number of a fence. Raises: FenceInvalid."""
+    found = FENCE.fullmatch(text)
+    if found is None:
+        raise errors.FenceInvalid(
+            "Fakecloud-Fence is not NAME:NUMBER, such as cluster/lease:7 (at most 128 characters)"
+        )
+    return found[1], int(found[2])
 
 
 def _parse_key(text: str) -> str:

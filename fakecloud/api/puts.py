@@ -28,9 +28,9 @@ from fakecloud.rate_limits import MUTATE
 _PREFIX: Final = "/v1/load-balancers/"
 _PLAIN: Final = frozenset(
     b"host authorization content-type content-length transfer-encoding connection accept "
-    b"accept-encoding user-agent x-request-id".split()
+    b"accept-encoding user-agent x-request-id fakecloud-fence".split()
 )
-"""Headers that say nothing which only the handler understands."""
+"""Headers that say nothing which only the handler understands; a Mutation heeds the fence."""
 _JSON: Final = b"application/json"
 
 

@@ -12,7 +12,7 @@ billing_events  the log of what is billed    charges  lines, and the sums of day
 invoices        closed periods               price_assignments  which book when
 proof           whether the books are right  inventories   what clusters said they have
 budgets         what may be spent            webhooks      who is told, and of what
-late            days to be rated again
+late            days to be rated again         fences      who of several writers was last
 traffic         what listeners carried: totals, hours, and the last look of a host
 tokens          who may call                 projects      the tenants
 quotas          counters with limits         idempotency   answers under the callers' keys

@@ -35,7 +35,10 @@ class Trouble:
 
 
 class FakeCloud:
-    """State, history and the requests seen. `url` is set while it serves."""
+    """State, history and the requests seen. `url` is set while it serves.
+
+    accepted, refused: the fences of the writes, in order; `gate`, once cleared, holds requests back.
+    """
 
     def __init__(self) -> None:
         self.trouble = Trouble()
@@ -44,6 +47,11 @@ class FakeCloud:
         self.bodies: list[dict[str, Any]] = []
         self.inventories: dict[str, dict[str, Any]] = {}
         self.watches: list[dict[str, str]] = []
+        self.fences: dict[str, int] = {}
+        self.accepted: list[int] = []
+        self.refused: list[int] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
         self.history: list[dict[str, Any]] = []
         self.oldest = 0
         self.url = ""
@@ -126,6 +134,9 @@ class FakeCloud:
         self.requests.append(("WATCH" if is_watch else request.method, request.path))
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return problem(401, "unauthenticated", "a valid token is needed", retryable=False)
+        await self.gate.wait()
+        if not self._is_in_time(request):
+            return problem(409, "stale_fence", "a later leader was here", retryable=False)
         if self.trouble.hang and not is_watch:
             await asyncio.Event().wait()
         if self.trouble.answers and not is_watch:
@@ -137,6 +148,19 @@ class FakeCloud:
             if request.transport:
                 request.transport.abort()
         return response
+
+    def _is_in_time(self, request: web.Request) -> bool:
+        """Heed the fence of a write, as the cloud does."""
+        name, _, number = request.headers.get("Fakecloud-Fence", "").rpartition(":")
+        if not name:
+            return True
+        fence = int(number)
+        if fence < self.fences.get(name, 0):
+            self.refused.append(fence)
+            return False
+        self.fences[name] = fence
+        self.accepted.append(fence)
+        return True
 
     async def _list(self, request: web.Request) -> web.Response:
         return web.json_response(
