@@ -64,7 +64,7 @@ class Asking:
         Raises: Rejected if another cluster has the name; RetryAfter while the former one goes;
         CloudError.
         """
-        observed = self._cloud.observed(name)
+        observed = await self._observed(name, memory)
         if observed is not None and self._is_asked_for(observed, document, memory):
             return observed
         self._check_may_take(observed)
@@ -87,6 +87,22 @@ class Asking:
             targets=max((len(one.targets) for one in document.spec.target_groups), default=0),
         )
         return answer
+
+    async def _observed(self, name: str, memory: ports.Memory) -> documents.LoadBalancer | None:
+        """Return what is known of it; if that says "at work" for too long, ask the cloud.
+
+        A stream may lose an event and never say so.
+        """
+        observed = self._cloud.observed(name)
+        now = self._clock.monotonic()
+        if observed is None or observed.is_applied:
+            memory.awaited_since = None
+        elif memory.awaited_since is None:
+            memory.awaited_since = now
+        elif now - memory.awaited_since >= self._settings.recheck_s:
+            memory.awaited_since = now
+            return await self._cloud.look_up(name)
+        return observed
 
     def forget(self, key: str) -> None:
         """Wake `key` no more."""

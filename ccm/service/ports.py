@@ -100,3 +100,4 @@ class Memory:
     told: tuple[object, ...] | None = None
     advised: frozenset[str] = frozenset()
     delete_asked_at: float | None = None
+    awaited_since: float | None = None

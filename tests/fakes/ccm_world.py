@@ -1,7 +1,8 @@
 """A cluster and a cloud in memory, as the reconciler's two doors, with a switch to crash at.
 
 Every write is recorded in `World.writes`, in order over both; `crash_before` makes the process
-"die" in front of the n-th write.
+"die" in front of the n-th write. `World.steps` has events and reads as well, and `dies_at` says in
+front of which of them it dies, once for each number.
 """
 
 from __future__ import annotations
@@ -27,13 +28,23 @@ class World:
     """What cluster and cloud share: the order of writes, and when to crash."""
 
     writes: list[str] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
     crash_before: int | None = None
+    dies_at: list[int] = field(default_factory=list)
+
+    def step(self, what: str) -> None:
+        """Note what the process does next, or die in front of it."""
+        if self.dies_at and len(self.steps) >= self.dies_at[0]:
+            self.dies_at.pop(0)
+            raise Crash(what)
+        self.steps.append(what)
 
     def write(self, what: str) -> None:
         """Record a write, or die in front of it."""
         if self.crash_before is not None and len(self.writes) >= self.crash_before:
             self.crash_before = None
             raise Crash(what)
+        self.step(what)
         self.writes.append(what)
 
 
@@ -88,6 +99,7 @@ class FakeKube:
 
     async def live_service(self, key: str) -> tuple[objects.Service, bool] | None:
         """Return the Service and whether we wrote its finalizer."""
+        self._world.step("kube:read")
         service = self.store.get(key)
         return (service, service.metadata.uid in self.finalizers_by_us) if service else None
 
@@ -121,6 +133,7 @@ class FakeKube:
 
     def record(self, service: objects.Service, type_: str, reason: str, note: str) -> None:
         """Keep the event."""
+        self._world.step(f"event:{reason}")
         self.events.append((type_, reason, note))
 
     def reasons(self) -> list[str]:
@@ -179,10 +192,11 @@ class FakeCloudDoor:
         self.deletes_at_once = False
         self.documents: list[documents.Document] = []
         self.writes_ranges_as: tuple[str, ...] | None = None
+        self.seen: dict[str, documents.LoadBalancer] = {}
 
     def observed(self, name: str) -> documents.LoadBalancer | None:
-        """Return the load balancer."""
-        return self.store.get(name)
+        """Return the load balancer; `seen` stands for a stream that lost an event."""
+        return self.seen.get(name) or self.store.get(name)
 
     def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
         """Return those made for the key."""
@@ -190,6 +204,7 @@ class FakeCloudDoor:
 
     async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer."""
+        self._world.step("cloud:read")
         return self.store.get(name)
 
     async def put(self, name: str, document: documents.Document) -> documents.LoadBalancer:

@@ -180,3 +180,16 @@ async def test_s_43_node_change_never_revives_what_is_being_deleted(it):
     it.kube.node_backends = it.kube.node_backends[:1]
     await it.look()
     assert it.world.writes == ["cloud:delete"]
+
+
+async def test_an_event_that_the_stream_lost_is_asked_for(it):
+    """The mirror says UPDATING for ever; the look that comes as a safety net asks the cloud."""
+    it.kube.create(builders.service())
+    await it.look()
+    stale = it.cloud.store[NAME]
+    it.cloud.finish(NAME)
+    it.cloud.seen = {NAME: stale}
+    assert (await it.look()).verdict is Verdict.WAITING
+    await it.clock.advance(builders.run_settings().recheck_s)
+    assert (await it.look()).verdict is Verdict.IN_SYNC
+    assert it.kube.store[KEY].ingress
