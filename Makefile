@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-dataplane kind kind-down lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -36,6 +36,9 @@ bench-api: setup  ## the cloud API: requests, watches, memory, crashes; a table 
 
 bench-billing: setup  ## reports over a million lines, closing days, export; a table and a line of JSON
 	@$(PY) -m tests.bench.billing
+
+bench-ccm: setup  ## the controller: 1,000 Services at once, faults, memory (PARTS="overhead --idle-s=60")
+	@$(PY) -m tests.bench.ccm $(PARTS)
 
 bench-dataplane: setup  ## HAProxy and UDP beside Envoy and nginx; a table and a line of JSON
 	@sh tests/bench/get_envoy.sh && $(PY) -m tests.bench.dataplane $(PARTS)

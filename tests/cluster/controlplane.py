@@ -176,6 +176,14 @@ class ControlPlane:
             parsed: dict[str, Any] = json.loads(response.read())
             return parsed
 
+    def metrics(self) -> str:
+        """Return the API server's metrics as Prometheus gets them."""
+        with urllib.request.urlopen(
+            f"{self.url}/metrics", timeout=_REQUEST_TIMEOUT_S, context=self._ssl
+        ) as response:
+            text: str = response.read().decode()
+            return text
+
     def _write_keys(self) -> None:
         keys = self.directory / "keys"
         keys.mkdir(mode=0o700, exist_ok=True)

@@ -1,7 +1,9 @@
 """An API server in memory that misbehaves when told: enough for informers, leases and events.
 
 Behaviour is real where it matters to a client: resource versions, 409 on a stale one, merge
-patches, bookmarks, paged lists with continue tokens. `watch_faults` is used up one per watch.
+patches, finalizers, bookmarks, a history that ends, paged lists with continue tokens. A watch or
+list of a collection sees all namespaces' objects. `watch_faults` is used up one per watch,
+`troubles` meets every watch of a path until it is taken away.
 """
 
 from __future__ import annotations
@@ -28,15 +30,23 @@ class FakeApiServer:
         self.objects: dict[str, Object] = {}
         self.history: list[tuple[int, str, str, Object]] = []
         self.requests: list[tuple[str, str]] = []
+        self.hidden: set[str] = set()
+        self.agents: set[str] = set()
         self.watches: list[dict[str, str]] = []
+        self.lists: list[str] = []
         self.watch_faults: list[str] = []
+        self.troubles: dict[str, str] = {}
         self.list_faults: list[str] = []
+        self.retry_after_s = 7
         self.lease_faults: list[str] = []
         self.answers: list[tuple[str, int]] = []
         self.refuse_bodies = False
         self._version = itertools.count(10)
         self._changed = asyncio.Event()
         self._streams: set[asyncio.Task[Any]] = set()
+        self._oldest = 0
+        self._runner: web.AppRunner | None = None
+        self._site: web.TCPSite | None = None
         self.url = ""
 
     @asynccontextmanager
@@ -44,15 +54,31 @@ class FakeApiServer:
         """Answer on a loopback port inside the `async with`."""
         app = web.Application()
         app.router.add_route("*", "/{path:.*}", self._handle)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        self._runner = runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await self._listen(0)
         self.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         try:
             yield self
         finally:
             self.cut()
             await runner.cleanup()
+
+    @asynccontextmanager
+    async def down(self) -> AsyncIterator[None]:
+        """Refuse connections inside the `async with`."""
+        assert self._site
+        await self._site.stop()
+        self.cut()
+        try:
+            yield
+        finally:
+            await self._listen(int(self.url.rpartition(":")[2]))
+
+    async def _listen(self, port: int) -> None:
+        assert self._runner
+        self._site = web.TCPSite(self._runner, "127.0.0.1", port, reuse_address=True)
+        await self._site.start()
 
     def transport(self) -> transports.Transport:
         """Return a client of this server."""
@@ -75,7 +101,15 @@ class FakeApiServer:
         return one
 
     def delete(self, collection: str, name: str) -> None:
-        """Delete an object."""
+        """Delete an object; one with finalizers is only marked."""
+        one = self.objects[f"{collection}/{name}"]
+        if one["metadata"].get("finalizers"):
+            marked = {**one["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}
+            self.put(collection, name, {**one, "metadata": marked})
+            return
+        self._remove(collection, name)
+
+    def _remove(self, collection: str, name: str) -> None:
         one = self.objects.pop(f"{collection}/{name}")
         version = next(self._version)
         meta = {**one["metadata"], "resourceVersion": str(version)}
@@ -85,6 +119,11 @@ class FakeApiServer:
         """Delete without an event, as if the watch had missed it."""
         del self.objects[f"{collection}/{name}"]
         next(self._version)
+
+    def compact(self) -> None:
+        """Forget the history: who watches from before now gets 410."""
+        self._oldest = self._now()
+        self.history.clear()
 
     def cut(self) -> None:
         """Cut every watch."""
@@ -96,13 +135,14 @@ class FakeApiServer:
         self._changed.set()
 
     def _now(self) -> int:
-        return max((entry[0] for entry in self.history), default=1)
+        return max((entry[0] for entry in self.history), default=max(1, self._oldest))
 
     # -- requests --------------------------------------------------------------------------
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         path = request.path
         self.requests.append((request.method, path))
+        self.agents.add(request.headers.get("User-Agent", ""))
         if self.answers:
             kind, status = self.answers[0]
             if kind == request.method:
@@ -112,6 +152,8 @@ class FakeApiServer:
             await self._misbehave(request, self.lease_faults[0])
             if self.lease_faults[0].isdigit():
                 return failure(int(self.lease_faults[0]), "told to")
+            if self.lease_faults[0] == "conflict" and request.method == "PATCH":
+                return failure(409, "the object has been modified")
         if request.query.get("watch") == "true":
             return await self._watch(request)
         if request.method == "GET":
@@ -138,13 +180,16 @@ class FakeApiServer:
         return self._list(request)
 
     def _list(self, request: web.Request) -> web.Response:
+        self.lists.append(request.path)
+        if request.path in self.hidden:
+            return failure(503, "told to")
         if self.list_faults:
             fault = self.list_faults.pop(0)
             if fault == "garbage":
                 return web.Response(text='{"metadata": {"resourceVersion": "1"}, "items": [{]}')
-            headers = {"Retry-After": "7"} if fault == "429" else {}
+            headers = {"Retry-After": str(self.retry_after_s)} if fault == "429" else {}
             return failure(int(fault), "told to", headers)
-        items = [one for path, one in self.objects.items() if _parent(path) == request.path]
+        items = [one for path, one in self.objects.items() if _is_in(_parent(path), request.path)]
         limit = int(request.query.get("limit", "0")) or len(items) + 1
         start = int(request.query.get("continue", "0"))
         meta = {"resourceVersion": str(self._now())}
@@ -179,11 +224,20 @@ class FakeApiServer:
         version = body.get("metadata", {}).pop("resourceVersion", None)
         if version not in (None, one["metadata"]["resourceVersion"]):
             return failure(409, "the object has been modified")
-        return web.json_response(self.put(_parent(path), path.rpartition("/")[2], merge(one, body)))
+        where, _, name = path.rpartition("/")
+        changed = self.put(where, name, merge(one, body))
+        meta = changed["metadata"]
+        if meta.get("deletionTimestamp") and not meta.get("finalizers"):
+            self._remove(where, name)
+        return web.json_response(changed)
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
         self.watches.append(dict(request.query))
-        fault = self.watch_faults.pop(0) if self.watch_faults else ""
+        fault = self.troubles.get(request.path, "")
+        if self.watch_faults:
+            fault = self.watch_faults.pop(0)
+        if int(request.query["resourceVersion"]) < self._oldest:
+            fault = "410"
         if fault.isdigit():
             return failure(int(fault), "told to")
         response = web.StreamResponse()
@@ -224,7 +278,8 @@ class FakeApiServer:
                 await self._changed.wait()
 
     def _after(self, since: int, path: str) -> list[tuple[int, str, Object]]:
-        return [(v, type_, one) for v, type_, c, one in self.history if v > since and c == path]
+        changes = self.history
+        return [(v, type_, one) for v, type_, c, one in changes if v > since and _is_in(c, path)]
 
 
 def failure(status: int, message: str, headers: dict[str, str] | None = None) -> web.Response:
@@ -251,6 +306,14 @@ def merge(one: Any, patch: Any) -> Any:
         else:
             result[key] = merge(result.get(key), value)
     return result
+
+
+def _is_in(place: str, collection: str) -> bool:
+    """Say whether `collection` is `place`, or that of all namespaces."""
+    if place == collection:
+        return True
+    before, _, rest = place.partition("/namespaces/")
+    return "/" in rest and f"{before}/{rest.partition('/')[2]}" == collection
 
 
 def _parent(path: str) -> str:

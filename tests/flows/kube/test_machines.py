@@ -119,7 +119,7 @@ def test_n_07_rb_02_node_is_introduced_by_its_instance(machines: Machines) -> No
     )
 
 
-def test_n_04_node_waits_for_its_instance_and_foreign_ones_are_left_alone(
+def test_n_04_ki_02_node_waits_for_its_instance_and_foreign_ones_are_left_alone(
     machines: Machines,
 ) -> None:
     machines.new("machine-2")
@@ -137,7 +137,7 @@ def test_n_04_node_waits_for_its_instance_and_foreign_ones_are_left_alone(
     embedded.eventually(lambda: machines.taints("machine-2"), lambda it: it == [OTHER["key"]])
 
 
-def test_l_03_l_04_stopped_machine_is_tainted_and_a_vanished_one_removed(
+def test_l_03_l_04_t_23_ki_04_stopped_machine_is_tainted_and_a_vanished_one_removed(
     machines: Machines, world: World
 ) -> None:
     names = ("machine-5", "machine-6", "machine-7")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import embedded
-from tests.flows.kube.services import PORT, Shop, answer, ingress, port
+from tests.flows.kube.services import PORT, Shop, answer, ask_udp, ingress, port
 
 pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
@@ -50,6 +50,31 @@ def test_udp_service_follows_its_ports_and_goes(shop: Shop) -> None:
     shop.change(type="ClusterIP")
     embedded.eventually(lambda: not ingress(shop.get()))
     embedded.eventually(lambda: _refused(ip, PORT + 1))
+
+
+@pytest.mark.parametrize("nodes", [("standin-1", "standin-2"), ("standin-1", "standin-1")])
+def test_t_10_t_11_traffic_of_one_client_follows_the_pod(
+    shop: Shop, nodes: tuple[str, str]
+) -> None:
+    """Always from the same port, from before there was any pod: no flow sticks to who is gone."""
+    for name in ("one", "two"):
+        shop.remove_pod(name)
+    shop.create(ports=[port(PORT, "dns", protocol="UDP")])
+    ip = shop.ip()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_free:
+        any_free.bind(("", 0))
+        own_port: int = any_free.getsockname()[1]
+
+    def seen() -> str:
+        said = ask_udp(ip, PORT, own_port)
+        return said["pod"] if said else ""
+
+    assert seen() == ""
+    shop.pod("backend1", nodes[0])
+    embedded.eventually(seen, lambda it: it == "backend1", timeout_s=40)
+    shop.pod("backend2", nodes[1])
+    shop.remove_pod("backend1")
+    embedded.eventually(seen, lambda it: it == "backend2", timeout_s=40)
 
 
 def _refused(ip: str, number: int) -> bool:

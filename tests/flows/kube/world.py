@@ -206,6 +206,13 @@ class Controller(programs.Program):
                 done[what] = int(float(count))
         return done
 
+    def metric(self, name: str) -> float:
+        """Return the value of a metric without labels."""
+        for line in self._get("/metrics")[1].splitlines():
+            if line.startswith(f"{name} "):
+                return float(line.rpartition(" ")[2])
+        raise KeyError(name)
+
     def _get(self, where: str) -> tuple[int, str]:
         trust = ssl.create_default_context()
         trust.check_hostname = False

@@ -66,7 +66,7 @@ def test_n_05_a_12_provider_id_is_never_overwritten():
     assert "providerID" not in wanted.node["spec"]
 
 
-def test_n_15_b_11_n_10_labels_follow_the_cloud_for_good():
+def test_n_15_b_11_n_10_ki_01_labels_follow_the_cloud_for_good():
     stale = {"topology.kubernetes.io/zone": "old", "mine": "stays"}
     wanted = changes.changes(node(provider_id=OURS, labels=stale), instance(type="", zone="new"))
     labels = wanted.node["metadata"]["labels"]

@@ -1,0 +1,1 @@
+"""A whole controller manager against API servers, clouds and leases that fail."""
