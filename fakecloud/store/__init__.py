@@ -3,7 +3,7 @@
 database        engine, transactions, migrations, what runs after a commit
 groups          group commit: writers that wait share a transaction
 turns           a lock that goes to who has waited longest
-ledger          what a transaction writes at its end: its version, events, audit records
+journal         what a transaction writes at its end: its version, events, audit records
 load_balancers  rows of load balancers: insert, find, list, claim by lease, save with their event
 operations      progress of asynchronous work
 events          resource versions and the event history that watches read

@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row, delete, select, update
 
-from fakecloud.store import ledger
+from fakecloud.store import journal
 from fakecloud.tables import audit as table
 from fakecloud.tables import audit_floor
 
@@ -67,7 +67,7 @@ _LATER: Final = ("diff_sha256", "fault_id")
 
 def append(connection: Connection, entry: Entry) -> None:
     """Add a record at the end of the chain, inside a `Database.write`."""
-    own = ledger.of(connection)
+    own = journal.of(connection)
     last, previous = own.last_record or _newest(connection)
     hash = _hash(last + 1, previous, entry)
     row = {name: getattr(entry, name) for name in Entry.__struct_fields__}

@@ -16,7 +16,7 @@ from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.usage import Attribution, Charge
 from fakecloud.billing_tables import attribution, billed_resource, billing_event, billing_seal
 from fakecloud.model import LoadBalancer
-from fakecloud.store import ledger
+from fakecloud.store import journal
 
 _COLUMNS: Final = tuple(getattr(billing_event.c, name) for name in BillingEvent.__struct_fields__)
 
@@ -34,7 +34,7 @@ def record(
 
 def append(connection: Connection, found: Iterable[BillingEvent]) -> None:
     """Write events with the transaction of the change."""
-    own = ledger.of(connection)
+    own = journal.of(connection)
     for event in found:
         own.append(billing_event, msgspec.to_builtins(event))
         if event.kind is Kind.CREATED:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, delete, func, select
 
-from fakecloud.store import ledger
+from fakecloud.store import journal
 from fakecloud.tables import event, version
 
 
@@ -26,12 +26,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 def next_version(connection: Connection) -> int:
     """Return the next resource version. Writers take turns, which orders the commits."""
-    return ledger.of(connection).next_version()
+    return journal.of(connection).next_version()
 
 
 def current_version(connection: Connection) -> int:
     """Return the newest resource version that `connection` sees."""
-    own = ledger.find(connection)
+    own = journal.find(connection)
     if own is not None:
         return own.version()
     value: int = connection.execute(select(version.c.value)).scalar_one()
@@ -59,12 +59,12 @@ def append(
         "object": msgspec.json.encode(document).decode(),
         "at": at,
     }
-    ledger.of(connection).append(event, row)
+    journal.of(connection).append(event, row)
 
 
 def count(connection: Connection) -> int:
     """Return how many events the transaction has recorded so far."""
-    return len(ledger.of(connection).rows(event))
+    return len(journal.of(connection).rows(event))
 
 
 def digest(connection: Connection, since: int, until: int | None = None) -> str | None:
@@ -72,7 +72,7 @@ def digest(connection: Connection, since: int, until: int | None = None) -> str 
 
     They are counted in the order in which the transaction recorded them.
     """
-    recorded = ledger.of(connection).rows(event)[since:until]
+    recorded = journal.of(connection).rows(event)[since:until]
     if not recorded:
         return None
     return hashlib.sha256(msgspec.json.encode([_plain(row) for row in recorded])).hexdigest()

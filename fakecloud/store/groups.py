@@ -23,7 +23,7 @@ from typing import Final
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from fakecloud.store.ledger import Ledger, Mark
+from fakecloud.store.journal import Journal, Mark
 
 MOST_MEMBERS: Final = 16
 
@@ -44,7 +44,7 @@ class Group:
     def __init__(self, connection: Connection) -> None:
         """Take over a connection; `begin` comes next."""
         self.connection = connection
-        self.ledger = Ledger(connection)
+        self.journal = Journal(connection)
         self.error: SQLAlchemyError | None = None
         """Why it was rolled back, if the database was the reason."""
         self._mutex = Lock()  # guards the fate until it is sealed
@@ -69,7 +69,7 @@ class Group:
             if lock:
                 # Writers take turns, as on SQLite: they would wait for this row anyway,
                 # and what they looked up before (a free name) would be outdated.
-                self.ledger.lock()
+                self.journal.lock()
         except BaseException as error:
             self.lose(error if isinstance(error, SQLAlchemyError) else None)
             raise
@@ -88,14 +88,14 @@ class Group:
         except SQLAlchemyError as error:
             self.lose(error)
             raise
-        self._mark = self.ledger.mark()
+        self._mark = self.journal.mark()
 
     def undo(self) -> None:
         """Take back what was written since the savepoint; without one, all of it."""
         if self._mark is None:
             self.lose(None)
             return
-        self.ledger.rewind(self._mark)
+        self.journal.rewind(self._mark)
         try:
             self.connection.exec_driver_sql("ROLLBACK TO SAVEPOINT block")
         except SQLAlchemyError as error:
@@ -117,13 +117,13 @@ class Group:
         committed = False
         try:
             if self._fate is Fate.COMMITTING:
-                self.ledger.flush()
+                self.journal.flush()
                 self.connection.commit()
                 committed = True
         except SQLAlchemyError as error:
             self.error = error
         finally:
-            self.ledger.close()
+            self.journal.close()
             with suppress(SQLAlchemyError):
                 if self.error is not None:
                     self.connection.invalidate()  # a refused COMMIT leaves SQLite's open

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
 from fakecloud.tables import version
 
-_KEY: Final = "fakecloud_ledger"
+_KEY: Final = "fakecloud_journal"
 _VERSION: Final = select(version.c.value)
 _LOCKED_VERSION: Final = _VERSION.with_for_update()
 _STORE: Final = update(version).values(value=bindparam("newest"))
@@ -23,18 +23,18 @@ _insertion: Final = cache(insert)
 
 
 class Mark(msgspec.Struct, frozen=True):
-    """How far a ledger was at some moment."""
+    """How far a journal was at some moment."""
 
     version: int | None
     last_record: Any
     lengths: dict[Table, int]
 
 
-class Ledger:
-    """The ledger of the writing transaction on one connection."""
+class Journal:
+    """The journal of the writing transaction on one connection."""
 
     def __init__(self, connection: Connection) -> None:
-        """Begin a ledger for the transaction that `connection` has begun."""
+        """Begin a journal for the transaction that `connection` has begun."""
         self._connection = connection
         self._rows: dict[Table, list[dict[str, Any]]] = {}
         self._stored: int | None = None
@@ -93,12 +93,12 @@ class Ledger:
                 self._connection.execute(_insertion(table), rows)
 
 
-def of(connection: Connection) -> Ledger:
-    """Return the ledger of a `Database.write`."""
-    ledger: Ledger = connection.info[_KEY]
-    return ledger
+def of(connection: Connection) -> Journal:
+    """Return the journal of a `Database.write`."""
+    journal: Journal = connection.info[_KEY]
+    return journal
 
 
-def find(connection: Connection) -> Ledger | None:
-    """Return the ledger of a `Database.write`, None for a connection that only reads."""
+def find(connection: Connection) -> Journal | None:
+    """Return the journal of a `Database.write`, None for a connection that only reads."""
     return connection.info.get(_KEY)
