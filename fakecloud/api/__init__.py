@@ -4,10 +4,11 @@ application     the FastAPI application from its parts
 context         what handlers may use, and who is calling
 load_balancers  PUT, GET, list, DELETE       operations  progress of asynchronous work
 actions         POST, batchGet, targets, drain, repair, failover
-insight         status, config, logs, stats  admin       check, reset, export, snapshots
+insight         status, config, logs, stats  insight_schemas  their wire models
+admin           check, reset, export, snapshots
 addresses       reserved ones, and pools     instances   the machines
 certificates    chains and keys that listeners use
-catalogues      types and regions            resource_schemas  wire models of all these
+catalogues      types and regions            resource_schemas  wire models of the rest
 lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it
 costs           reports, forecasts, comparisons, prices    billing  invoices, proof, export

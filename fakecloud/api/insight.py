@@ -9,7 +9,7 @@ from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
 from fakecloud import documents
-from fakecloud.api import replies, resource_schemas
+from fakecloud.api import insight_schemas, replies
 from fakecloud.api.actions import ActionName
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 
@@ -21,7 +21,7 @@ router = APIRouter(
 )
 
 
-@router.get("/status", summary="Status tree", response_model=resource_schemas.StatusTree)
+@router.get("/status", summary="Status tree", response_model=insight_schemas.StatusTree)
 def status(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
     """Return listeners, their target groups, and the health of each target."""
     return replies.json(documents.status_tree(cloud.load_balancers.find(caller.project, name)))
@@ -42,7 +42,7 @@ def config(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
     return PlainTextResponse(cloud.insight.configuration(lb))
 
 
-@router.get("/logs", summary="Log of the data plane", response_model=resource_schemas.LogTail)
+@router.get("/logs", summary="Log of the data plane", response_model=insight_schemas.LogTail)
 def logs(
     name: ActionName,
     cloud: CloudParts,
@@ -57,7 +57,7 @@ def logs(
     return replies.json(cloud.insight.log(lb, lines))
 
 
-@router.get("/stats", summary="Counters", response_model=resource_schemas.Stats)
+@router.get("/stats", summary="Counters", response_model=insight_schemas.Stats)
 def stats(name: ActionName, cloud: CloudParts, caller: Caller) -> Response:
     """Return what listeners, target groups and targets have carried; totals never fall.
 
