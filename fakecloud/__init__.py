@@ -8,6 +8,7 @@
     cli/               the client of the API on the command line
     api/               HTTP in, HTTP out; every refusal is problem+json
     load_balancers.py  what a customer may ask: one request, one transaction
+    wishes.py          what customers wish of load balancers, and what is refused of it
     actions.py         again, elsewhere, or no more: repair, failover, cancel
     reservations.py    addresses that a customer keeps, and how full the pools are
     snapshots.py       copies of the whole database
@@ -96,5 +97,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -22,22 +22,18 @@ from fakecloud import (
     outcomes,
     placement,
     profiles,
-    rules,
+    wishes,
 )
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
-from fakecloud.billing import budgets, money, quantities
 from fakecloud.billing.events import seconds_us
-from fakecloud.clock import Clock, rfc3339
+from fakecloud.clock import Clock
 from fakecloud.errors import (
     BeingDeleted,
-    BudgetExceeded,
     DeletionProtected,
     FieldError,
     NameInUse,
     NotFound,
-    NotYetOffered,
-    PreconditionFailed,
     ValidationFailed,
 )
 from fakecloud.ids import new_id
@@ -48,15 +44,14 @@ from fakecloud.model import (
     OperatingState,
     Operation,
     OperationStatus,
-    Spec,
     State,
 )
 from fakecloud.placement import Placement
 from fakecloud.quotas import Quotas
-from fakecloud.store import billing_events, certificates, events, operations
-from fakecloud.store import budgets as budget_rows
+from fakecloud.store import billing_events, events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
+from fakecloud.wishes import Expectation, New, Wish
 
 
 class Outcome(StrEnum):
@@ -66,30 +61,6 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     RELABELED = "relabeled"
     ACCEPTED = "accepted"
-
-
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """The whole desired load balancer, checked."""
-
-    labels: dict[str, str]
-    annotations: dict[str, str]
-    spec: Spec
-
-
-class New(msgspec.Struct, frozen=True, kw_only=True):
-    """A load balancer to be created."""
-
-    project: str
-    name: str
-    wish: Wish
-
-
-class Expectation(msgspec.Struct, frozen=True, kw_only=True):
-    """`If-Match` as generations (None: no header), and whether `If-None-Match: *` was said."""
-
-    generations: frozenset[int] | None = None
-    any_existing: bool = False
-    absent: bool = False
 
 
 class LoadBalancers:
@@ -136,10 +107,10 @@ class LoadBalancers:
         with self._database.write() as connection:
             now = self._clock.now()
             current = rows.find(connection, project, name, for_update=True)
-            _check(current, expected)
+            wishes.refuse_unexpected(current, expected)
             if self._profile.name != "dev":
                 catalogue.check(wish.spec)
-            _refuse_unknown_certificates(connection, project, wish.spec)
+            wishes.refuse_unknown_certificates(connection, project, wish.spec)
             if current is None:
                 new = New(project=project, name=name, wish=wish)
                 return self._create(connection, [new], now)[0], Outcome.CREATED
@@ -227,7 +198,7 @@ class LoadBalancers:
             if current is None:
                 raise NotFound(f"there is no load balancer {name!r}")
             if current.state is not State.DELETING:
-                _check(current, expected or Expectation())
+                wishes.refuse_unexpected(current, expected or Expectation())
                 if current.spec.deletion_protection:
                     raise DeletionProtected(
                         f"{name} has spec.deletion_protection; PUT it with false, then delete"
@@ -239,10 +210,9 @@ class LoadBalancers:
 
     def _refuse(self, wish: Wish) -> None:
         """Raises: ValidationFailed, NotYetOffered."""
-        _refuse_unknown_faults(wish)
-        wrong = () if self._transparent else tuple(rules.opaque(wish.spec))
-        if wrong:
-            raise NotYetOffered(f"{wrong[0].pointer}: {wrong[0].message}", errors=wrong)
+        wishes.refuse_unknown_faults(wish)
+        if not self._transparent:
+            wishes.refuse_transparent(wish.spec)
 
     def _create(
         self, connection: Connection, wanted: Sequence[New], now: datetime
@@ -250,9 +220,9 @@ class LoadBalancers:
         for project, count in Counter(one.project for one in wanted).items():
             self._quotas.take(connection, project, "load_balancers", count)
             of = [one.wish.labels for one in wanted if one.project == project]
-            _refuse_beyond_budgets(connection, project, of, seconds_us(now))
-        wishes = [(one.project, one.wish.spec) for one in wanted]
-        chosen = self._allocator.choose(connection, wishes, now)
+            wishes.refuse_beyond_budgets(connection, project, of, seconds_us(now))
+        specs = [(one.project, one.wish.spec) for one in wanted]
+        chosen = self._allocator.choose(connection, specs, now)
         made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
         balancers = rows.create(connection, made)
         for lb in balancers:
@@ -316,8 +286,8 @@ class LoadBalancers:
         operation = self._operation(
             current.project, "update", current.name, current.id, generation, delay
         )
-        wishes = [(current.project, wish.spec)]
-        (addresses,) = self._allocator.choose(connection, wishes, now, current.addresses)
+        specs = [(current.project, wish.spec)]
+        (addresses,) = self._allocator.choose(connection, specs, now, current.addresses)
         changed = msgspec.structs.replace(
             current,
             labels=wish.labels,
@@ -417,57 +387,7 @@ class LoadBalancers:
         return operations.new(project, type, name, id, generation, now, eta=eta, ready_at=ready_at)
 
 
-def _refuse_beyond_budgets(
-    connection: Connection, project: str, wanted: Sequence[Mapping[str, str]], now_us: int
-) -> None:
-    """Raises: BudgetExceeded when a hard budget that covers one of these labels is used up."""
-    for budget in budget_rows.exceeded(connection, project, now_us):
-        if any(budgets.covers(labels, budget.labels) for labels in wanted):
-            until = rfc3339(quantities.moment(budget.exceeded_until_us))
-            raise BudgetExceeded(
-                f"budget {budget.name!r} of {money.text(budget.amount_pico)} {budget.currency} a "
-                f"{budget.period} is used up until {until}; raise it, or delete load balancers",
-                budget=budget.name,
-            )
-
-
-def _refuse_unknown_faults(wish: Wish) -> None:
-    wrong = chaos_labels.mistakes(wish.labels, wish.annotations)
-    if wrong:
-        raise ValidationFailed("; ".join(one.message for one in wrong[:3]), errors=wrong)
-
-
-def _refuse_unknown_certificates(connection: Connection, project: str, spec: Spec) -> None:
-    wanted = rules.certificates_of(spec)
-    missing = wanted - certificates.expiries(connection, project, wanted).keys()
-    wrong = tuple(
-        FieldError(
-            f"/spec/listeners/{index}/tls/certificates/{number}",
-            "invalid_reference",
-            f"there is no certificate {name!r}",
-        )
-        for index, one in enumerate(spec.listeners)
-        for number, name in enumerate(one.tls.certificates if one.tls else ())
-        if name in missing
-    )
-    if wrong:
-        said = "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3])
-        raise ValidationFailed(said, errors=wrong)
-
-
 def _invalid(pointer: str, message: str) -> ValidationFailed:
     return ValidationFailed(
         f"{pointer}: {message}", errors=(FieldError(pointer, "invalid_reference", message),)
     )
-
-
-def _check(current: LoadBalancer | None, expected: Expectation) -> None:
-    if expected.absent and current is not None:
-        raise PreconditionFailed(f"If-None-Match: {current.name} exists")
-    if expected.any_existing and current is None:
-        raise PreconditionFailed("If-Match: there is no such load balancer")
-    if expected.generations is None:
-        return
-    if current is None or current.generation not in expected.generations:
-        now = "none" if current is None else f"generation {current.generation}"
-        raise PreconditionFailed(f"If-Match: there is {now}; read it again and decide anew")

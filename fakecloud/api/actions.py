@@ -15,10 +15,11 @@ from fakecloud.api import load_balancers as whole
 from fakecloud.api import replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.load_balancers import Outcome, Wish
+from fakecloud.load_balancers import Outcome
 from fakecloud.model import LoadBalancer, Spec, Target, Token
 from fakecloud.store import events
 from fakecloud.store import load_balancers as rows
+from fakecloud.wishes import Wish
 
 router = APIRouter(
     prefix="/load-balancers",

@@ -12,10 +12,10 @@ from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.errors import InUse
-from fakecloud.load_balancers import Wish
 from fakecloud.model import Address, LoadBalancer, ReservedAddress
 from fakecloud.reservations import Wanted
 from fakecloud.store import listings
+from fakecloud.wishes import Wish
 
 router = APIRouter(tags=["addresses"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
 

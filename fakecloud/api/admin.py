@@ -14,7 +14,6 @@ from fakecloud.api import replies, resource_schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
-from fakecloud.load_balancers import Wish
 from fakecloud.model import LoadBalancer, State
 from fakecloud.snapshots import Snapshot
 from fakecloud.store import (
@@ -27,6 +26,7 @@ from fakecloud.store import (
     reservations,
 )
 from fakecloud.store.database import Connection
+from fakecloud.wishes import Wish
 
 router = APIRouter(
     tags=["admin"], dependencies=[*CHECKED, needs("admin")], responses=replies.ANY_PROBLEM

@@ -20,10 +20,11 @@ from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
 from fakecloud.api.preferences import Preferences, Preferred
-from fakecloud.load_balancers import Expectation, New, Outcome, Wish
+from fakecloud.load_balancers import Outcome
 from fakecloud.model import LoadBalancer, Spec, State
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
+from fakecloud.wishes import Expectation, New, Wish
 
 router = APIRouter(
     prefix="/load-balancers",

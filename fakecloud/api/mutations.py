@@ -25,10 +25,10 @@ from starlette.responses import Response
 from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.api.writer import Change as Wanted
-from fakecloud.load_balancers import New
 from fakecloud.model import LoadBalancer, Token
 from fakecloud.store import audit, database, events, fences, idempotency
 from fakecloud.store.database import Connection
+from fakecloud.wishes import New
 
 log = structlog.get_logger()
 

@@ -18,10 +18,11 @@ import msgspec
 from starlette.responses import Response
 
 from fakecloud.errors import Unavailable
-from fakecloud.load_balancers import LoadBalancers, New
+from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import LoadBalancer
 from fakecloud.store import events
 from fakecloud.store.database import Connection, Database
+from fakecloud.wishes import New
 
 MOST: Final = 32
 _EVENTS: Final = 2  # that a new load balancer leaves: its own, and its operation's

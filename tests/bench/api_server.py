@@ -23,10 +23,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from fakecloud import app, logs, model, premises, serving, settings, tables
 from fakecloud.addresses import parse_pool
 from fakecloud.clock import SystemClock
-from fakecloud.load_balancers import LoadBalancers, Wish
+from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import Desired, ProbeKey, ProbeWeight, Spec, State
 from fakecloud.processes import Adoption
 from fakecloud.store.database import Database
+from fakecloud.wishes import Wish
 
 POOL = "default=loopback:127.80.0.0/15"
 PER_COMMIT = 5

@@ -15,12 +15,13 @@ from fakecloud.checks import ProbeResult
 from fakecloud.errors import AddressElsewhere
 from fakecloud.health import Health
 from fakecloud.interference import Interference
-from fakecloud.load_balancers import LoadBalancers, Outcome, Wish
+from fakecloud.load_balancers import LoadBalancers, Outcome
 from fakecloud.metrics import Metrics
 from fakecloud.model import Address, LoadBalancer, ProbeKey, Spec, Target, TargetGroup
 from fakecloud.provisioner import Provisioner
 from fakecloud.store import billing_events, events, load_balancers, operations
 from fakecloud.store.database import Database
+from fakecloud.wishes import Wish
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 

@@ -8,9 +8,9 @@ import pytest
 from fakecloud import chaos, errors
 from fakecloud.chaos import Chaos, Draft
 from fakecloud.faults import Action, Facts, Layer, Match, Trigger
-from fakecloud.load_balancers import Wish
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
+from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import LEASE_S, PROJECT, Crashed, SmallCloud, spec
 
 PREFIX = "chaos.fakecloud.dev/"

@@ -7,7 +7,8 @@ import pytest
 
 from fakecloud import documents, model
 from fakecloud.api import schemas
-from fakecloud.load_balancers import Outcome, Wish
+from fakecloud.load_balancers import Outcome
+from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, spec
 
 SMALLEST = {

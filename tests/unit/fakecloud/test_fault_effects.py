@@ -8,11 +8,11 @@ import pytest
 from fakecloud import invariants
 from fakecloud.faults import Match, Trigger
 from fakecloud.flapping import Flapping
-from fakecloud.load_balancers import Wish
 from fakecloud.model import Listener, Spec, State
 from fakecloud.pools import PooledAddresses
 from fakecloud.store import addresses, census
 from fakecloud.sweeper import Sweeper
+from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 from tests.unit.fakecloud.test_chaos import PREFIX, flag, inject, log, pass_time
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from fakecloud import profiles
 from fakecloud.business_time import BusinessClock, Mode
 from fakecloud.errors import ValidationFailed
-from fakecloud.load_balancers import LoadBalancers, Wish
+from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import State
 from fakecloud.timekeeper import Timekeeper
+from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
 
 KINDS = st.sampled_from(["create", "update", "delete"])

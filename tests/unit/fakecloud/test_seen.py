@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from fakecloud import documents, watch
-from fakecloud.load_balancers import Wish
 from fakecloud.model import LoadBalancer
 from fakecloud.seen import Seen
 from fakecloud.store import events, load_balancers
+from fakecloud.wishes import Wish
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from starlette.responses import Response
 
 from fakecloud.api.writer import Change, Writer
 from fakecloud.errors import BeingDeleted, NoCapacity, Unavailable
-from fakecloud.load_balancers import New
 from fakecloud.model import LoadBalancer
+from fakecloud.wishes import New
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 
 
