@@ -15,6 +15,7 @@
     certificates.py    chains and keys that listeners use
     instances.py       the machines that targets run on
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
+    hooks.py           where a worker can be disturbed
     interference.py    faults that disturb the workers
     trouble.py         faults of the data plane: imposed on traffic, and lifted
     flapping.py        the fault that lets a state flap
@@ -97,5 +98,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

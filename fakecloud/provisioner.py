@@ -1,8 +1,9 @@
 """What the cloud does about wishes: claim one due load balancer, make it so, tell the result.
 
 A worker holds a lease while it works, with an epoch that fences everything it writes: to the
-store, and to the data plane. Long work on the data plane keeps its lease. A worker that dies or sleeps past its lease loses nothing: the row is
-still due and another worker does the same, idempotent work. Turns of the loop are `step()`.
+store, and to the data plane. Long work on the data plane keeps its lease. A worker that dies or
+sleeps past its lease loses nothing: the row is still due and another worker does the same,
+idempotent work. Turns of the loop are `step()`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import random
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from enum import StrEnum
 from threading import Lock
 from typing import Final, Protocol
 
@@ -29,6 +29,7 @@ from fakecloud.errors import (
     Unavailable,
 )
 from fakecloud.health import Health
+from fakecloud.hooks import Hook, NoHook, Point
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
     Address,
@@ -95,49 +96,6 @@ class Keys(Protocol):
 
     def chains(self, project: str, spec: Spec) -> tuple[CertificateChain, ...]:
         """Return the certificates that `spec` names, with their keys. Raises: Transient."""
-
-
-class Point(StrEnum):
-    """Where a worker can be disturbed."""
-
-    CLAIM = "claim"  # holds the lease, has done nothing
-    PRE_APPLY = "pre_apply"
-    POST_APPLY = "post_apply"  # the data plane has it, nothing is written yet
-    PRE_COMMIT = "pre_commit"  # everything is written but not committed
-    POST_COMMIT = "post_commit"
-
-
-class Hook(Protocol):
-    """Told by a worker where it is, to disturb it: faults on demand, and tests."""
-
-    def at(self, point: Point, lb: LoadBalancer) -> None:
-        """May end the process or block; before and after applying also raise a DataPlaneError,
-        or Postponed.
-
-        `lb` is what the worker works on, as it was claimed. At PRE_COMMIT, inside the
-        transaction, any exception rolls back and leaves the lease to end by itself.
-        """
-
-    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
-        """Return what the data plane is told in place of `desired`."""
-
-    def forgets(self, lb: LoadBalancer) -> bool:
-        """Say whether the worker leaves the data plane of a deleted load balancer behind."""
-
-
-class NoHook:
-    """Disturbs nobody."""
-
-    def at(self, point: Point, lb: LoadBalancer) -> None:
-        """Do nothing."""
-
-    def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
-        """Return `desired`."""
-        return desired
-
-    def forgets(self, lb: LoadBalancer) -> bool:
-        """Say no."""
-        return False
 
 
 class Provisioner:

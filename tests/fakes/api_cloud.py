@@ -25,6 +25,7 @@ from fakecloud.certificates import Certificates
 from fakecloud.chaos import Chaos
 from fakecloud.costs import Costs
 from fakecloud.health import Health
+from fakecloud.hooks import Point
 from fakecloud.hosts import Hosts
 from fakecloud.insight import Insight
 from fakecloud.instances import Instances
@@ -36,7 +37,7 @@ from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import Counters, Desired, LoadBalancer
 from fakecloud.pools import PooledAddresses
-from fakecloud.provisioner import Point, Provisioner
+from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.reservations import Reservations
 from fakecloud.sealing import Seal

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
 
 from fakecloud import lifecycle
 from fakecloud.errors import Permanent, Transient
-from fakecloud.provisioner import Point
+from fakecloud.hooks import Point
 from tests.fakes import postgresql
 from tests.fakes.api_cloud import DEAD_AFTER_S, Answer, ApiCloud
 from tests.fakes.small_cloud import LEASE_S
