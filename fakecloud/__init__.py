@@ -45,6 +45,7 @@
     billing/           everything money, purely
     billing_tables.py  the tables of billing
     spending_tables.py  the tables of what watches over spending
+    traffic_tables.py  the tables of what load balancers carry
     dataplane.py       what runs load balancers here: HAProxy and relays as one
     premises.py        what the settings mean on this host
     isolation.py       containers and processes as one data plane
@@ -68,7 +69,7 @@
     store/             every query
     migrations/        the schema's history
     invariants.py      the promises of the cloud, checked over its rows
-    tables.py          every table on one page
+    tables.py          every other table on one page
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next
     catalogue.py       types with their limits, regions and zones
@@ -98,5 +99,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -1,4 +1,6 @@
-"""Every table of the cloud, on one page. `alembic check` keeps the migrations equal to it.
+"""The tables of what the cloud sells and of who may ask for it, on one page.
+
+`alembic check` keeps the migrations equal to this and to the tables of billing, spending, traffic.
 
 Times are microseconds since the epoch, so that both databases sort and compare them alike; the
 column type turns them into aware UTC datetimes. JSON columns hold values of `model`.
@@ -370,52 +372,6 @@ certificate = Table(
     _created_version(),
     Index("ix_certificate_project_created_version", "project", "created_version"),
     Index("uq_certificate_project_name", "project", "name", unique=True),
-)
-
-# The latest totals of each listener; they only grow while the epoch lasts.
-usage_counter = Table(
-    "usage_counter",
-    metadata,
-    Column("load_balancer_id", Text, ForeignKey("load_balancer.id"), primary_key=True),
-    Column("listener", Text, primary_key=True),
-    Column("epoch", Text, primary_key=True),
-    Column("at", UtcDateTime, nullable=False),  # business time
-    Column("active", BigInteger, nullable=False),
-    Column("connections", BigInteger, nullable=False),
-    Column("bytes_in", BigInteger, nullable=False),
-    Column("bytes_out", BigInteger, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("gaps", BigInteger, nullable=False),
-)
-
-# What each listener carried in an hour of business time.
-usage_hour = Table(
-    "usage_hour",
-    metadata,
-    Column("load_balancer_id", Text, ForeignKey("load_balancer.id"), primary_key=True),
-    Column("listener", Text, primary_key=True),
-    Column("hour", UtcDateTime, primary_key=True),
-    Column("project", Text, nullable=False),
-    Column("connections", BigInteger, nullable=False),
-    Column("bytes_in", BigInteger, nullable=False),
-    Column("bytes_out", BigInteger, nullable=False),
-    Column("requests", BigInteger, nullable=False),
-    Column("connection_us", BigInteger, nullable=False),  # active connections times microseconds
-    Column("estimated", Boolean, nullable=False),  # part of it was shared out by time, or lost
-    Index("ix_usage_hour_project_hour", "project", "hour"),
-    Index("ix_usage_hour_hour", "hour"),
-)
-
-# What the host that runs a load balancer sees of it, for the other hosts.
-runtime_view = Table(
-    "runtime_view",
-    metadata,
-    Column("load_balancer_id", Text, ForeignKey("load_balancer.id"), primary_key=True),
-    Column("host", Text, nullable=False),
-    Column("at", UtcDateTime, nullable=False),  # wall time
-    Column("counters", JSON, nullable=False),
-    Column("configuration", Text, nullable=False),
-    Column("log", JSON, nullable=False),
 )
 
 # Who of a line of writers, such as the leaders of a cluster's controllers, has written last.

@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from alembic import context
 
-from fakecloud import billing_tables, spending_tables  # noqa: F401 - their tables are in the metadata
+# Their tables are in the metadata when they are imported.
+from fakecloud import billing_tables, spending_tables, traffic_tables  # noqa: F401
 from fakecloud.tables import UtcDateTime, metadata
 
 

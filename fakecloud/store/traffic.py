@@ -12,10 +12,11 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from fakecloud.model import Counters
-from fakecloud.tables import load_balancer, runtime_view
-from fakecloud.tables import usage_counter as counter
-from fakecloud.tables import usage_hour as hour
+from fakecloud.tables import load_balancer
 from fakecloud.traffic import HourPart, Totals
+from fakecloud.traffic_tables import runtime_view
+from fakecloud.traffic_tables import usage_counter as counter
+from fakecloud.traffic_tables import usage_hour as hour
 
 Key = tuple[str, str, str]
 """Load balancer, listener, epoch."""

@@ -29,6 +29,7 @@ from fakecloud.clock import SystemClock
 from fakecloud.ledger import Ledger
 from fakecloud.store import billing_events
 from fakecloud.store.database import Database
+from fakecloud.traffic_tables import usage_hour
 from tests.bench import api_server
 from tests.fakes import postgresql
 from tests.flows import servers
@@ -103,7 +104,7 @@ def _carry(database: Database, ids: list[str], begun: datetime) -> None:
             for number, id in enumerate(ids)
         ]  # fmt: skip
         with database.write() as connection:
-            connection.execute(sqlalchemy.insert(tables.usage_hour), values)
+            connection.execute(sqlalchemy.insert(usage_hour), values)
 
 
 def close(database: Database, clock: Any) -> float:
