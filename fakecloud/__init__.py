@@ -91,6 +91,7 @@
     business_time.py   business time as a line over wall time
     profiles.py        how long other clouds take
     ids.py             ids that sort by time
+    resources.py       frozen values: certificates, addresses, instances, tokens, projects
     model.py           frozen values: the wish, the load balancer, what the data plane is told
     settings.py        every knob
     metrics.py         Prometheus objects, named once
@@ -99,5 +100,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli → premises → isolation → api | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → model | profiles | ids | files | clock | settings | logs → errors
+→ wishes | conflicts → health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -14,8 +14,9 @@ from fakecloud import outcomes, pem, rules
 from fakecloud.clock import Clock
 from fakecloud.errors import InUse, NameInUse, NotFound
 from fakecloud.ids import new_id
-from fakecloud.model import Certificate, CertificateChain, LoadBalancer, Spec
+from fakecloud.model import CertificateChain, LoadBalancer, Spec
 from fakecloud.quotas import Quotas
+from fakecloud.resources import Certificate
 from fakecloud.sealing import Seal
 from fakecloud.store import certificates as rows
 from fakecloud.store import events, listings, load_balancers

@@ -9,15 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from fakecloud.clock import rfc3339
-from fakecloud.model import (
-    Certificate,
-    ErrorNote,
-    Instance,
-    LoadBalancer,
-    Operation,
-    ReservedAddress,
-    Target,
-)
+from fakecloud.model import ErrorNote, LoadBalancer, Operation, Target
+from fakecloud.resources import Certificate, Instance, ReservedAddress
 
 # Parts of a load balancer that are one column each: a list of these needs no whole document.
 COLUMNS: Final[Mapping[tuple[str, ...], str]] = {

@@ -7,8 +7,8 @@ import msgspec
 from fakecloud.clock import Clock
 from fakecloud.errors import NameInUse, NotFound
 from fakecloud.ids import new_id
-from fakecloud.model import Instance, InstanceWish
 from fakecloud.quotas import Quotas
+from fakecloud.resources import Instance, InstanceWish
 from fakecloud.store import events, listings
 from fakecloud.store import instances as rows
 from fakecloud.store.database import Connection, Database

@@ -24,7 +24,8 @@ import msgspec
 from fakecloud.billing import events
 from fakecloud.billing.events import BillingEvent, Kind
 from fakecloud.lifecycle import DEADLINE_S, TRANSITIONAL
-from fakecloud.model import LoadBalancer, Operation, ReservedAddress, State
+from fakecloud.model import LoadBalancer, Operation, State
+from fakecloud.resources import ReservedAddress
 
 OVERDUE: Final = timedelta(seconds=60)
 """An operation may run that long past its deadline: a lease, and a worker to take it over."""

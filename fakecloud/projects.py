@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fakecloud.clock import Clock
 from fakecloud.errors import InUse, NameInUse, NotFound
-from fakecloud.model import Project
+from fakecloud.resources import Project
 from fakecloud.store import projects as rows
 from fakecloud.store.database import Database
 

@@ -21,8 +21,9 @@ from fakecloud.errors import (
     NotFound,
 )
 from fakecloud.ids import new_id
-from fakecloud.model import Family, ReservedAddress
+from fakecloud.model import Family
 from fakecloud.quotas import Quotas
+from fakecloud.resources import ReservedAddress
 from fakecloud.store import addresses as address_rows
 from fakecloud.store import events, listings
 from fakecloud.store import reservations as rows

@@ -20,8 +20,8 @@ from fakecloud import scopes
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import NotFound, StartError, TokenExpired, TokenRevoked
 from fakecloud.ids import new_id
-from fakecloud.model import Token
 from fakecloud.quotas import Quotas
+from fakecloud.resources import Token
 from fakecloud.store import projects
 from fakecloud.store import tokens as rows
 from fakecloud.store.database import Database

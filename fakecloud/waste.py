@@ -15,7 +15,7 @@ from fakecloud.billing.usage import Charge, Span
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.costs import Costs, Found
 from fakecloud.errors import NotFound, QuotaExceeded
-from fakecloud.model import ReservedAddress
+from fakecloud.resources import ReservedAddress
 from fakecloud.store import inventories, load_balancers, reservations, traffic
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.inventories import Inventory

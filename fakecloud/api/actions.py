@@ -16,7 +16,8 @@ from fakecloud.api import replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.load_balancers import Outcome
-from fakecloud.model import LoadBalancer, Spec, Target, Token
+from fakecloud.model import LoadBalancer, Spec, Target
+from fakecloud.resources import Token
 from fakecloud.store import events
 from fakecloud.store import load_balancers as rows
 from fakecloud.wishes import Wish

@@ -12,8 +12,9 @@ from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.errors import InUse
-from fakecloud.model import Address, LoadBalancer, ReservedAddress
+from fakecloud.model import Address, LoadBalancer
 from fakecloud.reservations import Wanted
+from fakecloud.resources import ReservedAddress
 from fakecloud.store import listings
 from fakecloud.wishes import Wish
 

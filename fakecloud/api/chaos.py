@@ -12,7 +12,7 @@ from fakecloud import errors, scenarios
 from fakecloud.api import fault_schemas, replies
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
-from fakecloud.model import Token
+from fakecloud.resources import Token
 from fakecloud.store import events
 
 router = APIRouter(

@@ -27,10 +27,10 @@ from fakecloud.instances import Instances
 from fakecloud.invoices import Invoices
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
-from fakecloud.model import Token
 from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.reservations import Reservations
+from fakecloud.resources import Token
 from fakecloud.snapshots import Snapshots
 from fakecloud.spending import Spending
 from fakecloud.store.database import Database

@@ -22,7 +22,7 @@ from fakecloud.api import envelope, page_faults, problems, tampering
 from fakecloud.api.context import Cloud
 from fakecloud.fault_actions import AT_ADMISSION
 from fakecloud.faults import Facts, Hit, Layer
-from fakecloud.model import Token
+from fakecloud.resources import Token
 from fakecloud.store import load_balancers
 
 log = structlog.get_logger()

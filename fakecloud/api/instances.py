@@ -12,7 +12,7 @@ from fakecloud import documents
 from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.model import Instance, InstanceWish
+from fakecloud.resources import Instance, InstanceWish
 from fakecloud.store import listings
 
 router = APIRouter(

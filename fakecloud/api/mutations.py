@@ -25,7 +25,8 @@ from starlette.responses import Response
 from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.api.writer import Change as Wanted
-from fakecloud.model import LoadBalancer, Token
+from fakecloud.model import LoadBalancer
+from fakecloud.resources import Token
 from fakecloud.store import audit, database, events, fences, idempotency
 from fakecloud.store.database import Connection
 from fakecloud.wishes import New

@@ -12,8 +12,8 @@ from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
-from fakecloud.model import Project
 from fakecloud.projects import Projects
+from fakecloud.resources import Project
 from fakecloud.store import events
 
 _PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"

@@ -21,8 +21,8 @@ from fakecloud.api import load_balancers, problems, schemas
 from fakecloud.api.context import Cloud
 from fakecloud.api.mutations import Mutation
 from fakecloud.errors import Problem
-from fakecloud.model import Token
 from fakecloud.rate_limits import MUTATE
+from fakecloud.resources import Token
 from fakecloud.wishes import New, Wish
 
 _PREFIX: Final = "/v1/load-balancers/"

@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from fakecloud.api.context import Cloud
 from fakecloud.errors import Problem
-from fakecloud.model import Token
 from fakecloud.rate_limits import GET
+from fakecloud.resources import Token
 from fakecloud.seen import Document
 
 _PREFIX: Final = "/v1/load-balancers/"

@@ -15,7 +15,7 @@ from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
-from fakecloud.model import Token
+from fakecloud.resources import Token
 from fakecloud.store import events
 from fakecloud.store import tokens as rows
 

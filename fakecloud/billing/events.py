@@ -17,7 +17,8 @@ import msgspec
 
 from fakecloud.billing.quantities import MICRO, microseconds
 from fakecloud.billing.usage import Attribution, Span
-from fakecloud.model import LoadBalancer, ReservedAddress, State
+from fakecloud.model import LoadBalancer, State
+from fakecloud.resources import ReservedAddress
 
 GENESIS: Final = "0" * 64
 """What the first event of an account is chained to."""

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from fakecloud import documents
-from fakecloud.model import Certificate
+from fakecloud.resources import Certificate
 from fakecloud.store import events, listings
 from fakecloud.tables import certificate as table
 

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, or_, select, update
 
 from fakecloud import documents
-from fakecloud.model import Instance
+from fakecloud.resources import Instance
 from fakecloud.store import events, listings
 from fakecloud.tables import instance as table
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, true
 
-from fakecloud.model import Project
+from fakecloud.resources import Project
 from fakecloud.tables import certificate, fault, instance, load_balancer, reserved_address, token
 from fakecloud.tables import project as table
 

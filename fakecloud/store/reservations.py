@@ -14,7 +14,8 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from fakecloud import documents
 from fakecloud.billing import events as billing
 from fakecloud.billing.events import Kind
-from fakecloud.model import Address, ReservedAddress
+from fakecloud.model import Address
+from fakecloud.resources import ReservedAddress
 from fakecloud.store import billing_events, events, listings
 from fakecloud.tables import address, load_balancer
 from fakecloud.tables import reserved_address as table

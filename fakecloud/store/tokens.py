@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
-from fakecloud.model import Token
+from fakecloud.resources import Token
 from fakecloud.tables import token as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Token.__struct_fields__)

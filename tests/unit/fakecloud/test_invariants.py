@@ -11,9 +11,10 @@ from fakecloud.chaos import Draft
 from fakecloud.faults import Action, Layer
 from fakecloud.instances import Instances
 from fakecloud.invariants import Rows
-from fakecloud.model import InstanceWish, State
+from fakecloud.model import State
 from fakecloud.quotas import Quotas
 from fakecloud.reservations import Reservations, Wanted
+from fakecloud.resources import InstanceWish
 from fakecloud.store import census
 from tests.fakes.small_cloud import SmallCloud, spec
 

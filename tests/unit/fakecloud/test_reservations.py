@@ -18,6 +18,7 @@ from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import AddressRequest, State
 from fakecloud.quotas import Quotas
 from fakecloud.reservations import Reservations, Wanted
+from fakecloud.resources import InstanceWish
 from fakecloud.store import billing_events, listings, operations
 from fakecloud.watch import Hub
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
@@ -168,9 +169,9 @@ def test_only_work_that_nobody_is_at_can_be_cancelled(cloud):
 def test_pages_go_through_everything_once_in_every_order(cloud):
     desk = Instances(cloud.database, cloud.clock, Quotas())
     for name in ("c", "a", "b"):
-        desk.create(PROJECT, name, model.InstanceWish(labels={"n": name, 'o"d': "x"}))
+        desk.create(PROJECT, name, InstanceWish(labels={"n": name, 'o"d': "x"}))
         cloud.clock.advance(1)
-    desk.put(PROJECT, "c", model.InstanceWish(power_state="stopped"))
+    desk.put(PROJECT, "c", InstanceWish(power_state="stopped"))
     for order, expected in (("name", "abc"), ("created_at", "cab"), ("updated_at", "abc")):
         for descending in (False, True):
             found, after = "", None
