@@ -7,14 +7,14 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from queue import Empty, SimpleQueue
-from threading import Event
+from functools import partial
+from queue import SimpleQueue
 from typing import Final
 
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import hosts, housekeeping, placement, premises, tokens
+from fakecloud import hosts, housekeeping, placement, premises, rounds, tokens
 from fakecloud.actions import Actions
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
@@ -27,7 +27,6 @@ from fakecloud.chaos import Chaos
 from fakecloud.clock import Clock, SystemClock
 from fakecloud.costs import Costs
 from fakecloud.dataplane import HostDataPlane
-from fakecloud.errors import Unavailable
 from fakecloud.flapping import Flapping
 from fakecloud.health import Health, TakesHealth
 from fakecloud.insight import Insight
@@ -63,13 +62,7 @@ from fakecloud.watch import Hub
 
 log = structlog.get_logger()
 
-POLL_S: Final = 1.0
-BURST_S: Final = 0.2
-"""While requests keep coming a worker takes a step so often, and otherwise as fast as it can."""
-HEALTH_SAVE_S: Final = 0.5
-CLOCK_S: Final = 0.5
-FAULTS_S: Final = 0.5
-TROUBLE_S: Final = 0.25
+AGAIN_S: Final = 1.0
 PROBE_WAIT_S: Final = 0.05
 """An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
@@ -142,25 +135,55 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         loops = Loops(clock, metrics)
         stack.callback(loops.join, 5.0)
         desk, writer = _desk(database, pools, clock, quotas, settings, placing)
-        _start_workers(loops, settings, _provision(provisioner, nudge, metrics, writer))
+        worker = partial(rounds.provision, provisioner, nudge, metrics, writer.idle)
         turns: dict[str, Callable[[], None]] = {
-            "health-dataplane": lambda: _ignore(health.tell_dataplane(POLL_S)),
-            "health-store": lambda: _save_health(health, clock, loops.stop),
-            "recovery": lambda: _see_crash(provisioner, crashes),
-            "clock": lambda: _keep_time(timekeeper, loops.stop, ticks),
-            "heartbeat": lambda: _beat(
-                me, trouble, provisioner, placing, addresses, settings.beat_s, clock, loops.stop
+            **{f"provisioner-{number}": worker for number in range(settings.workers)},
+            "health-dataplane": partial(rounds.tell_health, health),
+            "health-store": partial(rounds.save_health, health, clock, loops.stop),
+            "recovery": partial(rounds.see_crash, provisioner, crashes),
+            "clock": partial(rounds.keep_time, timekeeper, ticks, loops.stop),
+            "heartbeat": partial(
+                rounds.beat,
+                me,
+                trouble,
+                provisioner,
+                placing,
+                addresses,
+                settings.beat_s,
+                clock,
+                loops.stop,
             ),
-            "leases": lambda: _renew_leases(provisioner, settings, clock, loops.stop),
-            "metering": lambda: housekeeping.meter(metering, clock, loops.stop),
-            "ledger": lambda: housekeeping.close_days(ledger, clock, loops.stop),
-            "budgets": lambda: housekeeping.watch_budgets(spending, clock, loops.stop),
-            "webhooks": lambda: housekeeping.deliver(spending, clock, loops.stop),
-            "sweep": _sweep(Sweeper(database, dataplane, addresses, clock), settings, clock, loops),
-            "trouble": lambda: _disturb(trouble, clock, loops.stop),
-            "faults": _renew_faults(chaos, Flapping(database, chaos, clock, me.name), clock, loops),
-            "housekeeping": lambda: housekeeping.keep_house(
-                database, settings, authority, certificates, clock, metrics, loops.stop
+            "leases": partial(
+                rounds.renew_leases, provisioner, settings.lease_s, clock, loops.stop
+            ),
+            "metering": partial(housekeeping.meter, metering, clock, loops.stop),
+            "ledger": partial(housekeeping.close_days, ledger, clock, loops.stop),
+            "budgets": partial(housekeeping.watch_budgets, spending, clock, loops.stop),
+            "webhooks": partial(housekeeping.deliver, spending, clock, loops.stop),
+            "sweep": partial(
+                rounds.sweep,
+                Sweeper(database, dataplane, addresses, clock),
+                settings.beat_s,
+                clock,
+                loops.stop,
+            ),
+            "trouble": partial(rounds.disturb, trouble, clock, loops.stop),
+            "faults": partial(
+                rounds.renew_faults,
+                chaos,
+                Flapping(database, chaos, clock, me.name),
+                clock,
+                loops.stop,
+            ),
+            "housekeeping": partial(
+                housekeeping.keep_house,
+                database,
+                settings,
+                authority,
+                certificates,
+                clock,
+                metrics,
+                loops.stop,
             ),
         }
         for name, turn in turns.items():
@@ -284,7 +307,7 @@ async def _kept_up(
         except Exception:
             log.exception("loop_failed", loop=name)
             metrics.loop_failures.labels(name).inc()
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(AGAIN_S)
 
 
 def _desk(
@@ -308,27 +331,6 @@ def _desk(
     return desk, Writer(database, desk)
 
 
-def _start_workers(loops: Loops, settings: Settings, turn: Callable[[], None]) -> None:
-    for number in range(settings.workers):
-        loops.start(f"provisioner-{number}", turn)
-
-
-def _provision(
-    provisioner: Provisioner, nudge: Nudge, metrics: Metrics, writer: Writer
-) -> Callable[[], None]:
-    def turn() -> None:
-        seen = nudge.count
-        writer.idle(BURST_S)
-        with metrics.step_seconds.time():
-            worked = provisioner.step()
-        if worked:
-            metrics.steps.inc()
-        else:
-            nudge.wait(seen, POLL_S)
-
-    return turn
-
-
 def _this_host(
     settings: Settings, database: Database, clock: Clock, placing: placement.Placement
 ) -> hosts.Hosts:
@@ -341,60 +343,6 @@ def _this_host(
         dead_after_s=settings.dead_after_s,
         placement=placing,
     )
-
-
-def _see_crash(provisioner: Provisioner, crashes: SimpleQueue[str]) -> None:
-    try:
-        lb_id = crashes.get(timeout=POLL_S)
-    except Empty:
-        return
-    try:
-        provisioner.crashed(lb_id)
-    except Unavailable:
-        crashes.put(lb_id)
-        raise
-
-
-def _keep_time(timekeeper: Timekeeper, stop: Event, ticks: Nudge) -> None:
-    seen = ticks.count
-    timekeeper.refresh()
-    timekeeper.synchronize()
-    while timekeeper.step():
-        if stop.is_set():
-            return
-    ticks.wait(seen, CLOCK_S)
-
-
-def _renew_leases(provisioner: Provisioner, settings: Settings, clock: Clock, stop: Event) -> None:
-    """Keep the leases of long work."""
-    clock.wait(stop, settings.lease_s / 3)
-    provisioner.renew()
-
-
-def _disturb(trouble: Trouble, clock: Clock, stop: Event) -> None:
-    """Impose faults on traffic, and lift those that are over."""
-    trouble.step()
-    clock.wait(stop, TROUBLE_S)
-
-
-def _beat(
-    me: hosts.Hosts,
-    trouble: Trouble,
-    provisioner: Provisioner,
-    placing: placement.Placement,
-    addresses: PooledAddresses,
-    pause_s: float,
-    clock: Clock,
-    stop: Event,
-) -> None:
-    """Be alive, let go of what is run elsewhere, and look whether all others are alive."""
-    if not trouble.host_is_down:
-        me.beat()
-        provisioner.drop_moved()  # before the rest goes on to be answered for
-        addresses.keep(me.may_answer_s())
-        me.sweep()
-    placing.refresh()
-    clock.wait(stop, pause_s)
 
 
 def _tell_others(
@@ -418,35 +366,3 @@ def _tell_others(
 
     loops.start("notify", notifications.speak)
     loops.start("listen", lambda: notifications.listen(wake, ticks.give))
-
-
-def _ignore(_result: object) -> None:
-    """Make a turn of a call that returns something."""
-
-
-def _save_health(health: Health, clock: Clock, stop: Event) -> None:
-    health.save()
-    clock.wait(stop, HEALTH_SAVE_S)
-
-
-def _sweep(sweeper: Sweeper, settings: Settings, clock: Clock, loops: Loops) -> Callable[[], None]:
-    """Remove what deleted load balancers have left behind."""
-
-    def turn() -> None:
-        clock.wait(loops.stop, max(settings.beat_s, 1.0))
-        sweeper.step()
-
-    return turn
-
-
-def _renew_faults(
-    chaos: Chaos, flapping: Flapping, clock: Clock, loops: Loops
-) -> Callable[[], None]:
-    """Hear of faults that other replicas were told of; remove expired ones; let states flap."""
-
-    def turn() -> None:
-        chaos.refresh()
-        flapping.step()
-        clock.wait(loops.stop, FAULTS_S)
-
-    return turn
