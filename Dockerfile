@@ -29,7 +29,7 @@ RUN groupadd --system --gid 990 haproxy \
  && useradd --system --uid 990 --gid 990 --no-create-home --home-dir /nonexistent \
       --shell /usr/sbin/nologin haproxy \
  && apt-get update \
- && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends haproxy \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends haproxy nftables \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/debconf/*-old /var/log/*.log \
       /var/log/apt /usr/share/doc /usr/share/man \
  && mkdir -p /var/lib/fakecloud /run/fakecloud \

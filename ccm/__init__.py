@@ -6,6 +6,7 @@
     service/        the service controller: load balancers and the addresses in status
     node/           the node controller: addresses, provider ID and labels from the instances
     lifecycle/      the node lifecycle controller: stopped and vanished instances
+    returning/      a small agent on nodes: answers to clients that were shown go back by us
     context.py      what every controller is given, and what is asked of one
     cloud/          the door to the cloud: requests, errors, stream, mirror
     kube/           the runtime: informers, queue, workers, lease, events, transport
@@ -20,6 +21,6 @@
     clock.py        time as an argument
     errors.py       the error tree
 
-__main__ → app | inquiry → service | node | lifecycle → context → cloud | kube | serving | certificate → identity | streams | …
+__main__ → app | inquiry → service | node | lifecycle | returning → context → cloud | kube | serving | certificate → identity | streams | …
 → errors. Each controller is a package beside service/; they are strangers to each other.
 """

@@ -97,6 +97,14 @@ def run(
             "then Services need no nodePorts.",
         ),
     ] = "",
+    transparent: Annotated[
+        bool,
+        typer.Option(
+            envvar="CCM_TRANSPARENT",
+            help="Pods see the client's address with externalTrafficPolicy Local; needs "
+            "ccm.returning on every node, and a cloud that was started with --transparent.",
+        ),
+    ] = False,
     orphan_sweep: Annotated[
         str,
         typer.Option(
@@ -210,6 +218,7 @@ def run(
             ),
             reachability_check=reachability_check,
             pod_networks=settings_.parse_list(pod_networks),
+            transparent=transparent,
             orphan_sweep=orphan_sweep,
             orphan_grace_s=settings_.parse_duration_s("--orphan-grace-period", orphan_grace_period),
             lease=lease,
@@ -255,6 +264,9 @@ def explain(
     pod_networks: Annotated[
         str, typer.Option(envvar="CCM_POD_NETWORKS", help="As the controller was started.")
     ] = "",
+    transparent: Annotated[
+        bool, typer.Option(envvar="CCM_TRANSPARENT", help="As the controller was started.")
+    ] = False,
     lease: Annotated[
         str, typer.Option(help="Where the controller's Lease is.")
     ] = "kube-system/cloud-controller-manager",
@@ -274,6 +286,7 @@ def explain(
         tuple(load_balancer_class or (settings_.DEFAULT_CLASS,)),
         handle_unclassed,
         settings_.parse_list(pod_networks),
+        transparent,
         lease,
     )
     try:

@@ -40,6 +40,7 @@ class Question:
     classes: tuple[str, ...]
     handle_unclassed: bool
     pod_networks: tuple[str, ...]
+    transparent: bool
     lease: str
 
 
@@ -104,7 +105,8 @@ def _plan(
 ) -> desired.Plan | errors.Rejected:
     pods = endpoints.Pods(slices or (), question.pod_networks) if question.pod_networks else None
     try:
-        return desired.build(service, nodes.backends(found_nodes), owner, pods)
+        backends = nodes.backends(found_nodes)
+        return desired.build(service, backends, owner, pods, transparent=question.transparent)
     except errors.Rejected as rejected:
         return rejected
 

@@ -54,6 +54,7 @@ class Settings:
     node_monitor_period_s: float = 5.0
     reachability_check: bool = True
     pod_networks: tuple[str, ...] = ()
+    transparent: bool = False
     orphan_sweep: str = "delete"
     orphan_grace_s: float = 30.0
     lease: LeaseSettings = field(default_factory=LeaseSettings)

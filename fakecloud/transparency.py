@@ -1,7 +1,7 @@
 """What this host needs so that load balancers may connect from their clients' addresses.
 
 Answers to such a connection are addressed to the client, and somebody sends them here (on a
-cluster's nodes, the controller's `return-routes`). The kernel must take them for its own: a rule
+cluster's nodes, the controller's `ccm.returning`). The kernel must take them for its own: a rule
 sends TCP packets that come in by the pool's interface to a table in which every address is local.
 A rule for TCP alone leaves ARP in peace, which asks the same tables whether to answer. Whatever
 else arrives by the interface for somebody else is answered with a reset: so it has to be a network

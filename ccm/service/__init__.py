@@ -18,6 +18,7 @@
     desired.py       Service + targets → what to ask the cloud for, or why not
     listeners.py     ports as listeners and target groups
     endpoints.py     pods as targets
+    transparency.py  whether targets see the client's own address
     conditions.py    the conditions that say where a Service stands
     ownership.py     which Services and which load balancers are ours
     nodes.py         which nodes get traffic, as named predicates
@@ -28,5 +29,5 @@
 
 controller → triggers | cluster | inventory | reconciler → groups → removal | publishing | asking → reports
 → memories | reach → ports → sharing | explaining → desired → listeners | dialects → conversions → annotations
-→ values; below desired also endpoints | conditions | ownership | nodes
+→ values; below desired also endpoints | conditions | transparency | ownership | nodes
 """

@@ -99,8 +99,10 @@ ACCEPT_PROXY_PROTOCOL = _ours(
 PRESERVE_CLIENT_IP = _ours(
     "preserve-client-ip",
     values.Boolean(),
-    False,
-    "connect to the nodes from the client's own address; needs a cloud with that route back",
+    None,
+    "connect to the targets from the client's own address; where the controller runs with "
+    "--transparent",
+    "true with externalTrafficPolicy Local",
 )
 ALGORITHM = _ours(
     "algorithm",

@@ -20,6 +20,7 @@ from ccm.service import (
     listeners,
     nodes,
     ownership,
+    transparency,
     values,
 )
 
@@ -54,17 +55,21 @@ def build(
     backends: tuple[nodes.Backend, ...],
     owner: ownership.Ownership,
     pods: endpoints.Pods | None = None,
+    *,
+    transparent: bool = False,
 ) -> Plan:
     """Return the plan for `service`, with one target group per port.
 
     pods: targets of ports without a nodePort; None if load balancers don't reach pods.
+    transparent: targets can be reached from the client's address.
     Raises: Rejected if the Service can't be served as written.
     """
     translated = dialects.translate(service.annotations)
     wishes = annotations_.read(translated.annotations)
     served = _served(service)
     _refuse_contradictions(service, wishes)
-    ports = listeners.sort(service, wishes, served)
+    shown = transparency.decide(service, wishes, served, offered=transparent)
+    ports = listeners.sort(service, wishes, served, transparent=shown.is_on)
     groups = tuple(
         _group(ports, port, protocol, backends, pods) for port, protocol in ports.protocols
     )
@@ -84,9 +89,10 @@ def build(
     return Plan(
         document,
         tuple(_port_status(port) for port in service.ports),
-        _source_ip(ports, are_pods=any(not port.node_port for port in served)),
+        _source_ip(ports, shown),
         hostname=wishes.get(annotations_.HOSTNAME),
-        ip_mode=wishes.get(annotations_.IP_MODE),
+        # Nodes and pods would meet their own addresses there: kube-proxy takes them past it.
+        ip_mode="VIP" if shown.is_on else wishes.get(annotations_.IP_MODE),
         share=wishes.get(annotations_.SHARE),
         advice=(
             *translated.advice,
@@ -101,7 +107,8 @@ def ingress(plan: Plan, load_balancer: documents.LoadBalancer) -> tuple[objects.
     """Return what to publish for a load balancer that serves.
 
     ipMode is Proxy unless asked otherwise: packets reach the nodes with the node's address as
-    their destination (KEP-1860), and traffic from pods has to pass the load balancer too.
+    their destination (KEP-1860), and traffic from pods has to pass the load balancer too. It is
+    VIP where targets see the client's address.
     """
     if plan.hostname:
         return (objects.Ingress(hostname=plan.hostname, ports=plan.ports),)
@@ -242,20 +249,16 @@ def _source_ranges(service: objects.Service, wishes: annotations_.Wishes) -> tup
         raise errors.Rejected("InvalidSourceRanges", text) from error
 
 
-def _source_ip(ports: listeners.Ports, *, are_pods: bool) -> objects.Condition:
+def _source_ip(ports: listeners.Ports, shown: transparency.Transparency) -> objects.Condition:
     """Return whether pods learn the client's address, and how."""
     wishes = ports.wishes
-    is_local = are_pods or ports.service.spec.external_traffic_policy == "Local"
     kind = conditions.SOURCE_IP_PRESERVED
-    if wishes.get(annotations_.PRESERVE_CLIENT_IP):
-        if is_local:
-            text = "connections come from the client's address"
-            return objects.Condition(kind, "True", "Transparent", text)
-        text = (
-            f"{annotations_.PRESERVE_CLIENT_IP.name} reaches the nodes only: kube-proxy replaces "
-            "the address unless spec.externalTrafficPolicy is Local"
-        )
-        return objects.Condition(kind, "False", "Masqueraded", text)
+    if shown.is_on:
+        but = ", datagrams from the load balancer's" if ports.has_udp else ""
+        text = f"connections come from the client's address{but}"
+        return objects.Condition(kind, "True", "Transparent", text)
+    if shown.why_not and shown.reason != "ProxyProtocol":
+        return objects.Condition(kind, "False", shown.reason, shown.why_not)
     if (version := wishes.get(annotations_.PROXY_PROTOCOL)) != "none":
         text = f"in the PROXY protocol header {version} of each connection"
         return objects.Condition(kind, "True", "ProxyProtocol", text)
@@ -273,8 +276,7 @@ def _without_effect(ports: listeners.Ports) -> tuple[annotations_.Advice, ...]:
     found: list[tuple[str, str]] = []
     if wishes.has(annotations_.STICKY_COOKIE) and not ports.has_http:
         found.append((annotations_.STICKY_COOKIE.name, "no port is served as HTTP"))
-    has_udp = any(protocol == "udp" for _, protocol in ports.protocols)
-    if wishes.get(annotations_.PROXY_PROTOCOL) != "none" and has_udp:
+    if wishes.get(annotations_.PROXY_PROTOCOL) != "none" and ports.has_udp:
         found.append((annotations_.PROXY_PROTOCOL.name, "UDP ports have no such header"))
     if ports.service.spec.external_traffic_policy == "Local":
         found += [

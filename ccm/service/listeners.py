@@ -28,17 +28,23 @@ _HTTPS_PROTOCOLS: Final = frozenset({"https", "kubernetes.io/wss"})
 class Ports:
     """The ports that are served, each with its protocol: tcp, udp, http, https or tls.
 
-    tls: a TCP listener where TLS ends.
+    tls: a TCP listener where TLS ends. transparent: targets see the client's address, over TCP.
     """
 
     service: objects.Service
     wishes: annotations_.Wishes
     protocols: tuple[tuple[objects.ServicePort, str], ...]
+    transparent: bool = False
 
     @property
     def has_http(self) -> bool:
         """Return whether any port is served as HTTP."""
         return any(protocol.startswith("http") for _, protocol in self.protocols)
+
+    @property
+    def has_udp(self) -> bool:
+        """Return whether any port is served as UDP."""
+        return any(protocol == "udp" for _, protocol in self.protocols)
 
     @property
     def is_all_http(self) -> bool:
@@ -52,14 +58,18 @@ def name_of(port: objects.ServicePort) -> str:
 
 
 def sort(
-    service: objects.Service, wishes: annotations_.Wishes, served: Iterable[objects.ServicePort]
+    service: objects.Service,
+    wishes: annotations_.Wishes,
+    served: Iterable[objects.ServicePort],
+    *,
+    transparent: bool,
 ) -> Ports:
     """Return `served` with the protocols that annotations and appProtocol give them.
 
     Raises: Rejected if TLS is asked for without a certificate.
     """
     protocols = tuple((port, _protocol(port, wishes)) for port in served)
-    ports = Ports(service, wishes, protocols)
+    ports = Ports(service, wishes, protocols, transparent)
     if any(protocol in _WITH_TLS for _, protocol in protocols) and not wishes.get(
         annotations_.CERTIFICATES
     ):
@@ -115,7 +125,7 @@ def target_group(
         connect_timeout_s=wishes.get(annotations_.CONNECT_TIMEOUT),
         drain_timeout_s=wishes.get(annotations_.DRAIN_TIMEOUT),
         fail_open=wishes.get(annotations_.FAIL_OPEN),
-        preserve_client_ip=wishes.get(annotations_.PRESERVE_CLIENT_IP),
+        preserve_client_ip=ports.transparent and protocol != "udp",
         health_check=_health_check(ports, are_pods=are_pods),
     )
 

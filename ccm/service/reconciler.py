@@ -100,7 +100,13 @@ class Reconciler:
         pods = None
         if networks := self._settings.pod_networks:
             pods = endpoints.Pods(self._kube.endpoints(service.key), networks)
-        return desired.build(service, self._kube.backends(), self._owner, pods)
+        return desired.build(
+            service,
+            self._kube.backends(),
+            self._owner,
+            pods,
+            transparent=self._settings.transparent,
+        )
 
     async def tell_unreachable(self, key: str, failed: errors.CloudError) -> None:
         """Say on a Service without an address that the cloud can't be reached."""

@@ -306,7 +306,6 @@ def test_annotations_reach_listeners_and_groups():
             connect_timeout="5",
             drain_timeout="0",
             fail_open="true",
-            preserve_client_ip="true",
             type="lb-m",
             pool="edge",
         )
@@ -318,7 +317,6 @@ def test_annotations_reach_listeners_and_groups():
     assert (group.send_proxy_protocol, group.algorithm) == ("v2", "least_connections")
     assert (group.connect_timeout_s, group.drain_timeout_s) == (5, 0)
     assert group.fail_open
-    assert group.preserve_client_ip
 
 
 def test_health_check_can_be_chosen_but_not_with_local_policy():
@@ -408,8 +406,8 @@ def test_s_39_b_19_node_on_its_way_out_is_drained():
                 external_traffic_policy="Local",
                 health_check_node_port=32000,
             ),
-            "True",
-            "Transparent",
+            "False",
+            "NotOffered",
             id="local",
         ),
     ],
