@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down scoreboard lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ kind:  ## a kind cluster whose LoadBalancer Services get addresses
 
 kind-down:  ## remove what `make kind` made
 	@python3 -m tests.e2e.kind down
+
+scoreboard:  ## Kubernetes' own LoadBalancer specs on that cluster, for tests/e2e/SCOREBOARD.md
+	@python3 -m tests.e2e.upstream $(ARGS)
 
 lock: setup  ## resolve the dependencies anew
 	@sh tests/lock.sh
