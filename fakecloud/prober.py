@@ -16,20 +16,16 @@ import random
 from collections import deque
 from collections.abc import Callable, Collection
 from threading import Lock
-from typing import cast
 
 import structlog
 
 from fakecloud import checks, model
 from fakecloud import clock as clocks
 from fakecloud.checks import ProbeResult as ProbeResult
+from fakecloud.probes import Connection, Probe
 
 _SLOT_S = 0.05  # turns are rounded up to slots: one wake-up starts many probes
 _JITTER = 0.1
-_RESPONSE_LIMIT = 64 * 1024
-# A kept connection stays with the pod or process that first took it (conntrack, SO_REUSEPORT);
-# its age is limited so that a probe soon meets what a new client would meet.
-_CONNECTION_AGE_S = 30.0
 _OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REASONS = {
     errno.ECONNREFUSED: "connection_refused",
@@ -68,14 +64,14 @@ class Prober:
         self._lock = Lock()  # guards _results and _loop; the rest belongs to the loop
         self._results: dict[model.ProbeKey, ProbeResult] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._probes: dict[model.ProbeKey, _Probe] = {}
-        self._turns: list[tuple[float, int, _Probe, int]] = []
+        self._probes: dict[model.ProbeKey, Probe] = {}
+        self._turns: list[tuple[float, int, Probe, int]] = []
         self._serial = itertools.count()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._busy = 0
-        self._queue: deque[_Probe] = deque()
-        self._idle: set[_Connection] = set()
+        self._queue: deque[Probe] = deque()
+        self._idle: set[Connection] = set()
         self._dials: set[asyncio.Task[None]] = set()
         self._exhausted = False
 
@@ -127,7 +123,7 @@ class Prober:
             if wanted.get(key) is not probe.result:  # unwatched, perhaps watched anew since
                 self._drop(key)
         for key in wanted.keys() - self._probes.keys():
-            probe = self._probes[key] = _Probe(key, wanted[key])
+            probe = self._probes[key] = Probe(key, wanted[key])
             self._start_or_queue(probe)
 
     def _drop(self, key: model.ProbeKey) -> None:
@@ -139,7 +135,7 @@ class Prober:
         if probe.busy:
             self._release(probe)
 
-    def _schedule(self, probe: _Probe, when: float) -> None:
+    def _schedule(self, probe: Probe, when: float) -> None:
         """Give `probe` its next turn (or, while it is asked, its deadline) at loop time `when`."""
         slot = math.ceil(when / _SLOT_S) * _SLOT_S
         heapq.heappush(self._turns, (slot, next(self._serial), probe, probe.turn))
@@ -174,14 +170,14 @@ class Prober:
         finally:
             self._arm()
 
-    def _start_or_queue(self, probe: _Probe) -> None:
+    def _start_or_queue(self, probe: Probe) -> None:
         probe.turn += 1
         if self._busy < self._max_concurrent:
             self._start(probe)
         else:
             self._queue.append(probe)
 
-    def _start(self, probe: _Probe) -> None:
+    def _start(self, probe: Probe) -> None:
         assert self._loop is not None
         now = self._loop.time()
         self._busy += 1
@@ -197,18 +193,18 @@ class Prober:
             connection.close()
         self.dial(probe)
 
-    def dial(self, probe: _Probe) -> None:
+    def dial(self, probe: Probe) -> None:
         """Open a new connection for the turn that is under way."""
         probe.connection = None
         probe.dial = asyncio.ensure_future(self._connect(probe))
         self._dials.add(probe.dial)
         probe.dial.add_done_callback(self._dials.discard)
 
-    async def _connect(self, probe: _Probe) -> None:
+    async def _connect(self, probe: Probe) -> None:
         assert self._loop is not None
         try:
             await self._loop.create_connection(
-                lambda: _Connection(self, probe), probe.key.ip, probe.key.port
+                lambda: Connection(self, probe), probe.key.ip, probe.key.port
             )
         except OSError as error:
             probe.dial = None
@@ -220,14 +216,14 @@ class Prober:
         else:
             self._exhausted = False
 
-    def _interrupt(self, probe: _Probe) -> None:
+    def _interrupt(self, probe: Probe) -> None:
         if probe.dial is not None:
             probe.dial.cancel()
             probe.dial = None
         if probe.busy and probe.connection is not None:
             probe.connection.close()
 
-    def _postpone(self, probe: _Probe, error: OSError) -> None:
+    def _postpone(self, probe: Probe, error: OSError) -> None:
         """End the turn without a verdict: this process is at a limit, the target may be well."""
         if not self._exhausted:
             self._exhausted = True
@@ -238,7 +234,7 @@ class Prober:
             self._record(probe, ProbeResult(None, "prober_exhausted", probe.result.since))
         self._rest(probe)
 
-    def finish(self, probe: _Probe, *, ok: bool, reason: str, weight: int | None = None) -> None:
+    def finish(self, probe: Probe, *, ok: bool, reason: str, weight: int | None = None) -> None:
         """End the turn of `probe` with an answer, and let the next one start."""
         assert self._loop is not None
         known = probe.result
@@ -251,7 +247,7 @@ class Prober:
         if result.healthy is not known.healthy or result.weight != known.weight:
             self._loop.call_soon(self._on_change, probe.key, result)
 
-    def _rest(self, probe: _Probe, *, spread: bool = False) -> None:
+    def _rest(self, probe: Probe, *, spread: bool = False) -> None:
         """Schedule the next turn. `spread`: keys watched together part after their first turn."""
         assert self._loop is not None
         connection = probe.connection
@@ -265,7 +261,7 @@ class Prober:
         self._release(probe)
         self._schedule(probe, max(due, self._loop.time()))
 
-    def _release(self, probe: _Probe) -> None:
+    def _release(self, probe: Probe) -> None:
         probe.busy = False
         probe.turn += 1
         self._busy -= 1
@@ -274,128 +270,12 @@ class Prober:
             if not waiting.gone:
                 self._start(waiting)
 
-    def _record(self, probe: _Probe, result: ProbeResult) -> None:
+    def _record(self, probe: Probe, result: ProbeResult) -> None:
         probe.result = result
         with self._lock:
             if probe.key in self._results:
                 self._results[probe.key] = result
 
-    def forget(self, connection: _Connection) -> None:
+    def forget(self, connection: Connection) -> None:
         """Stop counting a connection that is closed."""
         self._idle.discard(connection)
-
-
-class _Probe:
-    """One watched key and the state of its asking."""
-
-    __slots__ = (
-        "busy", "connection", "contrary", "dial", "gone", "key", "request", "result", "started",
-        "turn",
-    )  # fmt: skip
-
-    def __init__(self, key: model.ProbeKey, result: ProbeResult) -> None:
-        self.key = key
-        self.result = result
-        self.request = checks.request(key)
-        self.contrary = 0
-        self.turn = 0  # grows with every start and end, so that old heap entries are recognised
-        self.started = 0.0
-        self.busy = False
-        self.gone = False
-        self.connection: _Connection | None = None
-        self.dial: asyncio.Task[None] | None = None
-
-
-class _Connection(asyncio.Protocol):
-    """A connection of one probe; with an HTTP check it serves turn after turn."""
-
-    def __init__(self, prober: Prober, probe: _Probe) -> None:
-        self._prober = prober
-        self._probe = probe
-        self._turn = probe.turn
-        self._transport: asyncio.Transport | None = None
-        self._received = b""
-        self._unread = 0  # bytes of the last body still to come
-        self._asked = 0
-        self._born = 0.0
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is no subclass
-        probe = self._probe
-        if probe.turn != self._turn:  # too late: the turn ended while the connection opened
-            self.close()
-            return
-        probe.dial = None
-        if probe.key.check.protocol == "http":
-            probe.connection = self
-            self._born = probe.started
-            self.ask()
-        else:
-            self.close()
-            self._prober.finish(probe, ok=True, reason="tcp_connected")
-
-    def usable(self, now: float) -> bool:
-        """Return whether the next request may go out on this connection."""
-        return self._unread == 0 and now - self._born < _CONNECTION_AGE_S
-
-    def ask(self) -> None:
-        """Send the request; the answer goes to `Prober.finish`."""
-        assert self._transport is not None
-        self._asked += 1
-        self._received = b""
-        self._transport.write(self._probe.request)
-
-    def close(self) -> None:
-        """Hang up; nothing more is reported."""
-        if self._transport is not None:
-            self._transport.abort()
-            self._transport = None
-        if self._probe.connection is self:
-            self._probe.connection = None
-        self._prober.forget(self)
-
-    def data_received(self, data: bytes) -> None:
-        if self._transport is None:
-            return
-        if not self._probe.busy:
-            self._unread -= len(data)
-            if self._unread < 0:  # the peer speaks without being asked
-                self.close()
-            return
-        self._received += data
-        try:
-            head = checks.parse_head(self._received)
-        except checks.BadResponse:
-            head = None
-            bad = True
-        else:
-            bad = head is None and len(self._received) > _RESPONSE_LIMIT
-        if head is not None:
-            self._answer(head)
-        elif bad:
-            self.close()
-            self._prober.finish(self._probe, ok=False, reason="bad_response")
-
-    def _answer(self, head: checks.Head) -> None:
-        if head.body is None or head.size + head.body > _RESPONSE_LIMIT:
-            self.close()
-        else:
-            self._unread = head.size + head.body - len(self._received)
-            if self._unread < 0:
-                self.close()
-        self._received = b""
-        ok = head.status == self._probe.key.check.expected_status
-        reason = f"http_{head.status}"
-        self._prober.finish(self._probe, ok=ok, reason=reason, weight=head.weight)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._transport is None:
-            return
-        self.close()
-        if not self._probe.busy:
-            return
-        if self._asked > 1 and not self._received:
-            self._prober.dial(self._probe)  # closed while idle: the target deserves a new try
-        else:
-            reason = "connection_closed" if exc is None else "connection_reset"
-            self._prober.finish(self._probe, ok=False, reason=reason)

@@ -1,13 +1,16 @@
 """Load balancers as HAProxy processes.
 
 dataplane    the front: many load balancers on one host, adopted, watched, swept
-instance     one load balancer: what runs becomes what is desired, and is kept so
-generations  all processes of a load balancer
+instance     one load balancer: many threads ask, one at a time
+upkeep       what runs becomes what is desired, and is kept so
 journal      what the directory remembers of it
+generations  all processes of a load balancer
 departures   servers on their way out of one process
 draining     generations that accept nothing any more
 meter        what its processes have carried
-generation   one process of a load balancer, from its files to its end
+generation   one process of a load balancer, from its start to its end
+artifacts    what a process has on disk: its files and sockets
+host         what all load balancers of a server share
 affinity     what one process remembers of its clients, told to the next (pure)
 diagnosis    why a process didn't start
 launcher     where processes run: beside the server, or in a place of their own
@@ -21,6 +24,6 @@ process      door: find the program, start it, recognise it
 runtime      door: the stats socket
 state        the load balancer's directory
 
-dataplane → instance → generations | departures | journal → draining | meter → generation
-→ affinity | changes | rendering | process | runtime | state → config → targets → values → words
+dataplane → instance → upkeep → journal → generations | departures → draining | meter → generation
+→ artifacts → host → affinity | changes | rendering | process | runtime | state → config → targets → values → words
 """

@@ -16,7 +16,16 @@ from typing import Final
 import structlog
 
 from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor, tally
-from fakecloud.haproxy import generation, instance, launcher, process, runtime, words
+from fakecloud.haproxy import (
+    artifacts,
+    generation,
+    host,
+    instance,
+    launcher,
+    process,
+    runtime,
+    words,
+)
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
@@ -53,7 +62,7 @@ class HaproxyDataPlane:
     ) -> None:
         root = _private(state_dir.resolve() / "lb")
         self._program = process.find_program(haproxy) if isinstance(haproxy, str) else None
-        self._host = generation.Host(
+        self._host = host.Host(
             root=root,
             runtime_dir=_private(_short(runtime_dir.absolute())),
             launcher=launcher.Beside(process.find_program(haproxy))
@@ -202,12 +211,12 @@ class HaproxyDataPlane:
     def configuration(self, lb_id: str) -> str | None:
         """Return what HAProxy was given, without secrets; None if nothing runs here."""
         found = self._current(lb_id)
-        return None if found is None else found[0].configuration()
+        return None if found is None else found[0].artifacts.configuration()
 
     def log_tail(self, lb_id: str, most: int) -> list[str]:
         """Return the last lines that HAProxy wrote, at most `most`."""
         found = self._current(lb_id)
-        return [] if found is None else found[0].log_tail(most)
+        return [] if found is None else found[0].artifacts.log_tail(most)
 
     def counters(self, lb_id: str) -> list[model.Counters] | None:
         """Return what the load balancer has carried on this host; None if it never was here.
@@ -323,7 +332,7 @@ class HaproxyDataPlane:
             if stray is not None:
                 stray.end()
                 stray.close()
-                generation.tidy(self._host, lb_id)
+                artifacts.tidy(self._host, lb_id)
                 ended.add(lb_id)
         return ended
 

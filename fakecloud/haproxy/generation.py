@@ -7,15 +7,13 @@ connection is lost between them.
 
 from __future__ import annotations
 
-import contextlib
-import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from signal import Signals
 from threading import Event
 from typing import Final
 
-from fakecloud import clock, errors, files, processes, pulse
+from fakecloud import errors, processes
 from fakecloud.haproxy import (
     affinity,
     changes,
@@ -28,51 +26,13 @@ from fakecloud.haproxy import (
     state,
     words,
 )
+from fakecloud.haproxy.artifacts import Artifacts
+from fakecloud.haproxy.host import Host, spare_socket
 
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001
 FINISH_TURNS: Final = 50
 FINISH_POLL_S: Final = 0.005
-MAX_LOG_BYTES: Final = 256 * 1024
-_SECRET: Final = re.compile(r"(?<!\S)(stats socket|crt|password|insecure-password) \S+")
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What all load balancers of a server share; directories are absolute.
-
-    transparent: processes may connect from their clients' addresses.
-    """
-
-    root: Path
-    runtime_dir: Path
-    launcher: launcher.Launcher
-    clock: clock.Clock
-    connections: int
-    run_as: tuple[int, int] | None
-    spare_sockets: bool = True
-    beat_s: float = pulse.BEAT_S
-    transparent: bool = False
-
-    def directory(self, lb_id: str) -> Path:
-        """Return where a load balancer keeps its files."""
-        return self.root / lb_id
-
-    def meter(self, lb_id: str) -> Path:
-        """Return the file of what a load balancer has carried; it outlives the directory."""
-        return self.root.parent / "meters" / f"{lb_id}.json"
-
-    def socket(self, lb_id: str, number: int | str) -> Path:
-        """Return the stats socket of a generation: short, as sockets' paths are limited."""
-        name = launcher.runtime_name(lb_id)
-        if self.launcher.own_network:  # a directory for each, as others must not be seen there
-            return self.runtime_dir / name / f"g{number}.sock"
-        return self.runtime_dir / f"{name}.g{number}.sock"
-
-    def door(self, lb_id: str, number: int) -> runtime.Runtime:
-        """Return the runtime interface of a generation."""
-        spare = (self.directory(lb_id), _spare_socket(number)) if self.spare_sockets else None
-        return runtime.Runtime(str(self.socket(lb_id, number)), spare)
 
 
 class Generation:
@@ -87,6 +47,7 @@ class Generation:
         self.process = ours
         self.program = program
         self.runtime = host.door(lb_id, number)
+        self.artifacts = Artifacts(host, lb_id, number)
         self.deadline = float("inf")
 
     def record(self) -> state.ProcessRecord:
@@ -109,7 +70,7 @@ class Generation:
         self, assumed: config.Config, told: changes.RuntimeChanges | None = None
     ) -> config.Config:
         """Return `assumed` as the process has it now, after it was `told`. Raises: Transient."""
-        place = self._place
+        place = self.artifacts.place
         commands = changes.commands(told) if told is not None else []
         if told is not None and told.beyond_commands():
             # A change of limits, too: HAProxy 2.6 says nothing more on that connection, seen.
@@ -137,14 +98,14 @@ class Generation:
     def _tell(self, commands: list[words.Line], wanted: changes.RuntimeChanges) -> None:
         self.runtime.execute(commands)
         if wanted.source_ranges is not None:
-            self.runtime.replace_networks(self._place.ranges, wanted.source_ranges)
+            self.runtime.replace_networks(self.artifacts.place.ranges, wanted.source_ranges)
         for frontend in wanted.routes:
-            self.runtime.replace_routes(self._place.routes(frontend), frontend.routes)
+            self.runtime.replace_routes(self.artifacts.place.routes(frontend), frontend.routes)
         for one in wanted.certificates:
             assert one.pem is not None, one.name
-            self.runtime.replace_certificate(self._place.certificate(one.name), one.pem)
+            self.runtime.replace_certificate(self.artifacts.place.certificate(one.name), one.pem)
         if wanted.settle:
-            self.runtime.replace_networks(self._place.settled, rendering.EVERYBODY)
+            self.runtime.replace_networks(self.artifacts.place.settled, rendering.EVERYBODY)
 
     def inherit(self, before: Generation, was: config.Config, wanted: config.Config) -> None:
         """Remember the clients that `before`, which accepts no more, remembers; then settle.
@@ -160,39 +121,7 @@ class Generation:
             self.runtime.execute(told)
         finally:
             self.tell(changes.RuntimeChanges(settle=True))
-        write_files(self._host, self._lb_id, self.number, wanted)
-
-    def write_files(self, wanted: config.Config) -> None:
-        """Make the files on disk say `wanted`; bound the log. Raises: OSError."""
-        write_files(self._host, self._lb_id, self.number, wanted)
-        log = self._path("log")
-        if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
-            log.write_bytes(b"")
-
-    def configuration(self) -> str:
-        """Return the configuration file without what is secret; empty if it is gone."""
-        try:
-            return _SECRET.sub(r"\1 <redacted>", self._path("cfg").read_text("ascii"))
-        except OSError:
-            return ""
-
-    def log_tail(self, most: int) -> list[str]:
-        """Return the last lines that the process wrote, at most `most`."""
-        try:
-            text = self._path("log").read_text("utf-8", "replace")
-        except OSError:
-            return []
-        return text.splitlines()[-most:]
-
-    def runs(self, wanted: config.Config | None) -> bool:
-        """Return whether the process was started for `wanted`, but for what it can be told."""
-        if wanted is None:
-            return False
-        try:
-            text = self._path("cfg").read_text("ascii")
-        except OSError:
-            return False
-        return text == rendering.text(wanted, self._place)
+        self.artifacts.write(wanted)
 
     def stop_accepting(self, deadline: float) -> None:
         """Close the listening sockets; connections live on until `deadline` at the latest.
@@ -234,20 +163,13 @@ class Generation:
     def end(self) -> str:
         """End the process now, remove its files, return how it ended."""
         ended = self.end_process()
-        remove_files(self._host, self._lb_id, self.number)
+        self.artifacts.remove()
         return ended
 
     def end_process(self) -> str:
         """End the process now, leave its files, return how it ended."""
         self.process.end()
         return self.process.close()
-
-    @property
-    def _place(self) -> rendering.Place:
-        return _place(self._host, self._lb_id, self.number)
-
-    def _path(self, suffix: str) -> Path:
-        return _path(self._host, self._lb_id, self.number, suffix)
 
 
 def start(
@@ -264,21 +186,22 @@ def start(
     Raises: Permanent or Transient when it doesn't; then nothing of it is left, and `before`
     serves as if nothing had happened.
     """
-    log = _path(host, lb_id, number, "log")
+    artifacts = Artifacts(host, lb_id, number)
+    log = artifacts.path("log")
     program = host.launcher.identity()
     take_over = ("-x", _handover(host, lb_id, before[0])) if before else ()
     try:
-        _make_runtime(host, lb_id)
-        write_files(host, lb_id, number, wanted)
+        artifacts.make_runtime()
+        artifacts.write(wanted)
         ips = sorted({ip for ip, _ in wanted.binds()})
-        name = _path(host, lb_id, number, "cfg").name
+        name = artifacts.path("cfg").name
         ours = host.launcher.spawn(lb_id, host.directory(lb_id), name, ips, *take_over)
     except launcher.EndedAtOnce:
         failure = _explain(host, wanted, before, log, hung=False)
-        remove_files(host, lb_id, number)
+        artifacts.remove()
         raise failure from None
     except (OSError, errors.DataPlaneError) as error:
-        remove_files(host, lb_id, number)
+        artifacts.remove()
         raise _not_started(host, error) from error
     started = Generation(host, lb_id, number, ours, program)
     if not _wait_ready(host, started):
@@ -309,82 +232,10 @@ def find(host: Host, record: state.Record, known: state.ProcessRecord) -> Genera
     return Generation(host, record.lb_id, known.number, ours, known.program)
 
 
-def write_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
-    """Write the files of a generation that don't say `wanted` already. Raises: OSError."""
-    stage_files(host, lb_id, number, wanted)
-    _commit_files(host, lb_id, number)
-
-
-def stage_files(host: Host, lb_id: str, number: int, wanted: config.Config) -> None:
-    """Write beside the files of a generation what they shall say. Raises: OSError."""
-    try:
-        for name, text in rendering.files(wanted, _place(host, lb_id, number)).items():
-            path, content = host.directory(lb_id) / name, text.encode("ascii")
-            if _content(path) != content:
-                files.stage(path, content)
-    except OSError:
-        for path in _staged(host, lb_id, number):
-            files.drop(path)
-        raise
-
-
-def remove_files(host: Host, lb_id: str, number: int) -> None:
-    """Remove everything a generation left on disk."""
-    for path in host.directory(lb_id).glob(f"g{number}.*"):
-        path.unlink(missing_ok=True)
-    host.socket(lb_id, number).unlink(missing_ok=True)
-
-
-def tidy(host: Host, lb_id: str) -> None:
-    """Remove the sockets of a load balancer that nobody listens on.
-
-    A process that starts meanwhile is safe: it names its socket when it listens already.
-    """
-    pattern = host.socket(lb_id, "*")
-    for path in pattern.parent.glob(pattern.name):
-        if runtime.Runtime(str(path)).peer_pid() is None:
-            path.unlink(missing_ok=True)
-
-
-def leave(host: Host, lb_id: str) -> None:
-    """Remove what was made for the processes of a load balancer. Raises: Transient."""
-    host.launcher.discard(lb_id)
-    if host.launcher.own_network:
-        with contextlib.suppress(OSError):
-            host.socket(lb_id, 0).parent.rmdir()
-
-
-def _commit_files(host: Host, lb_id: str, number: int) -> None:
-    """Put what was staged in place, the configuration after what it reads."""
-    for path in sorted(_staged(host, lb_id, number), key=lambda path: path.suffix == ".cfg"):
-        files.commit(path)
-
-
-def _staged(host: Host, lb_id: str, number: int) -> list[Path]:
-    return files.staged(host.directory(lb_id), f"g{number}.*")
-
-
-def _place(host: Host, lb_id: str, number: int) -> rendering.Place:
-    socket = words.Word(str(host.socket(lb_id, number)))
-    spare = words.Word(_spare_socket(number)) if host.spare_sockets else None
-    return rendering.Place(socket=socket, number=number, spare=spare, run_as=host.run_as)
-
-
 def _handover(host: Host, lb_id: str, before: Generation) -> str:
     """Return the socket over which a generation gives its listening sockets away."""
     lost = host.spare_sockets and before.has_lost_its_socket()
-    return _spare_socket(before.number) if lost else str(host.socket(lb_id, before.number))
-
-
-def _spare_socket(number: int) -> str:
-    return f"g{number}.sock"
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except OSError:
-        return None
+    return spare_socket(before.number) if lost else str(host.socket(lb_id, before.number))
 
 
 def _not_started(host: Host, error: Exception) -> Exception:
@@ -393,16 +244,6 @@ def _not_started(host: Host, error: Exception) -> Exception:
     if isinstance(error, FileNotFoundError) and remedy is not None:
         return errors.Transient("haproxy_missing", remedy)
     return error
-
-
-def _make_runtime(host: Host, lb_id: str) -> None:
-    """Make the directories of the sockets: somebody may have tidied them away. Raises: OSError."""
-    host.runtime_dir.mkdir(mode=0o700, exist_ok=True)
-    host.socket(lb_id, 0).parent.mkdir(mode=0o700, exist_ok=True)
-
-
-def _path(host: Host, lb_id: str, number: int, suffix: str) -> Path:
-    return host.directory(lb_id) / f"g{number}.{suffix}"
 
 
 def _wait_ready(host: Host, started: Generation) -> bool:

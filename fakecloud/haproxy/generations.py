@@ -9,7 +9,9 @@ import structlog
 
 from fakecloud import errors
 from fakecloud.haproxy import config, generation, state
+from fakecloud.haproxy.artifacts import Artifacts, tidy
 from fakecloud.haproxy.draining import Draining
+from fakecloud.haproxy.host import Host
 
 
 class Generations:
@@ -17,7 +19,7 @@ class Generations:
 
     def __init__(
         self,
-        host: generation.Host,
+        host: Host,
         lb_id: str,
         log: structlog.stdlib.BoundLogger,
         farewell: Callable[[generation.Generation], None],
@@ -112,7 +114,7 @@ class Generations:
             self._last_number = max(self._last_number, known.number)
             found = generation.find(self._host, record, known)
             if found is None:
-                generation.remove_files(self._host, self._lb_id, known.number)
+                Artifacts(self._host, self._lb_id, known.number).remove()
             elif known.pid is None and not (record.desired and found.runtime.answers()):
                 found.end()  # it doesn't serve, or nobody knows what
             elif known.pid is None or known.number == record.active:
@@ -121,7 +123,7 @@ class Generations:
                 self.active = found
             else:
                 self.draining.add(found, patience_s)
-        generation.tidy(self._host, self._lb_id)
+        tidy(self._host, self._lb_id)
 
     def release(self) -> None:
         """Let go of the processes; they live on."""
@@ -161,5 +163,5 @@ class Generations:
     ) -> None:
         self.active = generation.start(self._host, self._lb_id, number, wanted, held)
         if self._left not in (None, number):
-            generation.remove_files(self._host, self._lb_id, self._left)
+            Artifacts(self._host, self._lb_id, self._left).remove()
         self._left = None

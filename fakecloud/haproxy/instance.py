@@ -1,61 +1,28 @@
-"""One load balancer: brings what runs to what is desired, and keeps it there.
-
-The server may be killed anywhere: the directory says what ran. Methods take turns by a lock.
-"""
+"""One load balancer, for many threads at a time: they take turns by a lock."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from signal import Signals
 from threading import RLock
-from typing import Final
 
-import msgspec
-import structlog
-
-from fakecloud import errors, fields, model
-from fakecloud.haproxy import changes, config, generation, state
-from fakecloud.haproxy.departures import Departures
-from fakecloud.haproxy.generations import Generations
-from fakecloud.haproxy.journal import Journal
-from fakecloud.haproxy.meter import Meter
-from fakecloud.pulse import Pulse
-from fakecloud.restarts import Restarts
-
-RETELL_S: Final = 1.0
-WRITE_S: Final = 0.5
-
-log = structlog.get_logger(__name__)
+from fakecloud import model
+from fakecloud.haproxy import generation
+from fakecloud.haproxy.host import Host
+from fakecloud.haproxy.upkeep import Upkeep
 
 
 class Instance:
     """A load balancer on this host, running or not."""
 
-    def __init__(self, host: generation.Host, lb_id: str, epoch: int = 0) -> None:
+    def __init__(self, host: Host, lb_id: str, epoch: int = 0) -> None:
         """Speak for `lb_id`; calls with an epoch older than `epoch` are refused."""
-        self._host = host
-        self._directory = host.directory(lb_id)
-        self._log = log.bind(lb_id=lb_id)
         self._lock = RLock()
-        self._journal = Journal(self._directory, lb_id, epoch, self._log)
-        self._disturbance = model.Disturbance()  # not on disk: the next life knows of none
-        self._desired: model.Desired | None = None
-        self._running: config.Config | None = None  # None: what runs isn't known in detail
-        self._meter = Meter(host.meter(lb_id))
-        self._generations = Generations(host, lb_id, self._log, self._count_out)
-        self._departures = Departures()
-        self._restarts = Restarts()
-        self._pulse = Pulse(host.beat_s)
-        self._dirty = False
-        self._retell_at = float("-inf")
-        self._write_at: float | None = None  # when the files are to say what runs
-        self._attended: list[int] = []  # generations that are watched
-        self._crashed = False
-        self.lb_id = lb_id
+        self._upkeep = Upkeep(host, lb_id, epoch)
         self._over = False  # another object may speak for the load balancer now
         self._known = False
+        self.lb_id = lb_id
 
     def apply(self, desired: model.Desired) -> bool:
         """Put `desired` into effect; False, having done nothing, if removed or let go meanwhile.
@@ -63,13 +30,10 @@ class Instance:
         Raises: StaleEpoch, Permanent, Transient; what served before then still serves.
         """
         with self._turn():
-            if self._over:
-                return False
-            self._fence(desired.epoch)
-            wanted = self._build(desired)
-            self._put(desired, wanted)
-            self._restarts.succeeded()
-            return True
+            if not self._over:
+                self._upkeep.fence(desired.epoch)
+                self._upkeep.apply(desired)
+            return not self._over
 
     def fence(self, epoch: int) -> bool:
         """Refuse older epochs from now on; False, having done nothing, if removed meanwhile.
@@ -78,7 +42,7 @@ class Instance:
         """
         with self._turn():
             if not self._over:
-                self._fence(epoch)
+                self._upkeep.fence(epoch)
             return not self._over
 
     def set_down(
@@ -91,23 +55,8 @@ class Instance:
         Raises: Transient when HAProxy doesn't answer; it is then told again later.
         """
         with self._turn():
-            if self._desired is None or self._over:
-                return
-            keys = fields.probe_keys(self._desired.spec)
-            ours = frozenset(one for one in weights if one.key in keys)
-            desired = msgspec.structs.replace(self._desired, down=down & keys, weights=ours)
-            if desired == self._desired and not self._dirty:
-                return
-            wanted = self._build(desired)
-            if not self._generations.alive():
-                self._desired, self._dirty, self._running = desired, True, wanted
-                self._save()
-                return
-            try:
-                self._put(desired, wanted)
-            except (errors.DataPlaneError, OSError):
-                self._desired, self._dirty = desired, True  # it is told again
-                raise
+            if not self._over:
+                self._upkeep.set_down(down, weights)
 
     def disturb(self, disturbance: model.Disturbance) -> None:
         """Let new connections meet a fault from now on; an empty one ends it.
@@ -115,62 +64,45 @@ class Instance:
         Raises: Transient when HAProxy can't be told; it is then told again later.
         """
         with self._turn():
-            if self._over or disturbance == self._disturbance:
-                return
-            self._disturbance = disturbance
-            if self._desired is None:
-                return
-            try:
-                self._put(self._desired, self._build(self._desired))
-            except (errors.DataPlaneError, OSError):
-                self._dirty = True
-                raise
+            if not self._over:
+                self._upkeep.disturb(disturbance)
 
     def signal(self, number: Signals) -> None:
         """Send a signal to the process that serves, if one does."""
         with self._turn():
-            active = self._generations.active
+            active = self._upkeep.generations.active
             if active is not None:
                 active.process.signal(number)
 
     def remove(self, epoch: int) -> None:
-        """End every process and remove the directory. Raises: StaleEpoch."""
+        """End every process and remove the directory. Raises: StaleEpoch, Transient."""
         with self._turn():
             if not self._over:
-                with suppress(OSError):  # a full disk must not keep what shall go
-                    self._fence(epoch)
-                self._generations.end()
-                generation.leave(self._host, self.lb_id)
+                self._upkeep.remove(epoch)
                 self._over = True
-                shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
         """End every process; the directory stays, so that a later start returns to it."""
         with self._turn():
             if not self._over:
-                self._generations.end()
-                with suppress(
-                    errors.DataPlaneError
-                ):  # the next start, or removal, comes back to it
-                    generation.leave(self._host, self.lb_id)
+                self._upkeep.stop()
                 self._over = True
 
     def release(self) -> None:
         """Let go of the processes; they live on."""
         with self._lock:
-            self._write_files(float("inf"))
-            self._generations.release()
+            self._upkeep.release()
             self._over = True
 
     def wanted(self) -> bool:
         """Return whether there is anything to serve."""
         with self._turn():
-            return self._running is not None and bool(self._running.frontends)
+            return self._upkeep.wants()
 
     def serving(self) -> bool:
         """Return whether a process accepts connections now."""
         with self._turn():
-            return self._generations.alive()
+            return self._upkeep.generations.alive()
 
     def counters(self) -> list[model.Counters] | None:
         """Return what was carried since the load balancer came to this host; None if it has left.
@@ -178,35 +110,26 @@ class Instance:
         Raises: Transient when a process doesn't say.
         """
         with self._turn():
-            if self._over:
-                return None
-            told = [self._measure(one) or not one.process.alive() for one in self._generations]
-            self._meter.save()
-            if not all(told):
-                raise errors.Transient("runtime_unavailable", "HAProxy does not tell its counters")
-            return self._meter.counters(self._desired.spec if self._desired else None)
+            return None if self._over else self._upkeep.counters()
 
     def current(self) -> tuple[generation.Generation, model.Desired] | None:
         """Return what serves now and what it was told, None if nothing does."""
         with self._turn():
-            active = self._generations.active
-            if active is None or self._desired is None:
+            active, desired = self._upkeep.generations.active, self._upkeep.desired
+            if active is None or desired is None:
                 return None
-            if self._write_at is not None:
-                self._write_files(self._write_at)
-            return active, self._desired
+            self._upkeep.write_files()
+            return active, desired
 
     def rests_until(self) -> float | None:
         """Return when to look at it again if only its files are to be written, else None."""
         with self._turn():
-            told = [one.number for one in self._generations] == self._attended
-            quiet = told and not (self._dirty or self._departures or self._journal.overdue)
-            return self._write_at if quiet else None
+            return self._upkeep.rests_until()
 
     def processes(self) -> list[generation.Generation]:
         """Return the generations to watch."""
         with self._turn():
-            return list(self._generations)
+            return list(self._upkeep.generations)
 
     def tend(self) -> tuple[bool, float | None]:
         """Do what is due: restart a crashed process, end drained ones, retry what failed.
@@ -214,23 +137,7 @@ class Instance:
         Returns: whether a crash was found; when to look again (monotonic seconds), if ever.
         """
         with self._turn():
-            if self._over:
-                return False, None
-            now = self._host.clock.monotonic()
-            self._bury(now)
-            due = [
-                self._revive(now),
-                self._check(now),
-                # After it: a command that isn't heard asks for a look, later than `now`.
-                self._retell(now),
-                self._drain(now),
-                self._forget(now),
-                self._save_again(now),
-                self._write_files(now),
-            ]
-            self._attended = [one.number for one in self._generations]
-            crashed, self._crashed = self._crashed, False
-            return crashed, min((moment for moment in due if moment is not None), default=None)
+            return (False, None) if self._over else self._upkeep.tend()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -238,290 +145,5 @@ class Instance:
         with self._lock:
             if not self._known:
                 self._known = True
-                self._adopt()
+                self._upkeep.adopt()
             yield
-
-    def _count_out(self, ending: generation.Generation) -> None:
-        """Count what a process carried, right before it ends."""
-        self._meter.finish(ending, self._spec_of(ending))
-
-    def _measure(self, running: generation.Generation) -> bool:
-        return self._meter.measure(running, self._spec_of(running))
-
-    def _spec_of(self, running: generation.Generation) -> model.Spec | None:
-        """Return what the names in a process's counters stand for; None: for what they did."""
-        serves = running is self._generations.active
-        return self._desired.spec if serves and self._desired else None
-
-    def _fence(self, epoch: int) -> None:
-        known = self._journal.epoch
-        if epoch < known:
-            raise errors.StaleEpoch(self.lb_id, epoch, known)
-        if epoch > known or not self._directory.exists():
-            self._journal.epoch = epoch
-            try:
-                # Whoever may hold an older epoch dies with the machine.
-                self._save(durable=not self._directory.exists())
-            except OSError:
-                self._journal.epoch = known
-                raise
-
-    def _build(self, desired: model.Desired) -> config.Config:
-        host = self._host
-        whole = config.build(desired, connections=host.connections, transparent=host.transparent)
-        return config.disturbed(whole, self._disturbance) if self._disturbance else whole
-
-    def _put(self, desired: model.Desired, wanted: config.Config) -> None:
-        """Put `desired` into effect. The record says it first: a successor goes on with it."""
-        before, served = self._desired, self._generations.active
-        renamed = _listeners(before) != _listeners(desired)
-        if served is not None and renamed:
-            self._measure(served)  # what was until now counts under the names until now
-        self._desired = desired
-        try:
-            self._save()
-            self._effect(wanted)
-        except (errors.DataPlaneError, OSError):
-            self._desired = before
-            self._save_soon()
-            raise
-        self._running, self._dirty = wanted, False
-        active = self._generations.active
-        if active is not None and (renamed or active is not served):
-            self._measure(active)
-            self._meter.save()
-
-    def _effect(self, wanted: config.Config) -> None:
-        if not wanted.frontends:
-            self._generations.retire(self._patience_s())
-            self._save_soon()
-            return
-        active = self._generations.active
-        if active is not None and active.process.alive():
-            self._change(active, wanted)
-        else:
-            self._bury(self._host.clock.monotonic())
-            self._start(wanted, "start")
-
-    def _change(self, active: generation.Generation, wanted: config.Config) -> None:
-        """Tell the running process, or replace it when that can't be told."""
-        if self._running is None:
-            self._start(wanted, "unknown")
-            return
-        try:
-            step = self._tell(active, wanted)
-        except errors.Transient:
-            self._dirty = True
-            self._pulse.hasten(self._host.clock.monotonic())
-            raise
-        if step is None:
-            # A moment later: a node that fails for hundreds of load balancers must not wait for
-            # hundreds of files. The record, which a restart goes by, is written already.
-            if self._write_at is None:
-                self._write_at = self._host.clock.monotonic() + WRITE_S
-            return
-        self._start(wanted, step.reason)
-
-    def _tell(self, active: generation.Generation, wanted: config.Config) -> changes.Swap | None:
-        """Tell the running process what differs; return why that is not enough, if so."""
-        assert self._running is not None
-        step = changes.diff(self._running, wanted)
-        if not step or self._dirty or self._departures:  # what runs may not be what was wished
-            step = self._difference(active, wanted)
-        if isinstance(step, changes.RuntimeChanges) and step:
-            self._departures.note(step, self._host.clock.monotonic())
-            self._log.info("load_balancer_updated", generation=active.number)
-            step = self._difference(active, wanted, step)
-            if step:
-                return changes.Swap("read-back")
-        return step if isinstance(step, changes.Swap) else None
-
-    def _difference(
-        self,
-        active: generation.Generation,
-        wanted: config.Config,
-        told: changes.RuntimeChanges | None = None,
-    ) -> changes.RuntimeChanges | changes.Swap:
-        """Return what differs after it was `told`; a server that leaves, and is silent, doesn't."""
-        assert self._running is not None
-        seen = active.observe(self._running, told)
-        step = changes.diff(seen, wanted)
-        if isinstance(step, changes.Swap):
-            return step
-        return self._departures.besides(step)
-
-    def _start(self, wanted: config.Config, reason: str) -> None:
-        """Start the next generation of `wanted`."""
-        if self._disturbance.no_reload:
-            raise errors.Transient("fault_injected", "a fault lets no process be started")
-
-        def note(starting: state.ProcessRecord) -> None:
-            self._save(starting=starting)
-
-        self._generations.start(wanted, self._running or wanted, reason, note)
-        self._started()
-
-    def _started(self) -> None:
-        now = self._host.clock.monotonic()
-        self._restarts.started(now)
-        self._pulse.started(now)
-        if self._generations.active is not None:
-            self._meter.begin(self._generations.active.number)
-        self._departures.clear()
-        self._save_soon()
-
-    def _patience_s(self) -> float:
-        """Return how long connections of what runs may take to finish."""
-        return self._running.drain_timeout_s if self._running else 0
-
-    def _bury(self, now: float) -> None:
-        """Notice the dead; the one that served is to be started again, the first time at once."""
-        if self._generations.bury():
-            self._crashed = True
-            self._departures.clear()
-            self._restarts.died(now)
-
-    def _revive(self, now: float) -> float | None:
-        """Start what should serve and doesn't."""
-        if self._generations.active or self._running is None or not self._running.frontends:
-            return None
-        if now < self._restarts.due_at:
-            return self._restarts.due_at
-        try:
-            self._restart(self._running)
-        except (errors.DataPlaneError, OSError) as error:
-            self._restarts.failed(now)
-            self._log.warning("restart_failed", reason=str(error))
-            return self._restarts.due_at
-        return None
-
-    def _restart(self, wanted: config.Config) -> None:
-        """Start the next generation; on a full disk, one from the files of the crashed one."""
-        try:
-            self._start(wanted, "restart")
-        except OSError:
-            if not self._generations.start_from_old_files(wanted):
-                raise
-            self._started()
-
-    def _check(self, now: float) -> float | None:
-        """See whether what serves still answers; replace what hangs or can't be reached."""
-        active = self._generations.active
-        if active is None or self._running is None:
-            return None
-        if now < self._pulse.due_at:
-            return self._pulse.due_at
-        if not active.runtime.answers():
-            return self._suspect(active)
-        self._pulse.answered(now)
-        if active.has_lost_its_socket():
-            self._replace("socket gone")
-        elif self._pulse.is_to_compare(now):
-            self._dirty = True
-            self._journal.doubt()
-            if active.is_outdated():
-                self._replace("program")
-            return now
-        return self._pulse.due_at
-
-    def _suspect(self, active: generation.Generation) -> float | None:
-        """Note that a process is silent; end it when it was for too long."""
-        now = self._host.clock.monotonic()
-        if not active.process.alive() or not self._pulse.missed(now):
-            self._retell_at = now + RETELL_S
-            return now
-        self._log.error("load_balancer_hangs", generation=active.number)
-        active.process.kill()
-        self._bury(now)
-        return now
-
-    def _replace(self, reason: str) -> None:
-        """Start another generation of the same; what serves goes on if that can't be done."""
-        assert self._running is not None
-        try:
-            self._start(self._running, reason)
-        except (errors.DataPlaneError, OSError) as error:
-            self._log.warning("not_replaced", reason=reason, error=str(error))
-            self._save_soon()
-
-    def _retell(self, now: float) -> float | None:
-        """Tell the process again what it may have missed."""
-        if not self._dirty or self._desired is None or self._generations.active is None:
-            return None
-        if now < self._retell_at:
-            return self._retell_at
-        try:
-            self._put(self._desired, self._build(self._desired))
-        except (errors.DataPlaneError, OSError) as error:
-            self._log.warning("update_failed", reason=str(error))
-            self._retell_at = self._host.clock.monotonic() + RETELL_S
-            return self._retell_at
-        return None
-
-    def _drain(self, now: float) -> float | None:
-        """End the generations that have finished."""
-        ended, again = self._generations.draining.tend(now)
-        if ended:
-            self._save_soon()
-        return again
-
-    def _forget(self, now: float) -> float | None:
-        """Let go of servers that no connection uses any more, or have had their time."""
-        active = self._generations.active
-        if not self._departures or active is None or self._running is None:
-            return None
-        return self._departures.tend(active, self._running, now)
-
-    def _adopt(self) -> None:
-        """Take back what an earlier life of the server left; `tend` starts what is dead."""
-        record = self._journal.read()
-        if record is None:
-            return
-        self._desired = record.desired
-        if self._desired is not None:
-            self._dirty = True  # what the last life left half done is told again
-            try:
-                self._running = self._build(self._desired)
-            except errors.Permanent as error:  # this version is stricter than the one before
-                self._log.warning("load_balancer_unknown", reason=error.message)
-        self._generations.adopt(record, self._patience_s())
-        self._meter.keep(running.number for running in self._generations)
-        active = self._generations.active
-        if active is not None and not active.runs(self._running):
-            self._running = None
-        if self._running is not None:
-            self._departures.expect(self._running, self._host.clock.monotonic())
-
-    def _save(self, *, durable: bool = False, starting: state.ProcessRecord | None = None) -> None:
-        """Write what runs and shall run. Raises: OSError."""
-        living = self._generations
-        self._journal.write(
-            self._desired, living.active, living, starting=starting, durable=durable
-        )
-
-    def _save_soon(self) -> None:
-        """Write it now or as soon as the disk has room again."""
-        self._journal.write_soon(self._desired, self._generations.active, self._generations)
-
-    def _write_files(self, now: float) -> float | None:
-        """Make the files of what serves say what it was told."""
-        active = self._generations.active
-        if self._write_at is None or now < self._write_at:
-            return self._write_at
-        self._write_at = None
-        if active is not None and self._running is not None:
-            try:
-                active.write_files(self._running)
-            except OSError as error:
-                self._log.warning("files_not_written", error=str(error))
-                self._write_at = now + RETELL_S
-        return self._write_at
-
-    def _save_again(self, now: float) -> float | None:
-        if self._journal.overdue:
-            self._save_soon()
-        return now + RETELL_S if self._journal.overdue else None
-
-
-def _listeners(desired: model.Desired | None) -> dict[int, str]:
-    return {one.port: one.name for one in desired.spec.listeners} if desired else {}

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 import structlog
 
-from fakecloud import model
-from fakecloud.haproxy import generation, state
+from fakecloud import errors, model
+from fakecloud.haproxy import state
+from fakecloud.haproxy.generations import Generations
+
+AGAIN_S: Final = 1.0
 
 
 class Journal:
     """The record on disk. Not thread-safe: its owner takes turns. `epoch`: the newest seen."""
 
     def __init__(
-        self, directory: Path, lb_id: str, epoch: int, log: structlog.stdlib.BoundLogger
+        self,
+        directory: Path,
+        lb_id: str,
+        epoch: int,
+        log: structlog.stdlib.BoundLogger,
+        generations: Generations,
     ) -> None:
+        """Tell of `generations`."""
+        self._generations = generations
         self._directory = directory
         self._lb_id = lb_id
         self._log = log
@@ -31,6 +41,20 @@ class Journal:
             self.epoch = max(self.epoch, record.epoch)
         return record
 
+    def fence(self, epoch: int, desired: model.Desired | None) -> None:
+        """Refuse older epochs from now on. Raises: StaleEpoch when a newer one was seen; OSError."""
+        known = self.epoch
+        if epoch < known:
+            raise errors.StaleEpoch(self._lb_id, epoch, known)
+        if epoch > known or not self._directory.exists():
+            self.epoch = epoch
+            try:
+                # Whoever may hold an older epoch dies with the machine.
+                self.write(desired, durable=not self._directory.exists())
+            except OSError:
+                self.epoch = known
+                raise
+
     def doubt(self) -> None:
         """Write at the next occasion, whatever was written."""
         self._written = None
@@ -38,14 +62,13 @@ class Journal:
     def write(
         self,
         desired: model.Desired | None,
-        active: generation.Generation | None,
-        living: Iterable[generation.Generation],
         *,
         starting: state.ProcessRecord | None = None,
         durable: bool = False,
     ) -> None:
         """Write the record, if it says something new. Raises: OSError."""
-        noted = [running.record() for running in living]
+        active = self._generations.active
+        noted = [running.record() for running in self._generations]
         record = state.Record(
             lb_id=self._lb_id,
             epoch=self.epoch,
@@ -58,17 +81,18 @@ class Journal:
             state.save(self._directory, record, durable=durable)
             self._written = record
 
-    def write_soon(
-        self,
-        desired: model.Desired | None,
-        active: generation.Generation | None,
-        living: Iterable[generation.Generation],
-    ) -> None:
+    def write_soon(self, desired: model.Desired | None) -> None:
         """Write the record now, or be `overdue` until the disk has room again."""
         try:
-            self.write(desired, active, living)
+            self.write(desired)
         except OSError as error:
             self._log.warning("record_not_saved", error=str(error))
             self.overdue = True
         else:
             self.overdue = False
+
+    def tend(self, desired: model.Desired | None, now: float) -> float | None:
+        """Write what is overdue; return when to try it again, if ever."""
+        if self.overdue:
+            self.write_soon(desired)
+        return now + AGAIN_S if self.overdue else None
