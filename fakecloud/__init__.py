@@ -3,6 +3,7 @@
     __main__.py        the command line: fakecloud serve, work, and the client
     container.py       process 1 of the container: restarts the server, leaves HAProxy alone
     serving.py         the HTTP server around the application, and the same loops without one
+    restoring.py       load balancers answer again before the server is loaded
     app.py             the only wiring: start-up order, loops, shutdown
     rounds.py          one round of each loop
     housekeeping.py    what has to be done every now and then
@@ -101,6 +102,6 @@
     clock.py           time as an argument
     errors.py          the error tree
 
-__main__ | container → serving → app | cli → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | profiles | ids | files | clock | settings | logs → errors
 """

@@ -39,7 +39,6 @@ from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
-from fakecloud.netlink import InterfaceAddresses
 from fakecloud.pools import PooledAddresses
 from fakecloud.post import HttpPost
 from fakecloud.prober import Prober
@@ -63,8 +62,6 @@ from fakecloud.watch import Hub
 log = structlog.get_logger()
 
 AGAIN_S: Final = 1.0
-PROBE_WAIT_S: Final = 0.05
-"""An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
 
 @contextmanager
@@ -99,15 +96,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         # there must not have touched another's token.
         tokens.ensure_admin(authority, database, settings.admin_token_file)
         health, prober = _probing(database, dataplane, clock)
-        addresses = PooledAddresses(
-            pools,
-            {
-                pool.interface: InterfaceAddresses(pool.interface, clock, probe_wait_s=PROBE_WAIT_S)
-                for pool in pools
-                if pool.interface is not None
-            },
-            clock,
-        )
+        addresses = premises.addresses(pools, clock)
         certificates = Certificates(database, clock, quotas, seal)
         provisioner = Provisioner(
             database,
@@ -273,7 +262,7 @@ def _take_back(
     placing.refresh()
     with database.read() as connection:
         living = [lb for lb in load_balancers.living(connection) if lb.host == me.name]
-    unreachable = addresses.restore(living)
+    unreachable = addresses.restore({lb.id: lb.addresses for lb in living})
     health.register(lb for lb in living if lb.was_active)
     adoption = dataplane.adopt({lb.id for lb in living})
     log.info(

@@ -13,7 +13,7 @@ import structlog
 from fakecloud.addresses import Pool
 from fakecloud.clock import Clock
 from fakecloud.errors import AddressElsewhere, Permanent, Transient
-from fakecloud.model import Address, LoadBalancer
+from fakecloud.model import Address
 
 log = structlog.get_logger()
 
@@ -153,14 +153,15 @@ class PooledAddresses:
     def _door(self, address: Address) -> Interface:
         return self._doors[address.pool, address.family][1]
 
-    def restore(self, balancers: Iterable[LoadBalancer]) -> frozenset[str]:
+    def restore(self, living: Mapping[str, tuple[Address, ...]]) -> frozenset[str]:
         """At start: put back the addresses of living load balancers, take off all others of ours.
+
+        living: addresses by the load balancer's id.
 
         Return the ids of those whose addresses can't be put back now, for the provisioner, which
         retries and says why. Raises: Transient when an interface is gone.
         """
-        balancers = list(balancers)
-        wanted = {address.ip for lb in balancers for address in lb.addresses}
+        wanted = {address.ip for addresses in living.values() for address in addresses}
         for pool, interface in self._doors.values():
             for ip in interface.present() - wanted:
                 if ip_address(ip) in pool.network:
@@ -168,16 +169,16 @@ class PooledAddresses:
                     interface.remove(ip)
         # A free address takes a probe's whole wait to be seen free: many at a time.
         with ThreadPoolExecutor(RESTORERS) as threads:
-            done = list(threads.map(self._restored, balancers))
+            done = list(threads.map(self._restored, living, living.values()))
         return frozenset(
-            lb.id for lb, restored in zip(balancers, done, strict=True) if not restored
+            lb_id for lb_id, restored in zip(living, done, strict=True) if not restored
         )
 
-    def _restored(self, lb: LoadBalancer) -> bool:
+    def _restored(self, lb_id: str, addresses: tuple[Address, ...]) -> bool:
         try:
-            self.ensure(lb.id, lb.addresses)
+            self.ensure(lb_id, addresses)
         except (Transient, Permanent) as error:
-            log.warning("address_not_restored", lb_id=lb.id, reason=error.message)
+            log.warning("address_not_restored", lb_id=lb_id, reason=error.message)
             return False
         return True
 

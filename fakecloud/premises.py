@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import pwd
+import resource
+import ssl
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -21,9 +23,13 @@ from fakecloud.errors import Problem, StartError
 from fakecloud.haproxy import process
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.isolation import IsolatingDataPlane
+from fakecloud.netlink import InterfaceAddresses
+from fakecloud.pools import PooledAddresses
 from fakecloud.settings import Settings
 
 LEAST_DEAD_S: Final = 3.0
+PROBE_WAIT_S: Final = 0.05
+"""An owner on the link answers within 1 ms; a free address costs this long at every create."""
 
 
 def runtime_dir(settings: Settings) -> Path:
@@ -89,13 +95,67 @@ def price_book(settings: Settings) -> PriceBook:
         raise StartError(f"--price-book: {error}") from None
 
 
+def prepare(settings: Settings) -> None:
+    """Look at every option, then set this process's limits. Raises: StartError."""
+    check(settings)
+    os.umask(0o077)  # nothing that we make is for others to read
+    _raise_file_limit()
+
+
 def check(settings: Settings) -> None:
-    """Raises: StartError when the address or the latency profile can't be used."""
+    """Look at every option before anything is touched. Raises: StartError that names it."""
     settings.address()
+    parse_pools(settings)
+    price_book(settings)
+    haproxy_user(settings)
     try:
         profiles.find(settings.profile)
     except profiles.UnknownProfile as error:
         raise StartError(f"--profile: {error}") from None
+    if settings.tls_cert is not None:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.tls_cert, settings.tls_key
+            )
+        except (OSError, ssl.SSLError) as error:
+            raise StartError(
+                f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}"
+            ) from None
+
+
+def _raise_file_limit() -> None:
+    """Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def addresses(pools: list[Pool], clock: Clock) -> PooledAddresses:
+    """Return what puts addresses on this host's interfaces. Raises: StartError."""
+    names = {pool.interface for pool in pools if pool.interface is not None}
+    doors = {
+        name: InterfaceAddresses(name, clock, probe_wait_s=PROBE_WAIT_S) for name in sorted(names)
+    }
+    return PooledAddresses(pools, doors, clock)
+
+
+def host_data_plane(
+    settings: Settings,
+    pools: list[Pool],
+    clock: Clock,
+    on_crash: Callable[[str], None] | None = None,
+) -> HostDataPlane:
+    """Return what runs load balancers as processes of this host. Raises: StartError."""
+    user = haproxy_user(settings)
+    if settings.transparent:
+        _become_transparent(settings, pools, changes_user=user is not None)
+    return HostDataPlane(
+        *(settings.state_dir, runtime_dir(settings), clock),
+        haproxy=settings.haproxy,
+        run_as=user,
+        on_crash=on_crash,
+        transparent=settings.transparent,
+    )
 
 
 def data_plane(
@@ -106,19 +166,11 @@ def data_plane(
     stack: ExitStack,
 ) -> HostDataPlane | IsolatingDataPlane:
     """Return what runs load balancers; with containers if a pool asks for them. Raises: StartError."""
-    sockets, user = runtime_dir(settings), haproxy_user(settings)
-    if settings.transparent:
-        _become_transparent(settings, pools, changes_user=user is not None)
-    host = HostDataPlane(
-        *(settings.state_dir, sockets, clock),
-        haproxy=settings.haproxy,
-        run_as=user,
-        on_crash=on_crash,
-        transparent=settings.transparent,
-    )
+    host = host_data_plane(settings, pools, clock, on_crash)
     inside = [pool for pool in pools if pool.docker_network is not None]
     if not inside:
         return host
+    sockets, user = runtime_dir(settings), haproxy_user(settings)
     # 0.1 s and 10 MB: paid only by a server that has a docker pool.
     from fakecloud.containers import Containers, Engine
 

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import resource
 import signal
 import socket
-import ssl
 from asyncio import TimerHandle
-from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final, Protocol
@@ -39,7 +35,7 @@ class Ends(Protocol):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
-    _prepare(settings)
+    premises.prepare(settings)
     host, port = settings.address()
     with listen(host, port) as listener, app.running(settings) as made:
         server(
@@ -53,7 +49,7 @@ def serve(settings: Settings) -> None:
 
 def work(settings: Settings) -> None:
     """Run load balancers until SIGTERM or SIGINT, without an API. Raises: StartError."""
-    _prepare(settings)
+    premises.prepare(settings)
     if settings.database_url.startswith("sqlite"):
         raise StartError(
             "fakecloud work shares a database with a server: give the --database of PostgreSQL"
@@ -70,36 +66,6 @@ async def _work(made: FastAPI) -> None:
     async with made.router.lifespan_context(made):
         print(f"fakecloud works as host {made.state.cloud.host}", flush=True)  # noqa: T201
         await stop.wait()
-
-
-def _prepare(settings: Settings) -> None:
-    os.umask(0o077)  # nothing that we make is for others to read
-    _raise_file_limit()
-    check(settings)
-
-
-def check(settings: Settings) -> None:
-    """Look at every option before anything is touched. Raises: StartError that names it."""
-    settings.address()
-    premises.parse_pools(settings)
-    premises.price_book(settings)
-    premises.haproxy_user(settings)
-    if settings.tls_cert is not None:
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
-                settings.tls_cert, settings.tls_key
-            )
-        except (OSError, ssl.SSLError) as error:
-            raise StartError(
-                f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}"
-            ) from None
-
-
-def _raise_file_limit() -> None:
-    """Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class BoundedHttp(HttpToolsProtocol):

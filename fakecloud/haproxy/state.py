@@ -65,3 +65,9 @@ def load(directory: Path) -> Record | None:
         with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
             return msgspec.json.decode(line, type=Record)
     return None
+
+
+def desired(root: Path) -> dict[str, model.Desired]:
+    """Return what was last put into effect by the load balancers with a directory in `root`."""
+    records = (load(directory) for directory in root.iterdir() if directory.is_dir())
+    return {one.lb_id: one.desired for one in records if one is not None and one.desired}

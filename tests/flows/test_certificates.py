@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from typer.testing import CliRunner
 
-from fakecloud.__main__ import cli
+from fakecloud.__main__ import whole
 from tests.flows.conftest import document, eventually
 
 YEAR = timedelta(days=365)
@@ -179,7 +179,7 @@ def test_commands(cloud, targets, tmp_path):
     door = ["--url", cloud.url, "--token-file", str(cloud.directory / "admin.token")]
 
     def run(*words: str) -> str:
-        done = CliRunner().invoke(cli, ["cert", *words, *door])
+        done = CliRunner().invoke(whole(), ["cert", *words, *door])
         assert done.exit_code == 0, done.output
         return done.output
 

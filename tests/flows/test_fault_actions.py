@@ -202,7 +202,7 @@ def test_every_action_has_an_example_that_works(cloud, monkeypatch):
     monkeypatch.setenv("FAKECLOUD_TOKEN", cloud.token)
 
     def run(*words: str) -> list[dict[str, object]]:
-        result = CliRunner().invoke(program.cli, [*words, "-o", "json"])
+        result = CliRunner().invoke(program.whole(), [*words, "-o", "json"])
         assert result.exit_code == 0, (words, result.output)
         found: list[dict[str, object]] = json.loads(result.stdout)
         return found
@@ -210,7 +210,7 @@ def test_every_action_has_an_example_that_works(cloud, monkeypatch):
     kinds = run("fault", "actions")
     for kind in kinds:
         words = shlex.split(str(kind["example"]))[1:]
-        tried = CliRunner().invoke(program.cli, words)
+        tried = CliRunner().invoke(program.whole(), words)
         cloud.http.post("/v1/chaos:reset")
         if tried.exit_code == 1 and "bandwidth needs HAProxy 2.7" in tried.output:
             continue  # what this machine's can't do is said
@@ -222,5 +222,5 @@ def test_every_action_has_an_example_that_works(cloud, monkeypatch):
         *("api", "watch", "provision", "worker", "dataplane")
     }
     assert all(one["layer"] == "watch" for one in run("fault", "actions", "watch"))
-    plain = CliRunner().invoke(program.cli, ["fault", "actions", "api", "-o", "csv"])
+    plain = CliRunner().invoke(program.whole(), ["fault", "actions", "api", "-o", "csv"])
     assert "api,rate_limit,[retry_after_s],the request is refused with 429" in plain.stdout

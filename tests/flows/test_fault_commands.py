@@ -22,7 +22,7 @@ def fault(cloud, monkeypatch) -> Iterator[Run]:
     monkeypatch.setenv("FAKECLOUD_TOKEN", cloud.token)
 
     def run(*words: str) -> Result:
-        return CliRunner().invoke(program.cli, ["fault", *words])
+        return CliRunner().invoke(program.whole(), ["fault", *words])
 
     yield run
     cloud.http.post("/v1/chaos:reset")

@@ -661,7 +661,7 @@ def command(cloud) -> Callable[..., Result]:
     environment = {"FAKECLOUD_URL": cloud.url, "FAKECLOUD_TOKEN": cloud.token}
 
     def run(*arguments: str, **more: str) -> Result:
-        return CliRunner().invoke(program.cli, arguments, env=environment | more)
+        return CliRunner().invoke(program.whole(), arguments, env=environment | more)
 
     return run
 

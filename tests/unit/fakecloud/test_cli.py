@@ -88,7 +88,7 @@ def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
 
 
 def run(*words: str) -> Result:
-    return CliRunner().invoke(program.cli, list(words))
+    return CliRunner().invoke(program.whole(), list(words))
 
 
 def test_list_is_an_aligned_table_of_all_pages(cloud: Cloud) -> None:

@@ -133,8 +133,7 @@ def test_an_address_that_could_not_be_taken_off_is_tried_again(pooled, eth0):
 def test_a_start_takes_off_strays_and_puts_back_what_lives(cloud, eth0, pooled):
     lb = cloud.active("web")
     eth0.ours |= {"10.9.0.77", "192.168.0.5"}
-    living = _with(lb, lan(4))
-    assert pooled.restore([living]) == frozenset()
+    assert pooled.restore({lb.id: (lan(4),)}) == frozenset()
     assert eth0.ours == {"10.9.0.4", "192.168.0.5"}, "outside of the pool is not ours to touch"
     pooled.prune(lb.id, ())
     assert "10.9.0.4" not in eth0.ours
@@ -144,7 +143,7 @@ def test_a_start_takes_off_strays_and_puts_back_what_lives(cloud, eth0, pooled):
 def test_what_cannot_be_put_back_is_named_for_the_provisioner(cloud, eth0, pooled, kind):
     lb = cloud.active("web")
     eth0.broken = kind("bind_failed", "netlink says no")
-    assert pooled.restore([_with(lb, lan(4))]) == {lb.id}
+    assert pooled.restore({lb.id: (lan(4),)}) == {lb.id}
 
 
 def test_addresses_live_as_long_as_the_heartbeat_lets_them(pooled, eth0, clock):
@@ -193,9 +192,3 @@ def test_a_moved_address_is_announced_again_for_a_while(pooled, eth0, clock):
         clock.advance(0.5)
         pooled.keep(2)
     assert eth0.calls.count(("announce", "10.9.0.1")) == 6
-
-
-def _with(lb, address):
-    import msgspec
-
-    return msgspec.structs.replace(lb, addresses=(address,))
