@@ -62,6 +62,8 @@ from fakecloud.watch import Hub
 log = structlog.get_logger()
 
 AGAIN_S: Final = 1.0
+TELLERS: Final = 4
+"""So many load balancers are told of health at a time: each waits for its HAProxy's answer."""
 
 
 @contextmanager
@@ -127,7 +129,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         worker = partial(rounds.provision, provisioner, nudge, metrics, writer.idle)
         turns: dict[str, Callable[[], None]] = {
             **{f"provisioner-{number}": worker for number in range(settings.workers)},
-            "health-dataplane": partial(rounds.tell_health, health),
+            **{
+                f"health-{number}": partial(rounds.tell_health, health) for number in range(TELLERS)
+            },
             "health-store": partial(rounds.save_health, health, clock, loops.stop),
             "recovery": partial(rounds.see_crash, provisioner, crashes),
             "clock": partial(rounds.keep_time, timekeeper, ticks, loops.stop),

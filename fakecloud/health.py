@@ -102,6 +102,7 @@ class Health:
         self._weighing: dict[str, frozenset[ProbeKey]] = {}  # whose answers carry weights
         self._told: dict[str, Told] = {}  # what the data plane knows
         self._untold: set[str] = set()  # data plane must be told
+        self._telling: set[str] = set()  # is being told: by one thread at a time
         self._not_before: dict[str, float] = {}  # who couldn't be told, until when (monotonic)
         self._unsaved: set[str] = set()  # store must be told
         self._pretended: dict[str, datetime] = {}  # whose targets a fault lets fail, since when
@@ -195,16 +196,29 @@ class Health:
     def tell_dataplane(self, timeout_s: float) -> bool:
         """Wait for a change and tell the data plane; False if none came. One turn of a loop.
 
-        A load balancer that can't be told now is told a second later; the others don't wait.
+        Several threads may turn it: a node that fails for hundreds of load balancers keeps one
+        waiting for each of them. A load balancer that can't be told now is told a second later;
+        the others don't wait.
         """
         with self._changed:
-            if not self._changed.wait_for(self._tellable, timeout_s):
+            lb_id = self._changed.wait_for(self._tellable, timeout_s)
+            if lb_id is None:
                 return False
-            lb_id = next(iter(self._tellable()))
             self._untold.discard(lb_id)
             news = self._news(lb_id) if lb_id in self._keys else None
             if news is None or self._told.get(lb_id) == news:
                 return True
+            self._telling.add(lb_id)
+        try:
+            self._tell(lb_id, news)
+        finally:
+            with self._changed:
+                self._telling.discard(lb_id)
+                if lb_id in self._untold:
+                    self._changed.notify_all()
+        return True
+
+    def _tell(self, lb_id: str, news: Told) -> None:
         try:
             self._dataplane.set_down(lb_id, news.down, news.weights)
         except DataPlaneError as error:
@@ -212,12 +226,11 @@ class Health:
             with self._changed:
                 self._untold.add(lb_id)
                 self._not_before[lb_id] = self._clock.monotonic() + RETRY_S
-            return True
+            return
         with self._changed:
             self._not_before.pop(lb_id, None)
             if lb_id in self._keys:
                 self._told[lb_id] = news
-        return True
 
     def save(self) -> int:
         """Write changed health to the store (T14); return how many load balancers changed.
@@ -238,10 +251,11 @@ class Health:
                     self._unsaved |= batch
                 raise
 
-    def _tellable(self) -> set[str]:
-        """Return who must be told now, not counting those that just couldn't be."""
+    def _tellable(self) -> str | None:
+        """Return somebody who must be told now, and isn't, and didn't just refuse."""
         now = self._clock.monotonic()
-        return {id for id in self._untold if self._not_before.get(id, now) <= now}
+        waiting = (id for id in self._untold if self._not_before.get(id, now) <= now)
+        return next((id for id in waiting if id not in self._telling), None)
 
     def _save(self, connection: Connection, lb_id: str) -> bool:
         lb = rows.by_id(connection, lb_id)

@@ -34,6 +34,7 @@ class Supervisor:
         self._due: dict[str, float] = {}
         self._owners: dict[int, str] = {}
         self._queued: set[str] = set()
+        self._sleeps_until = 0.0
         self._closed = False
         self._epoll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -57,7 +58,9 @@ class Supervisor:
             if at >= self._due.get(lb_id, float("inf")) or self._closed:
                 return
             self._due[lb_id] = at
-            os.eventfd_write(self._wake, 1)
+            if at < self._sleeps_until:  # else it wakes up in time by itself
+                self._sleeps_until = at
+                os.eventfd_write(self._wake, 1)
 
     def close(self) -> None:
         """Stop looking; returns when no call of `tend` runs any more."""
@@ -89,8 +92,10 @@ class Supervisor:
 
     def _sleep_s(self) -> float:
         with self._lock:
+            now = self._clock.monotonic()
             soonest = min(self._due.values(), default=float("inf"))
-        return max(0.0, min(soonest - self._clock.monotonic(), LONGEST_SLEEP_S))
+            self._sleeps_until = max(now, min(soonest, now + LONGEST_SLEEP_S))
+            return self._sleeps_until - now
 
     def _queue(self, lb_id: str | None) -> None:
         if lb_id is not None and lb_id not in self._queued:

@@ -103,7 +103,8 @@ class HaproxyDataPlane:
         """
         fenced = False
         while not fenced:
-            with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
+            found = self._instance(lb_id)
+            with refusals.exhaustion(lb_id):
                 fenced = found.fence(epoch)
             if not fenced:
                 self._drop(found)

@@ -46,11 +46,12 @@ class Journal:
         known = self.epoch
         if epoch < known:
             raise errors.StaleEpoch(self._lb_id, epoch, known)
-        if epoch > known or not self._directory.exists():
+        is_new = not self._directory.exists()
+        if epoch > known or is_new:
             self.epoch = epoch
             try:
-                # Whoever may hold an older epoch dies with the machine.
-                self.write(desired, durable=not self._directory.exists())
+                # Only then: whoever may hold an older epoch dies with the machine.
+                self.write(desired, durable=is_new)
             except OSError:
                 self.epoch = known
                 raise
@@ -77,8 +78,11 @@ class Journal:
             processes=(*noted, *([starting] if starting else [])),
         )
         if record != self._written or durable:
-            self._directory.mkdir(mode=0o700, exist_ok=True)
-            state.save(self._directory, record, durable=durable)
+            try:
+                state.save(self._directory, record, durable=durable)
+            except FileNotFoundError:
+                self._directory.mkdir(mode=0o700)
+                state.save(self._directory, record, durable=durable)
             self._written = record
 
     def write_soon(self, desired: model.Desired | None) -> None:

@@ -190,3 +190,30 @@ def test_a_deleted_one_is_forgotten(cloud):
     tell(cloud)
     assert cloud.health.save() == 0
     assert cloud.probes.watched == frozenset()
+
+
+def test_one_that_is_slow_to_be_told_keeps_nobody_waiting(cloud, monkeypatch):
+    """It is told by one thread at a time, and again what came meanwhile."""
+    slow, fast = cloud.active("slow", spec(8080, 9001)), cloud.active("fast", spec(8081, 9002))
+    tell(cloud)
+    reached, go_on, tell_at_once = Event(), Event(), cloud.dataplane.set_down
+
+    def set_down(lb_id, *what):
+        if lb_id == slow.id and not go_on.is_set():
+            reached.set()
+            assert go_on.wait(10)
+        tell_at_once(lb_id, *what)
+
+    monkeypatch.setattr(cloud.dataplane, "set_down", set_down)
+    answer(cloud, 9001, False)
+    teller = Thread(target=lambda: cloud.health.tell_dataplane(0))
+    teller.start()
+    assert reached.wait(10)
+    answer(cloud, 9002, False)
+    answer(cloud, 9001, True)
+    tell(cloud)
+    assert [call[1] for call in cloud.dataplane.calls if call[0] == "set_down"] == [fast.id]
+    go_on.set()
+    teller.join(10)
+    tell(cloud)
+    assert told(cloud) == [{9002}, {9001}, set()]
