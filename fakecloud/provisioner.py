@@ -356,11 +356,13 @@ class Provisioner:
             address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
         else:
             result = outcomes.applied(claimed, lb, now, wall, self._seen(connection, lb))
+        note = result.lb.last_error
         if result.ends is not None:
-            note = result.lb.last_error
             operations.end(
                 connection, lb.id, up_to_generation=done, status=result.ends, error=note, now=now
             )
+        elif error is not None and note is not None:
+            operations.note(connection, lb.id, note, now, up_to_generation=done)
         saved = rows.save(connection, result.lb, now)
         billing_events.record(connection, lb, saved, now, wall)
 

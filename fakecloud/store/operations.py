@@ -108,6 +108,21 @@ def enter(
             save(connection, operation, now, phase=phase, phases=begun, progress=progress)
 
 
+def note(
+    connection: Connection,
+    target_id: str,
+    error: ErrorNote,
+    now: datetime,
+    *,
+    up_to_generation: int,
+) -> None:
+    """Say why the running operations of a load balancer up to a generation haven't ended yet."""
+    for operation in _running(connection, target_id, up_to_generation):
+        known = operation.error
+        if known is None or (known.code, known.message) != (error.code, error.message):
+            save(connection, operation, now, error=error)
+
+
 def progress(connection: Connection, target_id: str, percent: int, now: datetime) -> None:
     """Say how far the running operations of something are."""
     for operation in _running(connection, target_id, 0):

@@ -139,11 +139,16 @@ def test_the_deadline_ends_attempts_too(cloud):
 def test_a_success_after_failures_forgets_them(cloud):
     cloud.put("web")
     cloud.dataplane.fail_next = [BUSY, BUSY]
-    for _ in range(3):
-        cloud.provisioner.step()
+    cloud.provisioner.step()
+    (operation,) = cloud.operations()
+    assert (operation.status, operation.error.message) == (OperationStatus.RUNNING, BUSY.message)
+    for _ in range(2):
         cloud.clock.advance(10)
+        cloud.provisioner.step()
     lb = cloud.get("web")
     assert (lb.state, lb.attempts, lb.last_error) == (State.ACTIVE, 0, None)
+    (operation,) = cloud.operations()
+    assert (operation.status, operation.error) == (OperationStatus.SUCCEEDED, None)
     assert [c.status for c in lb.conditions] == ["True"]
 
 
