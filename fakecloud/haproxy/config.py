@@ -7,7 +7,7 @@ their range, choices come from tables, and every single word passes `words.Word`
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2s
 from typing import Final, Literal
 
@@ -17,8 +17,9 @@ from fakecloud import errors, fields, model, rules, tally
 from fakecloud.haproxy import targets, values, words
 
 Mode = Literal["tcp", "http"]
-Use = tuple[str, int, Mode]
-"""What has a backend of its own: a target group with an idle timeout in a mode."""
+Use = tuple[str, int, Mode, bool]
+"""What has a backend of its own: a target group with an idle timeout in a mode, and whether its
+cookie is for https alone."""
 DEFAULT_CONNECTIONS: Final = 2000
 ALGORITHMS: Final = {
     "round_robin": "roundrobin",
@@ -30,10 +31,14 @@ PROXY_PROTOCOL: Final = {"none": None, "v1": "send-proxy", "v2": "send-proxy-v2"
 
 
 class Cookie(msgspec.Struct, frozen=True, kw_only=True):
-    """Clients return by a cookie for `timeout_s`; `key` makes it tell nothing of the server."""
+    """Clients return by a cookie for `timeout_s`; `key` makes it tell nothing of the server.
+
+    secure: clients send it over https only.
+    """
 
     timeout_s: int
     key: words.Word
+    secure: bool = False
 
 
 class Backend(msgspec.Struct, frozen=True, kw_only=True):
@@ -178,7 +183,7 @@ def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
         (f"f{index}", "FRONTEND"): ("listener", one.name) for index, one in enumerate(listeners)
     }
     groups = {group.name: group for group in spec.target_groups}
-    for index, (name, _, _) in enumerate(_uses(spec)):
+    for index, (name, *_) in enumerate(_uses(spec)):
         meaning[f"b{index}", "BACKEND"] = ("target_group", name)
         for target in groups[name].targets:
             server = values.server_name(fields.address(target.ip, "targets.ip"), target.port)
@@ -197,14 +202,20 @@ def _mode(listener: model.Listener) -> Mode:
 
 
 def _uses(spec: model.Spec) -> list[Use]:
-    """Return what has a backend: HAProxy keeps mode and idle timeout there, we at the listener."""
+    """Return what has a backend: HAProxy keeps there what we have at the listener."""
+    by_cookie = {group.name for group in spec.target_groups if group.affinity.kind == "cookie"}
     return sorted(
         {
-            (group, listener.idle_timeout_s, _mode(listener))
+            _use(group, listener, by_cookie)
             for listener in _listeners(spec)
             for group in (listener.target_group, *(one.target_group for one in listener.routes))
         }
     )
+
+
+def _use(group: str, listener: model.Listener, by_cookie: Collection[str]) -> Use:
+    secure = listener.protocol == "https" and group in by_cookie
+    return group, listener.idle_timeout_s, _mode(listener), secure
 
 
 def _frontends(
@@ -219,11 +230,11 @@ def _frontends(
     listeners = _listeners(desired.spec)
     https = sorted(one.port for one in listeners if one.protocol == "https")
     redirect_port = 443 if 443 in https or not https else https[0]
+    by_cookie = {one.name for one in desired.spec.target_groups if one.affinity.kind == "cookie"}
     for index, listener in enumerate(listeners):
         where = f"listeners[{listener.name!r}]"
         port = fields.number(listener.port, 1, 65535, f"{where}.port")
         wish = listener.max_connections or limit
-        use = (listener.idle_timeout_s, _mode(listener))
         yield Frontend(
             name=words.Word(f"f{index}"),
             mode=_mode(listener),
@@ -231,11 +242,14 @@ def _frontends(
             max_connections=fields.number(wish, 1, 10_000_000, f"{where}.max_connections"),
             idle_timeout_s=values.seconds(listener.idle_timeout_s, f"{where}.idle_timeout_s"),
             accept_proxy=listener.accept_proxy_protocol,
-            backend=backends[(listener.target_group, *use)].name,
+            backend=backends[_use(listener.target_group, listener, by_cookie)].name,
             tls=_tls(listener.tls, certificates) if listener.tls else None,
             routes=tuple(
                 sorted(
-                    (_key(route, where), backends[(route.target_group, *use)].name)
+                    (
+                        _key(route, where),
+                        backends[_use(route.target_group, listener, by_cookie)].name,
+                    )
                     for route in listener.routes
                 )
             ),
@@ -292,7 +306,7 @@ def _backends(desired: model.Desired) -> dict[Use, Backend]:
 
 def _backend(index: int, group: model.TargetGroup, use: Use, desired: model.Desired) -> Backend:
     where = f"target_groups[{group.name!r}]"
-    _, idle_timeout_s, mode = use
+    _, idle_timeout_s, mode, secure = use
     remembered_s = values.seconds(group.affinity.timeout_s, f"{where}.affinity.timeout_s")
     header = PROXY_PROTOCOL[group.send_proxy_protocol]
     by_cookie = group.affinity.kind == "cookie"
@@ -307,7 +321,9 @@ def _backend(index: int, group: model.TargetGroup, use: Use, desired: model.Desi
             group.drain_timeout_s, 0, values.MAX_SECONDS, f"{where}.drain_timeout_s"
         ),
         affinity_s=remembered_s if group.affinity.kind == "client_ip" else None,
-        cookie=Cookie(timeout_s=remembered_s, key=_cookie_key(desired)) if by_cookie else None,
+        cookie=Cookie(timeout_s=remembered_s, key=_cookie_key(desired), secure=secure)
+        if by_cookie
+        else None,
         proxy_protocol=words.Word(header) if header else None,
         servers=targets.servers(group, desired, where),
         source=_any_of(desired) if group.preserve_client_ip else None,

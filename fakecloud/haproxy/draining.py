@@ -10,8 +10,12 @@ import structlog
 from fakecloud import clock, errors
 from fakecloud.haproxy import generation
 
-MOST: Final = 3
-"""So many live beside the one that accepts; each takes 2.5 MB."""
+MOST: Final = 16
+"""So many live beside the one that accepts, each of 2.5 MB, as long as they have connections.
+
+Ten changes within two seconds that each take a process cut nobody; whoever changes listeners more
+often than that while connections last gives up the oldest ones.
+"""
 FIRST_LOOK_S: Final = 0.05
 LONGEST_LOOK_S: Final = 5.0
 
@@ -53,7 +57,9 @@ class Draining:
         return iter(self._generations)
 
     def make_room(self) -> None:
-        """End the oldest ones until one more may join."""
+        """End those without connections, and then the oldest ones, until one more may join."""
+        if len(self._generations) >= MOST:
+            self.tend(self._clock.monotonic())
         while len(self._generations) >= MOST:
             oldest = self._generations[0]
             self._log.warning("generation_ended", generation=oldest.number, reason="too many")

@@ -248,7 +248,9 @@ def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:
         # Made of the server's address and the key: equal in every process, also for new servers.
         yield line("dynamic-cookie-key", backend.cookie.key)
         insert = ("insert", "indirect", "nocache", "httponly", "dynamic")
-        yield line("cookie", COOKIE, *insert, "maxidle", f"{backend.cookie.timeout_s}s")
+        secure = ("secure",) if backend.cookie.secure else ()
+        timeout = ("maxidle", f"{backend.cookie.timeout_s}s")
+        yield line("cookie", COOKIE, *insert, *secure, *timeout)
     for server in backend.servers:
         state = () if server.ready else ("disabled",)
         yield line("server", server.name, *config.server_options(backend, server), *state)

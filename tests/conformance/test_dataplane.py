@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from fakecloud import clock, errors, model, processes
-from fakecloud.haproxy import state, words
+from fakecloud.haproxy import draining, state, words
 from tests.conformance.dataplane_world import (
     HAPROXY,
     IP,
@@ -653,14 +653,35 @@ def test_udp_on_the_same_port_is_left_to_others(world: World) -> None:
     assert world.answers() == world.names(0, 1, 2)
 
 
-def test_living_generations_are_limited(real: HaproxyWorld) -> None:
+def swaps_with_connections(real: HaproxyWorld, number: int) -> list[socket.socket]:
+    """Return a connection through each of so many generations, started one after the other."""
     held = []
-    for turn in range(6):
+    for turn in range(number):
         real.plane.apply(desired(*real.targets, ports=(PORT, PORT + 1 + turn)))
         held.append(socket.create_connection((IP, PORT), timeout=5))
         assert held[-1].recv(64)
+    return held
+
+
+def test_ten_swaps_at_once_cut_nobody(real: HaproxyWorld) -> None:
+    held = swaps_with_connections(real, 11)
+    for connection in held:
+        connection.sendall(b"still here")
+        assert connection.recv(64) == b"still here"
+        connection.close()
+    real.eventually(lambda: len(real.record().processes) == 1, 20)
+
+
+def test_living_generations_are_limited(
+    real: HaproxyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest of those that still have connections loses them."""
+    monkeypatch.setattr(draining, "MOST", 3)
+    held = swaps_with_connections(real, 6)
     assert len(real.record().processes) == 4
     assert [connection.recv(64) for connection in held[:2]] == [b"", b""]
+    held[2].sendall(b"still here")
+    assert held[2].recv(64) == b"still here"
     for connection in held:
         connection.close()
 

@@ -216,6 +216,18 @@ def secured(
     )
 
 
+def test_a_cookie_of_https_is_for_https_alone(real: HaproxyWorld, web: HttpTargets) -> None:
+    """Also where http and https share the target group; and both mean the same target."""
+    secure = listener("https", TLS_PORT, tls={"certificates": [CERTIFICATE.name]})
+    sticky = group("web", *web.targets, affinity={"kind": "cookie", "timeout_s": 60})
+    real.plane.apply(wish(listener(), secure, groups=(sticky,), certificates=(CERTIFICATE,)))
+    plain, tls = get(), get(port=TLS_PORT, tls=True)
+    assert "secure" not in plain.headers["set-cookie"].lower()
+    assert "secure" in tls.headers["set-cookie"].lower()
+    cookie = tls.headers["set-cookie"].partition(";")[0]
+    assert {get(Cookie=cookie).target for _ in range(4)} == {tls.target}
+
+
 def test_certificates_are_chosen_by_host_name(real: HaproxyWorld, web: HttpTargets) -> None:
     real.plane.apply(secured(web, CERTIFICATE, A, WILD))
     assert serial_seen("a.example")[0] == "a.example"
