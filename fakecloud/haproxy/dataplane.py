@@ -322,12 +322,9 @@ class HaproxyDataPlane:
 
     def _sweep(self) -> set[str]:
         """End processes of this state directory that no load balancer knows."""
-        with self._lock:
-            instances = list(self._instances.values())
-        known = {running.process.pid for found in instances for running in found.processes()}
         ended = set()
         for pid, lb_id in process.sweep(self._host.root):
-            if pid in known:
+            if self._has(lb_id, pid):
                 continue
             stray = process.recognise(pid, None, self._host.directory(lb_id), lb_id)
             if stray is not None:
@@ -336,6 +333,12 @@ class HaproxyDataPlane:
                 artifacts.tidy(self._host, lb_id)
                 ended.add(lb_id)
         return ended
+
+    def _has(self, lb_id: str, pid: int) -> bool:
+        """Return whether a load balancer knows a process; one that it starts just now it does."""
+        with self._lock:
+            found = self._instances.get(lb_id)
+        return found is not None and pid in {one.process.pid for one in found.processes()}
 
 
 def _checked(lb_id: str) -> str:

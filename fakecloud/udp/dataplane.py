@@ -219,12 +219,11 @@ class UdpDataPlane:
 
     def _sweep(self) -> set[str]:
         """End relays of this state directory that no load balancer knows."""
-        with self._lock:
-            instances = list(self._instances.values())
-        known = {ours.pid for found in instances if (ours := found.process()) is not None}
         ended = set()
         for pid, lb_id in process.sweep(self._host.root):
-            if pid in known:
+            found = self._known(lb_id)
+            ours = None if found is None else found.process()  # also one that it starts just now
+            if ours is not None and ours.pid == pid:
                 continue
             stray = process.recognise(pid, self._host.directory(lb_id), lb_id)
             if stray is None:

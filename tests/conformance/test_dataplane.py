@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from fakecloud import clock, errors, model, processes
-from fakecloud.haproxy import draining, state, words
+from fakecloud.haproxy import draining, process, state, words
 from tests.conformance.dataplane_world import (
     HAPROXY,
     IP,
@@ -701,6 +701,26 @@ def test_generation_the_server_died_over_is_ended(real: HaproxyWorld) -> None:
     real.plane.adopt({"lb-1"})
     assert real.answers() == {"refused"}
     real.plane.apply(desired(*real.targets))
+    assert real.answers() == real.names(0, 1, 2)
+
+
+def test_what_is_started_during_the_sweep_is_not_swept(
+    real: HaproxyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The dead are started again in the background, while strays are looked for."""
+    real.plane.apply(desired(*real.targets))
+    real.plane.close()
+    real.crash()
+    find = process.sweep
+
+    def find_late(root: Path) -> Iterator[tuple[int, str]]:
+        real.eventually(lambda: real.plane.serving("lb-1"))
+        yield from find(root)
+
+    monkeypatch.setattr(process, "sweep", find_late)
+    real.plane = real.new_plane()
+    assert real.plane.adopt({"lb-1"}).restarted == {"lb-1"}
+    assert real.crashes == []
     assert real.answers() == real.names(0, 1, 2)
 
 
