@@ -95,11 +95,13 @@ def price_book(settings: Settings) -> PriceBook:
         raise StartError(f"--price-book: {error}") from None
 
 
-def prepare(settings: Settings) -> None:
-    """Look at every option, then set this process's limits. Raises: StartError."""
-    check(settings)
-    os.umask(0o077)  # nothing that we make is for others to read
-    _raise_file_limit()
+def set_limits() -> None:
+    """Let this process make files for itself alone, and hold as many as it may."""
+    os.umask(0o077)
+    # Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def check(settings: Settings) -> None:
@@ -121,13 +123,6 @@ def check(settings: Settings) -> None:
             raise StartError(
                 f"--tls-cert {settings.tls_cert}, --tls-key {settings.tls_key}: {error}"
             ) from None
-
-
-def _raise_file_limit() -> None:
-    """Every load balancer and every connection holds a descriptor; the usual 1024 are soon gone."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def addresses(pools: list[Pool], clock: Clock) -> PooledAddresses:

@@ -34,7 +34,7 @@ def restore(settings: Settings, clock: Clock) -> int:
     """
     if not settings.uses_sqlite or not (settings.state_dir / "lb").is_dir():
         return 0
-    premises.prepare(settings)
+    premises.set_limits()
     pools = premises.parse_pools(settings)
     dataplane = premises.host_data_plane(settings, pools, clock)
     try:

@@ -35,7 +35,8 @@ class Ends(Protocol):
 
 def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; load balancers go on running. Raises: StartError."""
-    premises.prepare(settings)
+    premises.set_limits()
+    premises.check(settings)
     host, port = settings.address()
     with listen(host, port) as listener, app.running(settings) as made:
         server(
@@ -49,7 +50,8 @@ def serve(settings: Settings) -> None:
 
 def work(settings: Settings) -> None:
     """Run load balancers until SIGTERM or SIGINT, without an API. Raises: StartError."""
-    premises.prepare(settings)
+    premises.set_limits()
+    premises.check(settings)
     if settings.database_url.startswith("sqlite"):
         raise StartError(
             "fakecloud work shares a database with a server: give the --database of PostgreSQL"

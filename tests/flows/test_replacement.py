@@ -135,4 +135,4 @@ def test_addresses_answer_before_the_server_is_there(place: Place) -> None:
     log.info("replaced", answered_s=round(max(met.values()), 2), ready_s=round(ready_s, 2))
     told = [line for line in place.server.log.read_text().splitlines() if "_restored" in line]
     assert f'"serving": {COUNT + 1}' in told[-1]
-    assert place.server.broken() == []
+    assert place.link.run(place.server.broken) == []
