@@ -24,9 +24,10 @@ PREFIX: Final = "chaos.fakecloud.dev/"
 DATAPLANE: Final = PREFIX + "dataplane"
 _KEYS: Final = ("provision", "delete", "state", "profile", "dataplane")
 _ON_TRAFFIC: Final = (
-    *("kill", "stop", "refuse", "blackhole", "latency", "resets", "health_flap"),
-    *("reload_fail", "host_down"),
+    *("kill", "stop", "refuse", "blackhole", "latency", "timeout", "resets"),
+    *("health_flap", "reload_fail", "host_down"),
 )
+_WITH_VALUE: Final = ("latency", "timeout", "resets", "health_flap")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 _DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|)")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -107,14 +108,14 @@ def _on_traffic(part: str) -> Action:
     """
     asked, slash, lasting = (word.strip() for word in part.partition("/"))
     name, equals, value = (word.strip() for word in asked.partition("="))
-    if name not in _ON_TRAFFIC or (equals and name not in ("latency", "resets", "health_flap")):
+    if name not in _ON_TRAFFIC or (equals and name not in _WITH_VALUE):
         known = ", ".join(_ON_TRAFFIC)
         raise ValueError(f"{part[:60]!r} is none of {known}, such as latency=200ms/60s")
     lasts_s = _seconds(name, lasting) if slash else None
     if name == "resets":
         return Action(type=name, probability=_share(value) if equals else None, lasts_s=lasts_s)
-    if name == "latency" and not equals:
-        raise ValueError("latency needs a time, such as latency=200ms")
+    if name in ("latency", "timeout") and not equals:
+        raise ValueError(f"{name} needs a time, such as {name}=200ms")
     seconds = _seconds(name, value) if equals else None
     return Action(type=name, seconds=seconds, lasts_s=lasts_s)
 

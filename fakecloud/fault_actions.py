@@ -182,6 +182,12 @@ _DATAPLANE: Final = {
         "lasts_s",
         example="-p seconds=0.2",
     ),
+    "timeout": _kind(
+        "new connections get no answer and are closed after so many seconds",
+        "seconds",
+        "lasts_s",
+        example="-p seconds=5",
+    ),
     "bandwidth": _kind(
         "new connections get no more than that from their target (HAProxy 2.7 or newer)",
         "bytes_per_s",

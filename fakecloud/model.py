@@ -225,13 +225,14 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 class Disturbance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a fault does to new connections of a load balancer, over TCP; falsy: nothing.
 
-    refuse: its ports are closed. delay_ms: silence before the target is reached. reset_share: so
-    many of them are reset, 0 to 1. bytes_per_s: each gets no more. no_reload: no process can be
-    started.
+    refuse: its ports are closed. delay_ms: silence before the target is reached, or, with hang_up,
+    before the end. reset_share: so many of them are reset, 0 to 1. bytes_per_s: each gets no more.
+    no_reload: no process can be started.
     """
 
     refuse: bool = False
     delay_ms: int = 0
+    hang_up: bool = False
     reset_share: float = 0.0
     bytes_per_s: int | None = None
     no_reload: bool = False

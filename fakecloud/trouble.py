@@ -221,7 +221,7 @@ def _disturbance(effects: tuple[Effect, ...], *, down: bool) -> Disturbance:
     delays, shares, limits = [0], [0.0], []
     for one in effects:
         match one.action.type:
-            case "latency":
+            case "latency" | "timeout":
                 delays.append(round((one.action.seconds or 0) * 1000))
             case "blackhole":
                 delays.append(BLACKHOLE_MS)
@@ -233,6 +233,7 @@ def _disturbance(effects: tuple[Effect, ...], *, down: bool) -> Disturbance:
     return Disturbance(
         refuse=down or _has(effects, "refuse"),
         delay_ms=max(delays),
+        hang_up=_has(effects, "timeout"),
         reset_share=max(shares),
         bytes_per_s=min(limits, default=None),
         no_reload=_has(effects, "reload_fail"),

@@ -25,7 +25,7 @@ ActionType = Literal[
     "fail_permanent", "fail_transient", "flap_state", "hang", "html_502", "latency", "lease_steal",
     "malformed_json", "no_bookmarks", "omit_from_list", "partial", "pause", "pool_exhausted",
     "quota_zero", "rate_limit", "reorder_across_objects", "reset_before", "silent_stall",
-    "skip_page", "slow_delete", "stale_read", "status", "stuck", "truncate_body",
+    "skip_page", "slow_delete", "stale_read", "status", "stuck", "timeout", "truncate_body",
     "wrong_content_type",
 ]  # fmt: skip
 assert set(get_args(ActionType)) == {one for of in fault_actions.ACTIONS.values() for one in of}

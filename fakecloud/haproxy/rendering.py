@@ -224,7 +224,8 @@ def _disturbed(faults: model.Disturbance) -> Iterator[Line]:
         yield line("tcp-request", "content", "set-bandwidth-limit", "slow")
     if faults.delay_ms:
         yield line("tcp-request", "inspect-delay", f"{faults.delay_ms}ms")
-        yield line("tcp-request", "content", "accept", "if", "WAIT_END")
+        end = "reject" if faults.hang_up else "accept"
+        yield line("tcp-request", "content", end, "if", "WAIT_END")
 
 
 def _backend(backend: config.Backend, place: Place) -> Iterator[Line]:

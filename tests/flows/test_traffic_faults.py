@@ -72,6 +72,7 @@ def pid(cloud: Running) -> int | None:
         ("refuse", {}, "refused"),
         ("blackhole", {}, "silence"),
         ("latency", {"seconds": 1.5}, "silence"),
+        ("timeout", {"seconds": 0.1}, "closed"),
         ("resets", {}, "reset"),
         ("stop", {}, "silence"),
         ("host_down", {}, "refused"),
@@ -99,6 +100,21 @@ def test_latency_delays_the_start_of_a_connection_only(cloud, web):
     began = CLOCK.monotonic()
     assert ask(web)
     assert CLOCK.monotonic() - began >= 0.4
+
+
+def test_a_bandwidth_is_kept_to(cloud, web):
+    if not cloud.app.state.cloud.inspector.can_limit_bandwidth():
+        pytest.skip("this HAProxy has no limit of bandwidth (2.7 or newer has)")
+
+    def seconds() -> float:
+        began = CLOCK.monotonic()
+        assert len(ask(web)) > 0
+        return CLOCK.monotonic() - began
+
+    fault = inject(cloud, "bandwidth", bytes_per_s=50)
+    eventually(lambda: seconds() >= 1)  # an answer has more than a hundred bytes with its head
+    remove(cloud, fault)
+    eventually(lambda: seconds() < 1)
 
 
 def test_a_share_of_the_connections_is_reset(cloud, web):
