@@ -24,8 +24,11 @@ from typing import TypeVar
 from fakecloud.clock import SystemClock
 
 CLONE_NEWNET = 0x40000000
+_NODAD = 0x02  # linux/if_addr.h: usable at once
 NETWORK = "10.94.0"
 SWITCH = f"{NETWORK}.254"
+NETWORK6 = "fd94:"
+SWITCH6 = f"{NETWORK6}:254"
 _libc = ctypes.CDLL(None, use_errno=True)
 _CLOCK = SystemClock()
 T = TypeVar("T")
@@ -43,6 +46,7 @@ class Machine:
     def __init__(self, lan: Lan, name: str, last: int) -> None:
         self.name = name
         self.ip = f"{NETWORK}.{last}"
+        self.ip6 = f"{NETWORK6}:{last}"
         self._lan = lan
         holder = ["unshare", "--net", "sleep", "3600"]
         self._holder = subprocess.Popen(holder, stdin=subprocess.DEVNULL)
@@ -116,11 +120,15 @@ class Lan:
     def plug(self, machine: Machine, port: str) -> str:
         """Give the machine eth0; return its MAC."""
         mac = self.run(lambda: self._plug(machine, port))
-        address = ["ip", "address", "add", f"{machine.ip}/24", "dev", "eth0"]
+        add = ["ip", "address", "add"]
         for words in (
             ["ip", "link", "set", "lo", "up"],
+            # As a host that is to announce IPv6 addresses; and its own are usable at once.
+            ["sysctl", "-qw", "net.ipv6.conf.eth0.ndisc_notify=1"],
+            ["sysctl", "-qw", "net.ipv6.conf.eth0.accept_dad=0"],
             ["ip", "link", "set", "eth0", "up"],
-            address,
+            [*add, f"{machine.ip}/24", "dev", "eth0"],
+            [*add, f"{machine.ip6}/64", "dev", "eth0", "nodad"],
         ):
             subprocess.run(machine.command(*words), check=True)
         return mac
@@ -139,6 +147,7 @@ class Lan:
             # Given, it stays; else it would change with the machines that come and go.
             route.link("set", index=index, address="02:00:0a:5e:00:fe", state="up")
             route.addr("add", index=index, address=SWITCH, prefixlen=24)
+            route.addr("add", index=index, address=SWITCH6, prefixlen=64, flags=_NODAD)
             route.link("set", index=route.link_lookup(ifname="lo")[0], state="up")
 
     @staticmethod

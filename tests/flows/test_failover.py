@@ -6,6 +6,7 @@ import contextlib
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,7 +55,7 @@ class World:
         self.link = link
         self.hosts = hosts
         self._echo = echo
-        self.vip = self._create()
+        self.vip, self.vip6 = self._create()
         with lan.Witness(link, self.vip) as witness:
             eventually(lambda: bool(witness.answers))
         self.first = next(h for h in hosts if h.machine.mac == witness.answers[0][1])
@@ -66,12 +67,12 @@ class World:
         assert answer.is_success, answer.text
         return dict(answer.json())
 
-    def answers(self) -> bool:
-        """Say whether the load balancer answers now."""
+    def answers(self, ip: str | None = None) -> bool:
+        """Say whether the load balancer answers now, on its IPv4 address unless told otherwise."""
 
         def connect() -> bool:
             try:
-                with socket.create_connection((self.vip, PORT), timeout=0.2) as connection:
+                with socket.create_connection((ip or self.vip, PORT), timeout=0.2) as connection:
                     return bool(connection.recv(64))
             except OSError:
                 return False
@@ -90,17 +91,28 @@ class World:
             servers.pause(2)
         return taken_s, witness
 
-    def _create(self) -> str:
+    def owner6(self) -> str | None:
+        """Return the MAC that the switch knows for the IPv6 address."""
+        words = ["ip", "-6", "neighbour", "show", "to", self.vip6, "dev", "sw0"]
+        told = self.link.run(
+            lambda: subprocess.run(words, capture_output=True, check=True, text=True).stdout
+        )
+        return told.partition("lladdr ")[2].split()[0] if "lladdr" in told else None
+
+    def _create(self) -> tuple[str, str]:
         targets = [{"ip": lan.SWITCH, "port": port} for port in self._echo.ports]
         listener = {"name": "web", "protocol": "tcp", "port": PORT, "target_group": "web"}
         group = {"name": "web", "targets": targets, "health_check": {"protocol": "tcp"}}
-        document = {"spec": {"listeners": [listener], "target_groups": [group]}}
+        addresses = [{"family": "ipv4"}, {"family": "ipv6"}]
+        spec = {"listeners": [listener], "target_groups": [group], "addresses": addresses}
+        document = {"spec": spec}
         path, wait = "/v1/load-balancers/web", {"wait": "15s"}
         made = self.ask(self.hosts[0], "PUT", path, json=document, params=wait)
         status = made["status"]
         assert isinstance(status, dict)
         assert status["state"] == "ACTIVE"
-        return str(status["addresses"][0]["ip"])
+        ips = {one["family"]: str(one["ip"]) for one in status["addresses"]}
+        return ips["ipv4"], ips["ipv6"]
 
 
 @pytest.fixture
@@ -128,10 +140,11 @@ def world(tmp_path: Path) -> Iterator[World]:
                 f"postgresql://postgres@/postgres?host={door}&port=5432",
                 token_file=str(tmp_path / "admin.token"),
                 listen=f"{machine.ip}:8440",
-                pool=f"default=interface:{lan.NETWORK}.64/28@eth0",
                 host_name=name,
             )
-            server.environment = {}  # as it comes
+            ranges = (f"{lan.NETWORK}.64/28", f"{lan.NETWORK6}:40/124")
+            pools = ",".join(f"default=interface:{one}@eth0" for one in ranges)
+            server.environment = {"FAKECLOUD_POOL": pools}
             server.options["insecure-listen"] = ""
             server.prefix = machine.command()
             server.start()
@@ -154,6 +167,23 @@ def test_a_machine_whose_processes_all_die(world: World) -> None:
     assert taken_s <= FAILOVER_S
     assert witness.doubles() == []
     assert witness.owners() == [world.first.machine.mac, world.other.machine.mac]
+
+
+@pytest.mark.parametrize("accident", ["power", "processes"])
+def test_the_ipv6_address_moves_too(world: World, accident: str) -> None:
+    eventually(lambda: world.answers(world.vip6), 15)
+    assert world.owner6() == world.first.machine.mac
+    started = CLOCK.monotonic()
+    if accident == "power":
+        world.first.machine.kill()
+    else:
+        world.first.machine.signal_all(signal.SIGKILL)
+    eventually(lambda: not world.answers(world.vip6), 15)
+    eventually(lambda: world.answers(world.vip6), 15)
+    taken_s = CLOCK.monotonic() - started
+    log.info("answered_from_the_other", family="ipv6", seconds=round(taken_s, 2))
+    assert taken_s <= FAILOVER_S
+    assert world.owner6() == world.other.machine.mac
 
 
 def test_a_machine_that_freezes_and_wakes_up(world: World) -> None:
