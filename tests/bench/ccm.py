@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -52,6 +53,7 @@ Figures = dict[str, float]
 def main() -> int:
     """Measure what is asked for; print a table and one line of JSON."""
     asked = _parse()
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # installed programs are compiled once
     parts = frozenset(asked.parts or PARTS)
     screen = Screen()
     directory = Path(tempfile.mkdtemp(prefix="fc-bench-"))
