@@ -132,6 +132,9 @@ class Leaders(RuleBasedStateMachine):
             self.runner.run(self._start(name))
 
     def teardown(self) -> None:
+        for one in self.processes.values():
+            one.living.cancel()
+        self.runner.run(settle())
         self.runner.close()
 
     async def _start(self, name: str) -> None:
@@ -146,9 +149,18 @@ class Leaders(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.5, 2.0, 3.0, 6.0, 11.0, 16.0]))
     def time_passes(self, seconds: float) -> None:
-        for _ in range(int(seconds * 2)):
-            self.runner.run(self._pass(0.5))
+        for _ in range(max(1, round(seconds))):
+            self.runner.run(self._pass(min(seconds, 1.0)))
             self.at_most_one_may_write()
+
+    @rule(seconds=st.sampled_from([9.0, 14.0, 20.0, 40.0]))
+    def the_leader_stands_for_long(self, seconds: float) -> None:
+        for name, one in self.processes.items():
+            if one.may_write():
+                one.goes.clear()
+                self.time_passes(seconds)
+                self.goes_on(name)
+                return
 
     @rule(who=WHO)
     def stands(self, who: str) -> None:
@@ -191,7 +203,7 @@ class Leaders(RuleBasedStateMachine):
 
 
 TestLeaders = Leaders.TestCase
-TestLeaders.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestLeaders.settings = hypothesis_settings(max_examples=50, stateful_step_count=20, deadline=None)
 
 
 def test_p_09_p_10_b_20_the_machine_is_run() -> None:
