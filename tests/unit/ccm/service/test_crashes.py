@@ -45,20 +45,23 @@ async def dies(it: Stage, key: str) -> bool:
         await it.target.reconcile(key)
     except Crash:
         it.restart(orphan_grace_s=0.0)
-        stays_sound(it)
         return True
     except (errors.RetryAfter, errors.KubeConflict):
         pass  # it comes back
+    finally:
+        stays_sound(it)
     return False
 
 
 def stays_sound(it: Stage) -> None:
-    """Assert what holds even where the process died: nothing is owned that can't be found again."""
+    """Assert what holds at any moment: somebody still knows of each load balancer there is."""
     for one in it.cloud.store.values():
-        uid = one.labels.get("service-uid")
-        owners = [each for each in it.kube.store.values() if each.metadata.uid == uid]
-        if uid and owners and one.status.state != "DELETING":
-            assert CLEANUP in owners[0].finalizers, "a load balancer that nothing would remove"
+        uid, key = one.labels.get("service-uid"), f"shop/{one.labels.get('service')}"
+        service = it.kube.store.get(key)
+        if uid is None or (service is not None and service.metadata.uid != uid):
+            continue  # of a group, or of a Service that somebody removed by force
+        assert service is not None, "gone, and its load balancer is there"
+        assert CLEANUP in service.finalizers, "a load balancer that nothing would remove"
 
 
 def is_done(it: Stage) -> None:
