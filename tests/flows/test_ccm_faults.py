@@ -16,7 +16,7 @@ from tests.flows.test_faults import inject
 
 pytestmark = pytest.mark.haproxy
 
-SPEED: Final = 30.0
+SPEED: Final = 60.0
 TROUBLE_S: Final = 30.0
 """How long the fault lasts, by the controller's clock."""
 MOST_REQUESTS: Final = 32
