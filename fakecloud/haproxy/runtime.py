@@ -135,11 +135,20 @@ class Runtime:
         return _entries(self._tell(f"show acl {words.Word(name)}\n"))
 
     def replace_networks(self, name: words.Word, networks: Sequence[words.Word]) -> None:
-        """Replace the address list `name` in one step: no connection meets a half of it.
+        """Replace the address list `name`; what it had and has is in it all the time.
 
-        Raises: Transient "runtime_unavailable" (also when HAProxy gives no version number).
+        HAProxy's own way to replace a whole list refuses some meanwhile: a network of the list
+        that is being prepared hides 0.0.0.0/0 of the one in force (2.6.12, 3.0.11, seen).
+        Raises: Transient "runtime_unavailable".
         """
-        self._replace("acl", name, [(network,) for network in networks])
+        had, name = set(self.networks(name)), words.Word(name)
+        gone = had.difference(networks)
+        self.execute(
+            [
+                *(words.line("add", "acl", name, one) for one in networks if one not in had),
+                *(words.line("del", "acl", name, one) for one in sorted(gone)),
+            ]
+        )
 
     def routes(self, name: words.Word) -> list[tuple[str, str]]:
         """Return keys and values of the map that was read from file `name`."""
@@ -150,8 +159,18 @@ class Runtime:
     def replace_routes(
         self, name: words.Word, rules: Sequence[tuple[words.MapKey, words.Word]]
     ) -> None:
-        """Replace the map `name` in one step. Raises: as `replace_networks`."""
-        self._replace("map", name, rules)
+        """Replace the map `name` in one step: no request meets a half of it.
+
+        Raises: Transient "runtime_unavailable" (also when HAProxy gives no version number).
+        """
+        name = words.Word(name)
+        answer = self._tell(f"prepare map {name}\n")
+        version = answer.rpartition(":")[2].strip()
+        if not version.isdecimal():
+            raise errors.Transient("runtime_unavailable", "HAProxy began no new list")
+        # HAProxy 2.6 takes no payload here, so every entry is a command of its own.
+        added = [words.line("add", "map", f"@{version}", name, *rule) for rule in rules]
+        self.execute([*added, words.line("commit", "map", f"@{version}", name)])
 
     def fingerprint(self, name: words.Word) -> str:
         """Return the SHA-1 fingerprint of the certificate that was read from file `name`."""
@@ -169,16 +188,6 @@ class Runtime:
         if "Success" not in self._tell(f"commit ssl cert {name}\n"):
             self._tell(f"abort ssl cert {name}\n")
             raise errors.Transient("runtime_unavailable", "HAProxy took no new certificate")
-
-    def _replace(self, kind: str, name: words.Word, entries: Sequence[words.Line]) -> None:
-        name = words.Word(name)
-        answer = self._tell(f"prepare {kind} {name}\n")
-        version = answer.rpartition(":")[2].strip()
-        if not version.isdecimal():
-            raise errors.Transient("runtime_unavailable", "HAProxy began no new list")
-        # HAProxy 2.6 takes no payload here, so every entry is a command of its own.
-        added = [words.line("add", kind, f"@{version}", name, *entry) for entry in entries]
-        self.execute([*added, words.line("commit", kind, f"@{version}", name)])
 
     def _tell(self, text: str) -> str:
         try:

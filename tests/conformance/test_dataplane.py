@@ -8,7 +8,7 @@ import shutil
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from fakecloud import clock, errors, model, processes
-from fakecloud.haproxy import draining, process, state, words
+from fakecloud.haproxy import draining, process, runtime, state, words
 from tests.conformance.dataplane_world import (
     HAPROXY,
     IP,
@@ -586,6 +586,28 @@ def test_connections_over_the_limit_wait_for_their_turn(real: HaproxyWorld) -> N
             assert four.recv(64)
         one.close()
         assert three.recv(64)
+
+
+def test_changed_ranges_refuse_nobody_who_is_in_both(real: HaproxyWorld) -> None:
+    """Looked at after every single command."""
+    real.plane.apply(desired(*real.targets, source_ranges=("0.0.0.0/0",)))
+    met = set()
+
+    class Watched(runtime.Runtime):
+        def execute(self, commands: Sequence[runtime.Command]) -> str:
+            for command in commands:
+                super().execute([command])
+                met.add(real.reach())
+            return ""
+
+    (path,) = (real.root / "run").glob("*.sock")
+    door, name = Watched(str(path)), words.Word(f"g{real.record().active}.lst")
+    for networks in (["10.0.0.0/8", "127.0.0.0/8"], ["0.0.0.0/0"], ["127.0.0.1/32"]):
+        door.replace_networks(name, [words.Word(one) for one in networks])
+        assert sorted(door.networks(name)) == networks
+    assert met == real.names(0, 1, 2)
+    door.replace_networks(name, [words.Word("192.0.2.0/24")])
+    assert real.reach() == "closed"
 
 
 def test_idle_connections_are_closed(real: HaproxyWorld) -> None:
