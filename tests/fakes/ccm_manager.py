@@ -159,7 +159,7 @@ class Scene(Generic[C]):
             and set(self.cloud.load_balancers) == wanted
         )
 
-    async def in_step(self, *names: str, seconds: float = 10.0) -> None:
+    async def in_step(self, *names: str, seconds: float = 20.0) -> None:
         """Return when it is so. Raises: TimeoutError."""
         await until(lambda: self.is_in_step(set(names)), seconds=seconds)
 

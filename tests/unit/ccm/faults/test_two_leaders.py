@@ -9,7 +9,7 @@ from ccm import clock as clocks
 from ccm import settings
 from tests.fakes.ccm_clock import until
 from tests.fakes.ccm_manager import LEASES, managing, scene
-from tests.fakes.ccm_trouble import LEASE
+from tests.fakes.ccm_trouble import CALM
 
 LINE = "11111111-2222-3333-4444-555555555555/uid-cloud-controller-manager"
 NAME = "cloud-controller-manager"
@@ -20,7 +20,7 @@ async def test_p_10_b_20_a_write_that_arrives_after_the_successors_is_refused():
     async with AsyncExitStack() as stack:
         it = await stack.enter_async_context(scene(clocks.SystemClock()))
         first = await stack.enter_async_context(
-            managing(it.server.transport(), it.cloud.url, clock=it.clock, lease=LEASE)
+            managing(it.server.transport(), it.cloud.url, clock=it.clock, lease=CALM)
         )
         it.create("web")
         await it.in_step("web")
@@ -28,7 +28,10 @@ async def test_p_10_b_20_a_write_that_arrives_after_the_successors_is_refused():
 
         it.cloud.gate.clear()
         it.edit("web", 8081)
-        await until(lambda: ("PUT", "/v1/load-balancers/k8s-uid-web-1") in it.cloud.requests[-1:])
+        await until(
+            lambda: ("PUT", "/v1/load-balancers/k8s-uid-web-1") in it.cloud.requests[-1:],
+            seconds=20,
+        )
         lease = it.server.objects[f"{LEASES}/{NAME}"]
         taken = {**lease["spec"], "holderIdentity": "", "leaseDurationSeconds": 1}
         it.server.put(LEASES, NAME, {**lease, "spec": taken})
@@ -44,10 +47,10 @@ async def test_b_08_a_successor_writes_with_a_higher_fence():
     async with scene(clocks.SystemClock()) as it:
         for expected in (0, 1, 2):
             async with managing(
-                it.server.transport(), it.cloud.url, clock=it.clock, lease=LEASE
+                it.server.transport(), it.cloud.url, clock=it.clock, lease=CALM
             ) as manager:
                 it.create(f"web-{expected}")
-                await until(lambda n=expected: it.cloud.fences.get(LINE) == n)
+                await until(lambda n=expected: it.cloud.fences.get(LINE) == n, seconds=20)
                 manager.stop.set()
                 assert await manager.ended() == 0
         assert it.cloud.accepted == sorted(it.cloud.accepted)
