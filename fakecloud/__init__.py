@@ -28,6 +28,7 @@
     outcomes.py        what a worker's attempt means for the load balancer
     health.py          which load balancer cares about which probe, and who is told
     quotas.py          how many of each kind a project may have
+    suspension.py      when a project may have no more, and what it has stands still
     prober.py          asks every distinct target once, whoever shares the answer
     probes.py          one target's probe, and the connection that asks it
     metering.py        what load balancers carry, from the data plane to the store
@@ -103,5 +104,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | profiles | ids | files | clock | settings | logs → errors
+→ wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | profiles | ids | files | clock | settings | logs → errors
 """

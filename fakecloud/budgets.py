@@ -1,4 +1,4 @@
-"""Budgets at work: what is spent of each, who is told, and when no more load balancer is sold."""
+"""Budgets at work: what is spent of each, who is told, and when nothing more is sold."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from fakecloud.costs import Costs
 from fakecloud.errors import InvalidParameter, NotFound, QuotaExceeded
 from fakecloud.store import budgets as rows
 from fakecloud.store.budgets import Alert
-from fakecloud.store.database import Database
+from fakecloud.store.database import Connection, Database
+from fakecloud.suspension import Suspension
 from fakecloud.webhooks import Webhooks
 
 MOST: Final = 100
@@ -36,9 +37,10 @@ class Budgets:
         self._costs = costs
         self._clock = clock
         self._webhooks = webhooks
+        self._suspension = Suspension(database, clock)
 
-    def put(self, budget: Budget) -> tuple[Budget, bool]:
-        """Create or replace a budget, evaluated; say whether it is new.
+    def put(self, budget: Budget) -> tuple[dict[str, Any], bool]:
+        """Create or replace a budget; return its document, evaluated, and whether it is new.
 
         Raises: QuotaExceeded, InvalidParameter when the bill is in another currency.
         """
@@ -56,7 +58,9 @@ class Budgets:
                 budget, created_at=before.created_at if before else now, updated_at=now
             )
             rows.put(connection, made)
-            return self._evaluate(made), before is None
+            made = self._evaluate(made)
+            self._suspension.enforce(budget.project)
+            return self._document(connection, made), before is None
 
     def find(self, project: str, name: str) -> Budget:
         """Return a budget. Raises: NotFound."""
@@ -76,6 +80,7 @@ class Budgets:
         with self._database.write() as connection:
             if not rows.remove(connection, project, name):
                 raise NotFound(f"there is no budget {name!r}")
+            self._suspension.enforce(project)
 
     def step(self) -> int:
         """Evaluate every budget; return how many there are."""
@@ -86,14 +91,18 @@ class Budgets:
                 self._evaluate(budget)
             except InvalidParameter as error:  # the prices in force have another currency now
                 log.warning("budget_not_evaluated", budget=budget.name, reason=str(error))
+        self._suspension.step()
         return len(found)
 
     def document(self, budget: Budget) -> dict[str, Any]:
         """Return a budget as the API shows it, with the state of its present period."""
+        with self._database.read() as connection:
+            return self._document(connection, budget)
+
+    def _document(self, connection: Connection, budget: Budget) -> dict[str, Any]:
         now_us = events.seconds_us(self._clock.now())
         start, end = budgets.window(budget.period, now_us)
-        with self._database.read() as connection:
-            fired = rows.alerts(connection, budget.project, budget.name, start)
+        fired = rows.alerts(connection, budget.project, budget.name, start)
         return {
             "name": budget.name,
             "scope": budget.labels,

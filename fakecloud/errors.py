@@ -108,6 +108,13 @@ class BudgetExceeded(Problem):
     status, code, title = 402, "budget_exceeded", "The budget is used up"
 
 
+class ProjectSuspended(Problem):
+    """A hard budget over the whole project is used up: nothing is made or changed until its
+    period ends. Deleting is possible."""
+
+    status, code, title = 402, "project_suspended", "The project is suspended"
+
+
 class ScopeMissing(Problem):
     """The token is valid but may not do this; the detail names the scope that may."""
 

@@ -265,7 +265,7 @@ class Health:
         seen = msgspec.structs.replace(
             lb,
             targets=self.targets(lb),
-            operating_state=operating_state(lb.spec, down, unknown)
+            operating_state=operating_state(lb.spec, down, unknown, suspended=lb.suspended)
             if lb.was_active
             else lb.operating_state,
         )

@@ -299,7 +299,7 @@ def _data_plane(rows: Rows) -> Found:
 def _should_serve(lb: LoadBalancer, rows: Rows) -> bool:
     """Say whether the data plane must run it; a fault may have asked for something else."""
     disturbed = any((c.type, c.status) == ("FaultInjected", "True") for c in lb.conditions)
-    wanted = lb.spec.admin_up and bool(lb.spec.listeners) and not disturbed
+    wanted = lb.served.admin_up and bool(lb.spec.listeners) and not disturbed
     return wanted and lb.state is State.ACTIVE and lb.host == rows.host
 
 

@@ -22,6 +22,7 @@ from fakecloud import (
     outcomes,
     placement,
     profiles,
+    suspension,
     wishes,
 )
 from fakecloud.addresses import Pool
@@ -100,7 +101,7 @@ class LoadBalancers:
         """Create or replace the load balancer `name`; nothing is written when it equals the wish.
 
         Raises: BeingDeleted, PreconditionFailed, ValidationFailed, NotYetOffered, AddressInUse,
-        NoCapacity, QuotaExceeded.
+        NoCapacity, QuotaExceeded, BudgetExceeded, ProjectSuspended.
         """
         expected = expected or Expectation()
         self._refuse(wish)
@@ -220,6 +221,7 @@ class LoadBalancers:
         for project, count in Counter(one.project for one in wanted).items():
             self._quotas.take(connection, project, "load_balancers", count)
             of = [one.wish.labels for one in wanted if one.project == project]
+            suspension.refuse(connection, project, seconds_us(now))
             wishes.refuse_beyond_budgets(connection, project, of, seconds_us(now))
         specs = [(one.project, one.wish.spec) for one in wanted]
         chosen = self._allocator.choose(connection, specs, now)
@@ -272,9 +274,10 @@ class LoadBalancers:
         self, connection: Connection, current: LoadBalancer, wish: Wish, now: datetime
     ) -> tuple[LoadBalancer, Outcome]:
         same_labels = (current.labels, current.annotations) == (wish.labels, wish.annotations)
+        if current.spec == wish.spec and same_labels:
+            return current, Outcome.UNCHANGED
+        suspension.refuse(connection, current.project, seconds_us(now))
         if current.spec == wish.spec:
-            if same_labels:
-                return current, Outcome.UNCHANGED
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             lb = self._with_other_faults(connection, current, lb)
             saved = rows.save(connection, lb, now)

@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -242,16 +242,24 @@ class Disturbance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self != Disturbance()
 
 
+BILLING_OK: Final = "BillingOK"
+"""The condition that is False while a project is suspended."""
+
+
 def operating_state(
-    spec: Spec, down: frozenset[ProbeKey], unknown: frozenset[ProbeKey]
+    spec: Spec,
+    down: frozenset[ProbeKey],
+    unknown: frozenset[ProbeKey],
+    *,
+    suspended: bool = False,
 ) -> OperatingState:
     """Return what clients of an active load balancer meet, from the probes' results.
 
     A draining target isn't meant to serve, so it counts only while nothing else is there. A
     group that fails open still serves when all of its targets fail: DEGRADED, not OFFLINE.
     """
-    if not spec.admin_up:
-        return OperatingState.ADMIN_DOWN
+    if suspended or not spec.admin_up:
+        return OperatingState.SUSPENDED if suspended else OperatingState.ADMIN_DOWN
     targets = [(t, g) for g in spec.target_groups for t in g.targets]
     targets = [(t, g) for t, g in targets if not t.drain] or targets
     if not targets:
@@ -329,6 +337,16 @@ class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
     host: str | None = None
     ready_at: datetime | None = None
+
+    @property
+    def suspended(self) -> bool:
+        """Say whether its project is suspended, so that it must answer nobody."""
+        return any((one.type, one.status) == (BILLING_OK, "False") for one in self.conditions)
+
+    @property
+    def served(self) -> Spec:
+        """Return what the data plane runs of the spec: of a suspended one no listeners."""
+        return msgspec.structs.replace(self.spec, admin_up=False) if self.suspended else self.spec
 
 
 class Condition(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,7 @@ from fakecloud import lifecycle
 from fakecloud.errors import DataPlaneError, Permanent
 from fakecloud.lifecycle import Event
 from fakecloud.model import (
+    BILLING_OK,
     Condition,
     ErrorNote,
     LoadBalancer,
@@ -52,7 +53,7 @@ def applied(
     """T3, T3', T7: the data plane runs the claimed generation."""
     if lb.state is State.DELETING:
         return Outcome(lb=lb)  # asked meanwhile; it is due for that
-    newest = claimed.generation == lb.generation
+    newest = (claimed.generation, claimed.suspended) == (lb.generation, lb.suspended)
     event = Event.APPLIED if newest else Event.APPLIED_OLDER
     active = msgspec.structs.replace(
         lb,
@@ -113,6 +114,19 @@ def lost(lb: LoadBalancer, wall: datetime) -> LoadBalancer | None:
     return msgspec.structs.replace(
         lb, state=state, attempts=0, due_at=wall, asked_at=wall, ready_at=None
     )
+
+
+def suspended(lb: LoadBalancer, why: str | None, now: datetime, wall: datetime) -> LoadBalancer:
+    """T16: its project is suspended, or goes on (`why` None): its listeners stop, or start again.
+
+    What never served has only to know; it is made without listeners then.
+    """
+    again = lost(lb, wall) or lb
+    if why is None:
+        conditions = tuple(one for one in lb.conditions if one.type != BILLING_OK)
+    else:
+        conditions = _with(lb, BILLING_OK, "False", "ProjectSuspended", why, now)
+    return msgspec.structs.replace(again, conditions=conditions)
 
 
 def removed(lb: LoadBalancer, now: datetime) -> Outcome:

@@ -289,7 +289,7 @@ class Provisioner:
             lb_id=lb.id,
             epoch=lb.lease_epoch,
             generation=lb.generation,
-            spec=lb.spec,
+            spec=lb.served,
             addresses=lb.addresses,
             down=told.down,
             weights=told.weights,
@@ -369,7 +369,7 @@ class Provisioner:
     def _seen(self, connection: Connection, lb: LoadBalancer) -> outcomes.Seen:
         down, unknown = self._health.summary(lb)
         return outcomes.Seen(
-            operating_state=operating_state(lb.spec, down, unknown),
+            operating_state=operating_state(lb.spec, down, unknown, suspended=lb.suspended),
             targets=self._health.targets(lb),
             expiries=certificate_rows.expiries(
                 connection, lb.project, rules.certificates_of(lb.spec)

@@ -10,9 +10,10 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from fakecloud import addresses
+from fakecloud import addresses, suspension
 from fakecloud.addresses import Pool
 from fakecloud.allocation import Allocator
+from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.errors import (
     AddressInUse,
@@ -65,13 +66,15 @@ class Reservations:
     def reserve(self, project: str, wanted: Wanted) -> ReservedAddress:
         """Reserve an address; again with the same wish gives the same one.
 
-        Raises: NameInUse, AddressInUse, ValidationFailed, NoCapacity, QuotaExceeded.
+        Raises: NameInUse, AddressInUse, ValidationFailed, NoCapacity, QuotaExceeded,
+        ProjectSuspended.
         """
         with self._database.write() as connection:
             now = self._clock.now()
             current = rows.find(connection, project, wanted.name)
             if current is not None:
                 return _same(current, wanted)
+            suspension.refuse(connection, project, seconds_us(now))
             self._quotas.take(connection, project, "addresses")
             reserved = ReservedAddress(
                 id=new_id("addr", now),

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fakecloud import chaos_labels, rules
-from fakecloud.billing import budgets, money, quantities
+from fakecloud import chaos_labels, rules, suspension
+from fakecloud.billing import budgets, quantities
 from fakecloud.clock import rfc3339
 from fakecloud.errors import (
     BudgetExceeded,
@@ -54,8 +54,7 @@ def refuse_beyond_budgets(
         if any(budgets.covers(labels, budget.labels) for labels in wanted):
             until = rfc3339(quantities.moment(budget.exceeded_until_us))
             raise BudgetExceeded(
-                f"budget {budget.name!r} of {money.text(budget.amount_pico)} {budget.currency} a "
-                f"{budget.period} is used up until {until}; raise it, or delete load balancers",
+                f"{suspension.said(budget)} until {until}; raise it, or delete load balancers",
                 budget=budget.name,
             )
 

@@ -48,7 +48,9 @@ class BudgetBody(BaseModel):
     )
     basis: Literal["actual", "forecast"] = "actual"
     kind: Literal["soft", "hard"] = Field(
-        default="soft", description="hard: used up, it refuses new load balancers of its scope"
+        default="soft",
+        description="hard: used up, it refuses new load balancers of its scope; without a scope "
+        "it suspends the project: nothing is made or changed, and listeners stop",
     )
 
     @field_validator("amount")
@@ -147,7 +149,7 @@ def put_budget(
     def act() -> Response:
         desk = cloud.spending.budgets
         made, new = desk.put(wanted)
-        return replies.json(desk.document(made), 201 if new else 200)
+        return replies.json(made, 201 if new else 200)
 
     return change.run(act)
 

@@ -74,6 +74,14 @@ def exceeded(connection: Connection, project: str, now_us: int) -> list[Budget]:
     return [_value(row) for row in rows]
 
 
+def hard(connection: Connection, now_us: int) -> set[str]:
+    """Return the projects that have a hard budget that is used up."""
+    statement = select(table.c.project).where(
+        table.c.kind == "hard", table.c.exceeded_until_us > now_us
+    )
+    return set(connection.execute(statement).scalars())
+
+
 def count(connection: Connection, project: str) -> int:
     """Return how many budgets a project has."""
     found: int = connection.execute(

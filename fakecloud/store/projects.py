@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, delete, insert, select, true
+from sqlalchemy import Connection, Row, delete, insert, select, true, update
 
 from fakecloud.resources import Project
 from fakecloud.tables import certificate, fault, instance, load_balancer, reserved_address, token
@@ -53,6 +53,17 @@ def holds(connection: Connection, id: str) -> str | None:
         if connection.execute(query).first() is not None:
             return what
     return None
+
+
+def suspended(connection: Connection) -> set[str]:
+    """Return the projects that are suspended."""
+    return set(connection.execute(select(table.c.id).where(table.c.suspended)).scalars())
+
+
+def suspend(connection: Connection, id: str, suspended: bool) -> bool:
+    """Say whether a project is suspended; False if that is known already."""
+    statement = update(table).where(table.c.id == id, table.c.suspended != suspended)
+    return connection.execute(statement.values(suspended=suspended)).rowcount == 1
 
 
 def remove(connection: Connection, id: str) -> None:

@@ -216,3 +216,66 @@ def test_wrong_budgets_are_refused(world: World, wrong: dict[str, object]) -> No
     status = 400 if "currency" in wrong else 422
     put(world, status=status, **wrong)
     world.ask("GET", "/v1/budgets/all", status=404)
+
+
+def test_a_hard_budget_over_everything_suspends_the_project(world: World) -> None:
+    """T16: listeners stop, the address and the bill stay; the next period goes on by itself."""
+    world.put("web")
+    world.cloud.system.advance(10)
+    before = world.ask("GET", "/v1/load-balancers/web")
+    put(world, amount="0.01", kind="hard")
+    assert world.ask("GET", "/v1/budgets/all")["status"]["exceeded"]
+    body = {"spec": before["spec"] | {"source_ranges": ["10.0.0.0/8"]}, "labels": {}}
+    for method, path, wish in (
+        ("PUT", "/v1/load-balancers/more", body),
+        ("PUT", "/v1/load-balancers/web", body),
+        ("PUT", "/v1/load-balancers/web", {"spec": before["spec"], "labels": {"a": "b"}}),
+        ("POST", "/v1/addresses", {"name": "spare", "family": "ipv4"}),
+    ):
+        refused = world.ask(method, path, wish, 402)
+        assert (refused["code"], refused["budget"]) == ("project_suspended", "all")
+    world.ask("PUT", "/v1/load-balancers/web", {"spec": before["spec"]}, 200)  # nothing changes
+    world.steps()
+    stopped = world.ask("GET", "/v1/load-balancers/web")["status"]
+    assert (stopped["state"], stopped["operating_state"]) == ("ACTIVE", "SUSPENDED")
+    assert stopped["addresses"] == before["status"]["addresses"]
+    (said,) = [one for one in stopped["conditions"] if one["type"] == "BillingOK"]
+    assert (said["status"], said["reason"]) == ("False", "ProjectSuspended")
+    assert not world.cloud.nodes[0].host.desired[stopped["id"]].spec.admin_up
+    spent = world.ask("GET", "/v1/budgets/all")["status"]["spent"]
+    world.cloud.system.advance(3600)
+    world.cloud.spending.budgets.step()
+    assert float(world.ask("GET", "/v1/budgets/all")["status"]["spent"]) > float(spent)
+    assert world.ask("POST", "/v1/admin:check")["violations"] == []
+    world.cloud.system.advance(12 * 3600 - 10)  # midnight
+    world.cloud.spending.budgets.step()
+    world.steps()
+    going = world.ask("GET", "/v1/load-balancers/web")["status"]
+    assert (going["state"], going["operating_state"]) == (
+        "ACTIVE",
+        before["status"]["operating_state"],
+    )
+    assert [one for one in going["conditions"] if one["type"] == "BillingOK"] == []
+
+
+def test_a_budget_that_is_raised_or_deleted_lets_the_project_go_on_at_once(world: World) -> None:
+    world.put("web")
+    world.cloud.system.advance(10)
+    world.put("gone")
+    put(world, amount="0.01", kind="hard")
+    world.ask("DELETE", "/v1/load-balancers/gone", status=202)
+    put(world, amount="100", kind="hard", status=200)
+    world.steps()
+    assert world.ask("GET", "/v1/load-balancers/web")["status"]["operating_state"] == "ONLINE"
+    put(world, amount="0.01", kind="hard", status=200)
+    world.ask("DELETE", "/v1/budgets/all", status=204)
+    world.steps()
+    assert world.ask("GET", "/v1/load-balancers/web")["status"]["operating_state"] == "ONLINE"
+    world.ask("GET", "/v1/load-balancers/gone", status=404)
+
+
+def test_what_is_spent_already_is_told_as_the_budget_is_made(world: World) -> None:
+    world.put("web")
+    world.cloud.system.advance(10)
+    made = put(world, amount="0.01", thresholds=[50, 100])
+    assert [one["threshold"] for one in made["status"]["fired"]] == [50, 100]

@@ -45,6 +45,9 @@ class World:
             },
         }
         self.ask("PUT", f"/v1/load-balancers/{name}", body, 201)
+        self.steps()
+
+    def steps(self) -> None:
         while self.cloud.nodes[0].step():
             pass
 
