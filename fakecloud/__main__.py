@@ -31,6 +31,7 @@ def whole() -> typer.Typer:
     """Return the whole command line, with the client of the API."""
     from fakecloud.cli import (
         admin,
+        budget,
         cert,
         clock,
         cost,
@@ -42,6 +43,7 @@ def whole() -> typer.Typer:
         project,
         token,
         watch,
+        webhook,
     )
 
     made = server()
@@ -49,6 +51,8 @@ def whole() -> typer.Typer:
     made.add_typer(op.app, name="op")
     made.add_typer(cert.app, name="cert")
     made.add_typer(cost.app, name="cost")
+    made.add_typer(budget.app, name="budget")
+    made.add_typer(webhook.app, name="webhook")
     made.add_typer(prices.app, name="prices")
     made.add_typer(focus.app, name="focus")
     made.add_typer(admin.app, name="admin")

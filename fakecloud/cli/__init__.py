@@ -8,5 +8,6 @@ cert    fakecloud cert put|list|get|delete
 token   fakecloud token list|create|revoke           project   fakecloud project list|create|delete
 clock   fakecloud clock show|set|advance
 prices  fakecloud prices list|show|check             focus     fakecloud focus verify
+budget  fakecloud budget put|list|get|delete         webhook   fakecloud webhook put|list|get|delete
 fault   fakecloud fault list|add|remove|reset|log|scenario
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -263,7 +264,59 @@ def test_wrong_usage_is_exit_2(cloud: Cloud, words: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("lb", "list"), ("lb", "get"), ("lb", "watch"), ("lb", "delete"), ("cost", "report")],
+    [
+        ("lb", "list"),
+        ("lb", "get"),
+        ("lb", "watch"),
+        ("lb", "delete"),
+        ("cost", "report"),
+        *itertools.product(("budget", "webhook"), ("put", "list", "get", "delete")),
+    ],
 )
 def test_help_has_an_example(words: tuple[str, ...]) -> None:
     assert f"Example: fakecloud {' '.join(words)}" in run(*words, "--help").stdout
+
+
+BUDGET: dict[str, Any] = {
+    "name": "shop",
+    "scope": {"namespace": "shop"},
+    "amount": "150.00",
+    "currency": "USD",
+    "period": "month",
+    "kind": "hard",
+    "status": {
+        "spent": "90.00",
+        "forecast": "160.5",
+        "fired": [{"threshold": 50, "basis": "actual", "amount": "75.00", "at": "A"}],
+    },
+}
+
+
+def test_a_budget_is_put_and_shown(cloud: Cloud) -> None:
+    cloud.on("PUT /v1/budgets/shop", BUDGET)
+    words = ("--amount", "150", "--kind", "hard", "--scope", "namespace=shop", "--threshold", "50")
+    shown = run("budget", "put", "shop", *words, "-o", "csv")
+    assert json.loads(cloud.asked[0].content) == {
+        "amount": "150", "currency": "USD", "period": "month", "basis": "actual", "kind": "hard",
+        "scope": {"namespace": "shop"}, "thresholds": [50],
+    }  # fmt: skip
+    assert shown.stdout.splitlines() == [
+        "name,scope,period,kind,spent,forecast,amount,used,fired",
+        "shop,namespace=shop,month,hard,90.00 USD,160.5 USD,150.00 USD,60 %,50 %",
+    ]
+    assert run("budget", "put", "shop", "--amount", "1", "--scope", "shop").exit_code == 2
+
+
+def test_a_webhooks_secret_and_deliveries_are_shown(cloud: Cloud, tmp_path: Path) -> None:
+    hook = {"name": "ops", "url": "https://ops/", "enabled": True, "created_at": "A"}
+    cloud.on("PUT /v1/webhooks/ops", hook | {"secret": "whsec_x"})
+    (tmp_path / "secret").write_text("whsec_y\n")
+    target = ("--target", "https://ops/", "--secret-file", str(tmp_path / "secret"))
+    assert '"secret": "whsec_x"' in run("webhook", "put", "ops", *target, "-o", "json").stdout
+    assert json.loads(cloud.asked[0].content)["secret"] == "whsec_y"
+    sent = {"id": "msg_1", "type": "budget.threshold_passed", "status": "FAILED", "attempts": 6,
+            "answer": "HTTP 500", "created_at": "A"}  # fmt: skip
+    cloud.on("GET /v1/webhooks/ops", hook | {"deliveries": [sent]})
+    assert "HTTP 500" in run("webhook", "get", "ops").stdout
+    cloud.on("GET /v1/webhooks", {"items": [hook]})
+    assert "https://ops/" in run("webhook", "list").stdout
