@@ -13,6 +13,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.billing import events
 from fakecloud.billing.events import BillingEvent, Kind, Terms
+from fakecloud.billing.quantities import HOUR_US
 from fakecloud.billing.usage import Attribution, Charge
 from fakecloud.billing_tables import attribution, billed_resource, billing_event, billing_seal
 from fakecloud.model import LoadBalancer
@@ -83,8 +84,8 @@ def _living(account: str, start_us: int, end_us: int) -> Select[Any]:
     return select(table.c.resource).where(
         table.c.account == account,
         table.c.begun_us < end_us,
-        # What was active lasts a second at least, also if it ended as it began.
-        or_(table.c.ended_us.is_(None), table.c.ended_us >= start_us - 1_000_000),
+        # Its counters are read to their end afterwards, perhaps on the next day already.
+        or_(table.c.ended_us.is_(None), table.c.ended_us >= start_us - HOUR_US),
     )
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 
-from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakecloud.billing import focus, focus_check
 from fakecloud.billing.usage import Attribution, Booked, Usage
 from fakecloud.store import charges
-from tests.property.test_rating import BOOKS, bill, usages
+from tests.property.histories import BOOKS, usages
+from tests.property.invariants import invariant, replaced
+from tests.property.test_rating import bill
 
 LABELS = {
     "cluster": "kind",
@@ -44,20 +45,58 @@ def findings(of: list[dict[str, str]]) -> list[focus_check.Finding]:
     return list(focus_check.check(file))
 
 
-@given(usages(), st.integers(0, len(BOOKS) - 1))
-@settings(deadline=None)
+@invariant(
+    18,
+    usages(),
+    st.integers(0, len(BOOKS) - 1),
+    bugs={
+        "the list price is what is billed": replaced(
+            focus,
+            "row",
+            lambda row: (
+                lambda of, **more: (
+                    row(of, **more) | {"ListCost": row(of, **more)["BilledCost"] + "1"}
+                )
+            ),
+        ),
+        "a charge ends before it begins": replaced(
+            focus,
+            "row",
+            lambda row: (
+                lambda of, **more: (
+                    row(of, **more) | {"ChargePeriodEnd": row(of, **more)["ChargePeriodStart"]}
+                )
+            ),
+        ),
+    },
+)
 def test_invariant_18_every_export_passes(found: list[Usage], book: int) -> None:
+    """Catches: the list price is what is billed; a charge ends before it begins."""
     assert findings(rows(found, book)) == []
 
 
 TEXTS = ["", "x", "N/A", "-1", "0.000001", "2026-11-01T00:00:00Z", "Purchase", "USDX", "{}"]
 
 
-@given(usages(), st.integers(0, len(BOOKS) - 1), st.data())
-@settings(max_examples=100, deadline=None)
+@invariant(
+    18,
+    usages(),
+    st.integers(0, len(BOOKS) - 1),
+    st.data(),
+    examples=100,
+    bugs={
+        "rows aren't looked at": replaced(focus_check, "check", lambda _: lambda file: []),
+        "only the header is looked at": replaced(
+            focus_check,
+            "check",
+            lambda check: lambda file: check(io.StringIO(file.readline())),
+        ),
+    },
+)
 def test_invariant_18_every_changed_cell_is_found(
     found: list[Usage], book: int, data: st.DataObject
 ) -> None:
+    """Catches: rows aren't looked at; only the header is looked at."""
     of = rows(found, book)
     if not of:
         return
