@@ -480,3 +480,19 @@ def test_a_new_price_reaches_whom_it_is_for(world: World) -> None:
     world.happened("old", Kind.CHANGED, terms={"type": "lb-m"})
     world.clock.advance(3600)
     assert charged_by() == {"old": 30, "resized": 30, "new": 30}, "20 was replaced before"
+
+
+def test_counters_that_are_read_after_midnight_are_on_the_bill(world: World) -> None:
+    """It ended at 23:59:50, its final counters were read at 00:00:05: 2 GB are 2 capacity units."""
+    known(world, "a")
+    world.live("a")
+    world.clock.advance(86_400 - 10)
+    world.gone("a")
+    world.clock.advance(15)
+    carried(world, "a", START + 24 * HOUR, 2)
+    world.clock.advance(86_400)
+    by_sku = {one["key"]["sku"]: one["amount"] for one in world.report("sku")["groups"]}
+    assert by_sku["lb-network-capacity"] == "0.012"
+    world.clock.advance(60)
+    world.close()
+    assert {one["key"]["sku"]: one["amount"] for one in world.report("sku")["groups"]} == by_sku
