@@ -118,8 +118,10 @@ def render(runs: Iterable[Run]) -> str:
         "# Kubernetes' own LoadBalancer specs",
         "",
         "Written by `make scoreboard`, which runs Kubernetes' `e2e.test` "
-        "(`--provider=skeleton`, focus `[Feature:LoadBalancer]`) on the kind cluster that `make kind` "
-        "set up. Nothing is skipped by us: what is skipped skips itself, for the reason given.",
+        "(`--provider=skeleton`, focus `[Feature:LoadBalancer]`) on a kind cluster with the add-on. "
+        "Nothing is skipped by us: what is skipped skips itself, for the reason given. *Routes to "
+        "pods*: the controller has `--pod-networks` and fakecloud's container a route to every "
+        "node's pods, which Services without nodePorts need.",
         "",
         "| run | setting | passed | failed | skipped | when (UTC) | what ran |",
         "|---|---|---|---|---|---|---|",
