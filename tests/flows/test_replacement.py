@@ -32,7 +32,7 @@ pytestmark = [
 
 log = structlog.get_logger()
 PORT = 8080
-COUNT = 20
+COUNT = 6
 
 
 class Place:
