@@ -432,7 +432,8 @@ for number, bugs in BUGS.items():
     )
 
 
+@pytest.mark.timeout(300)  # seconds when alone; both databases on a busy machine take longer
 def test_the_books_are_right(databases: None) -> None:
     story()
-    prove_by_machine(settings(max_examples=5, deadline=None))
+    prove_by_machine(settings(max_examples=4, deadline=None))
     invariants.HELD.add(NAME)
