@@ -41,6 +41,7 @@ def measure(cluster: embedded.EmbeddedCluster, directory: Path, count: int) -> d
         world.ccm = world.controller("ccm.log", *_FLAGS)
         uvloop.run(_fill(cluster, count))
         world.ccm.start()
+        world.ccm.wait_for("caches_synced", timeout_s=_TIMEOUT_S)
         uvloop.run(_settle(world, count))
         return {"rss_10k_mb": memory.rss_mb(world.ccm.pid)}
     finally:
