@@ -109,9 +109,7 @@ class LoadBalancers:
             now = self._clock.now()
             current = rows.find(connection, project, name, for_update=True)
             wishes.refuse_unexpected(current, expected)
-            if self._profile.name != "dev":
-                catalogue.check(wish.spec)
-            wishes.refuse_unknown_certificates(connection, project, wish.spec)
+            self._refuse_unfit(connection, project, wish)
             if current is None:
                 new = New(project=project, name=name, wish=wish)
                 return self._create(connection, [new], now)[0], Outcome.CREATED
@@ -160,8 +158,6 @@ class LoadBalancers:
         """
         for one in wanted:
             self._refuse(one.wish)
-            if self._profile.name != "dev":
-                catalogue.check(one.wish.spec)
         with self._database.write() as connection:
             there: set[tuple[str, str]] = set()
             for project in {one.project for one in wanted}:
@@ -169,6 +165,8 @@ class LoadBalancers:
                 found = rows.by_names(connection, project, names)
                 there |= {(project, lb.name) for lb in found}
             new = [one for one in wanted if (one.project, one.name) not in there]
+            for one in new:
+                self._refuse_unfit(connection, one.project, one.wish)
             made = iter(self._create(connection, new, self._clock.now()) if new else ())
             return [None if (w.project, w.name) in there else next(made) for w in wanted]
 
@@ -214,6 +212,12 @@ class LoadBalancers:
         wishes.refuse_unknown_faults(wish)
         if not self._transparent:
             wishes.refuse_transparent(wish.spec)
+
+    def _refuse_unfit(self, connection: Connection, project: str, wish: Wish) -> None:
+        """Raises: ValidationFailed when the type is too small, or a certificate isn't there."""
+        if self._profile.name != "dev":
+            catalogue.check(wish.spec)
+        wishes.refuse_unknown_certificates(connection, project, wish.spec)
 
     def _create(
         self, connection: Connection, wanted: Sequence[New], now: datetime

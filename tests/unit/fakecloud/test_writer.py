@@ -11,8 +11,8 @@ import sqlalchemy
 from starlette.responses import Response
 
 from fakecloud.api.writer import Change, Writer
-from fakecloud.errors import BeingDeleted, NoCapacity, Unavailable
-from fakecloud.model import LoadBalancer
+from fakecloud.errors import BeingDeleted, NoCapacity, Unavailable, ValidationFailed
+from fakecloud.model import Listener, LoadBalancer, Spec, Tls
 from fakecloud.wishes import New
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 
@@ -30,8 +30,8 @@ class Requests:
     def _count(self, *_told: object) -> None:
         self.statements += 1
 
-    def put(self, name: str, port: int = 80) -> Change:
-        wanted = wish(spec(port))
+    def put(self, name: str, port: int = 80, of: Spec | None = None) -> Change:
+        wanted = wish(of or spec(port))
 
         def run() -> Response:
             return _answer(self.cloud.desk.put(PROJECT, name, wanted)[0])
@@ -73,6 +73,18 @@ async def test_new_ones_are_created_together(requests):
     assert sorted(lb.name for lb in requests.cloud.living()) == [f"lb-{n}" for n in range(5)]
     assert len({lb.addresses[0].ip for lb in requests.cloud.living()}) == 5
     assert requests.cloud.settle() == 5
+
+
+async def test_a_certificate_that_is_not_there_is_refused_among_others_too(requests):
+    listener = Listener(
+        name="web", protocol="https", port=443, target_group="web", tls=Tls(certificates=("no",))
+    )
+    unknown = msgspec.structs.replace(spec(), listeners=(listener,))
+    found = await requests.at_once(
+        requests.put("a"), requests.put("b"), requests.put("c", of=unknown)
+    )
+    assert [type(one) for one in found] == [Response, Response, ValidationFailed]
+    assert sorted(lb.name for lb in requests.cloud.living()) == ["a", "b"]
 
 
 async def test_each_has_the_hash_of_its_own_events(requests):
