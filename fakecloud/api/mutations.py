@@ -225,7 +225,7 @@ Change = Annotated[Mutation, Depends(_mutation)]
 
 def is_one(request: Request) -> bool:
     """Say whether a request means to change something in the API."""
-    return request.method in _METHODS and request.url.path.startswith("/v1/")
+    return request.method in _METHODS and request.scope["path"].startswith("/v1/")
 
 
 def is_refusal(status: int) -> bool:
@@ -258,7 +258,7 @@ def _entry(cloud: Cloud, caller: Token, request: Request, status: int) -> audit.
         token_id=caller.id,
         client=request.client.host if request.client else "",
         method=request.method,
-        path=request.url.path[:1000],
+        path=request.scope["path"][:1000],
         status=status,
         code=getattr(state, "problem", None) if status >= 400 else None,
         request_id=state.request_id,

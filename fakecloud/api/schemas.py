@@ -6,7 +6,6 @@ The defaults are those of `model`; a test compares them. What takes two fields t
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from ipaddress import ip_address, ip_network
 from typing import Annotated, Literal, Self
@@ -224,9 +223,11 @@ def to_model(body: PutLoadBalancer) -> model.Spec:
 
 def distinct(what: str, values: Iterable[str]) -> None:
     """Let values pass that are all different. Raises: ValueError that names one that is not."""
-    twice = [value for value, count in Counter(values).items() if count > 1]
-    if twice:
-        raise ValueError(f"{what} must be distinct; {twice[0]!r} is there twice")
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise ValueError(f"{what} must be distinct; {value!r} is there twice")
+        seen.add(value)
 
 
 class FieldError(BaseModel):

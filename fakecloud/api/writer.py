@@ -1,8 +1,10 @@
 """Changes of requests in one thread, those that wait together with one commit.
 
 A thread for each request costs more than the change itself: while they take the interpreter from
-each other, nobody works. One thread takes whatever has come while it wrote the last time. New load
-balancers among that are made at once, so that each statement is for all of them.
+each other, nobody works. For the same reason the event loop and the thread that writes don't take
+turns with halves of what there is to do: the loop reads every request that has come, then one
+thread writes all they want. New load balancers among that are made at once, so that each statement
+is for all of them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from threading import Event, Lock
+from threading import Event
 from typing import Final
 
 import msgspec
@@ -25,6 +27,8 @@ from fakecloud.store.database import Connection, Database
 from fakecloud.wishes import New
 
 MOST: Final = 32
+_QUIET: Final = 3
+"""Turns of the event loop without another change: from the network to here a request takes two."""
 _EVENTS: Final = 2  # that a new load balancer leaves: its own, and its operation's
 
 
@@ -48,7 +52,6 @@ class Writer:
         self._database = database
         self._load_balancers = load_balancers
         self._waiting: deque[_Waiting] = deque()  # bounded by the connections of the server
-        self._lock = Lock()
         self._idle = Event()
         self._idle.set()
 
@@ -59,26 +62,40 @@ class Writer:
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Response] = loop.create_future()
-        with self._lock:
-            self._waiting.append((change, answer))
-            begin = self._idle.is_set()
+        self._waiting.append((change, answer))
+        if self._idle.is_set():
             self._idle.clear()
-        if begin:
-            loop.run_in_executor(None, self._work, loop)
+            loop.call_soon(self._gather, loop)
         return await answer
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Write until nothing waits."""
-        while batch := self._next():
-            results = self._write([change for change, _ in batch])
-            loop.call_soon_threadsafe(_tell, batch, results)
+    def _gather(self, loop: asyncio.AbstractEventLoop, before: int = 0, quiet: int = 0) -> None:
+        """Begin to write when all requests that have come are understood."""
+        count = len(self._waiting)
+        quiet = 0 if count > before else quiet + 1
+        if quiet < _QUIET and count < MOST:
+            loop.call_soon(self._gather, loop, count, quiet)
+            return
+        batch = [self._waiting.popleft() for _ in range(min(count, MOST))]
+        loop.run_in_executor(None, self._work, loop, batch)
 
-    def _next(self) -> list[_Waiting]:
-        with self._lock:
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MOST))]
-            if not batch:
-                self._idle.set()
-        return batch
+    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting]) -> None:
+        results = self._write([change for change, _ in batch])
+        loop.call_soon_threadsafe(self._tell, loop, batch, results)
+
+    def _tell(
+        self, loop: asyncio.AbstractEventLoop, batch: list[_Waiting], results: list[_Result]
+    ) -> None:
+        for (_, answer), result in zip(batch, results, strict=True):
+            if answer.done():
+                continue  # the request was given up; what it asked for is done all the same
+            if isinstance(result, Exception):
+                answer.set_exception(result)
+            else:
+                answer.set_result(result)
+        if self._waiting:
+            self._gather(loop)
+        else:
+            self._idle.set()
 
     def idle(self, timeout_s: float) -> bool:
         """Return True when nobody waits for an answer, False after `timeout_s`.
@@ -147,13 +164,3 @@ def _parts(changes: list[Change]) -> list[list[int]]:
     new = [n for n, key in enumerate(keys) if key is not None and keys.index(key) == n]
     alone = [[n] for n in range(len(changes)) if n not in new]
     return [new, *alone] if new else alone
-
-
-def _tell(batch: list[_Waiting], results: list[_Result]) -> None:
-    for (_, answer), result in zip(batch, results, strict=True):
-        if answer.done():
-            continue  # the request was given up; what it asked for is done all the same
-        if isinstance(result, Exception):
-            answer.set_exception(result)
-        else:
-            answer.set_result(result)

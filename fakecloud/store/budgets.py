@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.billing.budgets import Budget
@@ -14,6 +14,16 @@ from fakecloud.spending_tables import budget_alert as alert
 
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 _COLUMNS: Final = tuple(table.c[name] for name in Budget.__struct_fields__)
+# Made once: every new load balancer asks this, and making a statement costs more than what it does.
+_EXCEEDED: Final = (
+    select(*_COLUMNS)
+    .where(
+        table.c.project == bindparam("of"),
+        table.c.kind == "hard",
+        table.c.exceeded_until_us > bindparam("now"),
+    )
+    .order_by(table.c.name)
+)
 
 
 class Alert(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,13 +74,7 @@ def everything(connection: Connection) -> list[Budget]:
 
 def exceeded(connection: Connection, project: str, now_us: int) -> list[Budget]:
     """Return the hard budgets of a project that are used up in their present period."""
-    rows = connection.execute(
-        select(*_COLUMNS)
-        .where(
-            table.c.project == project, table.c.kind == "hard", table.c.exceeded_until_us > now_us
-        )
-        .order_by(table.c.name)
-    )
+    rows = connection.execute(_EXCEEDED, {"of": project, "now": now_us})
     return [_value(row) for row in rows]
 
 
