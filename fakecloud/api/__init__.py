@@ -28,6 +28,7 @@ page_faults     pages that overlap or leave a gap    reordering     events in an
 description     the OpenAPI document: what all routes have in common
 replies         successful answers, pages and tokens
 problems        errors to problem+json       guard       limits on requests before any handler
+heads           HEAD where there is a GET
 reads           plain reads from what the watch hub has seen
 puts            plain PUTs without the framework's way to the handler
 writer          changes of requests in one thread, those that wait together with one commit

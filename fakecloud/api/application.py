@@ -40,6 +40,7 @@ from fakecloud.api.context import Cloud
 from fakecloud.api.disturbance import Disturbance
 from fakecloud.api.envelope import Envelope
 from fakecloud.api.guard import Guard
+from fakecloud.api.heads import Heads
 from fakecloud.api.puts import Puts
 from fakecloud.api.reads import Reads
 
@@ -92,6 +93,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
     app.include_router(service.router)
     app.add_middleware(Puts, cloud=cloud)
     app.add_middleware(Reads, cloud=cloud)
+    app.add_middleware(Heads)
     app.add_middleware(Guard)
     app.add_middleware(Envelope, cloud=cloud)
     app.add_middleware(Disturbance)  # the outermost: the last one added

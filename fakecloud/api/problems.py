@@ -20,7 +20,7 @@ from fakecloud.errors import FieldError, Problem
 log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
-_METHODS: Final = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
+_METHODS: Final = ("GET", "PUT", "POST", "PATCH", "DELETE")
 
 
 def catalogue(root: type[Problem] = Problem) -> Iterator[type[Problem]]:
@@ -119,16 +119,16 @@ def _framework(request: Request, error: HTTPException) -> Problem:
     if error.status_code == 404:
         return errors.RouteNotFound(f"there is no endpoint {path}; see /docs")
     if error.status_code == 405:
-        allow = ", ".join(_allowed(request))
+        allow = ", ".join(allowed(request))
         return errors.MethodNotAllowed(
             f"{request.method} is not for {path}, which takes {allow}", allow=allow
         )
     return errors.MalformedJson(str(error.detail))
 
 
-def _allowed(request: Request) -> list[str]:
+def allowed(request: Request) -> list[str]:
     """Return every method of the request's path; the framework names those of one route only."""
-    return [
+    found = [
         method
         for method in _METHODS
         if any(
@@ -136,6 +136,7 @@ def _allowed(request: Request) -> list[str]:
             for route in request.app.routes
         )
     ]
+    return [*found, "HEAD"] if "GET" in found else found  # see `heads`
 
 
 def _validation(error: RequestValidationError) -> Problem:
