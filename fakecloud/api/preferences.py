@@ -12,10 +12,14 @@ from fakecloud.errors import PreconditionFailed
 
 
 class Preferences(msgspec.Struct, frozen=True, kw_only=True):
-    """strict: no change without a condition. wait_s: how long to wait for the result, if asked."""
+    """strict: no change without a condition. wait_s: how long to wait for the result, if asked.
+
+    minimal: the answer to a change needs no body.
+    """
 
     strict: bool = False
     wait_s: float | None = None
+    minimal: bool = False
     applied: tuple[str, ...] = ()
 
     def check(self, *conditions: str | None) -> None:
@@ -30,7 +34,10 @@ class Preferences(msgspec.Struct, frozen=True, kw_only=True):
             )
 
     def told(self, response: Response) -> Response:
-        """Return the response that says which preferences were met."""
+        """Return the response as it was preferred, saying which preferences were met."""
+        if self.minimal:
+            kept = {k: v for k, v in response.headers.items() if not k.startswith("content-")}
+            response = Response(None, response.status_code, kept)
         if self.applied:
             response.headers["preference-applied"] = ", ".join(self.applied)
         return response
@@ -46,10 +53,16 @@ def parse(text: str | None) -> Preferences:
     applied = []
     if found.get("handling") == "strict":
         applied.append("handling=strict")
+    minimal = found.get("return") == "minimal"
+    if minimal:
+        applied.append("return=minimal")
+    wait_s = None
     if wait.isascii() and wait.isdecimal() and len(wait) <= 9:
         applied.append(f"wait={int(wait)}")
-        return Preferences(strict=len(applied) > 1, wait_s=float(wait), applied=tuple(applied))
-    return Preferences(strict=bool(applied), applied=tuple(applied))
+        wait_s = float(wait)
+    return Preferences(
+        strict="handling=strict" in applied, wait_s=wait_s, minimal=minimal, applied=tuple(applied)
+    )
 
 
 async def _asked(
@@ -57,7 +70,8 @@ async def _asked(
         str | None,
         Header(
             max_length=1000,
-            description="`handling=strict`: refuse without If-Match; `wait=25`: as the parameter",
+            description="`handling=strict`: refuse without If-Match; `wait=25`: as the parameter; "
+            "`return=minimal`: no body in the answer",
         ),
     ] = None,
 ) -> Preferences:
