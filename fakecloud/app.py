@@ -215,6 +215,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             inspector=dataplane,
             insight=Insight(database, dataplane, metering, clock, me.name),
             readiness=Readiness(database, me.beat),
+            stopped_loops=loops.stopped,
             loopback_only=not (settings.insecure_listen or settings.tls_cert),
             quotas=quotas,
             rate_limiter=RateLimiter(settings.rate_limit, clock) if settings.rate_limit else None,

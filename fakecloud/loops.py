@@ -68,6 +68,12 @@ class Loops:
         self._threads.append(thread)
         thread.start()
 
+    def stopped(self) -> list[str]:
+        """Return the loops that have ended and weren't told to: what they do isn't done."""
+        if self.stop.is_set():
+            return []
+        return sorted(thread.name for thread in self._threads if not thread.is_alive())
+
     def join(self, timeout_s: float) -> None:
         """Stop all loops and wait for their turns to end."""
         self.stop.set()

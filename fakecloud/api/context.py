@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Protocol
 
@@ -91,6 +91,7 @@ class Cloud:
     inspector: Inspector
     insight: Insight
     readiness: Readiness
+    stopped_loops: Callable[[], list[str]] = list
     quotas: Quotas = field(default_factory=Quotas)
     rate_limiter: RateLimiter | None = None
 
