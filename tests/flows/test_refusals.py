@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import socket
 from typing import Any
@@ -250,11 +251,11 @@ def test_an_unknown_path_is_a_problem_too(untouched, path):
 @pytest.mark.parametrize(
     ("method", "path", "allow"),
     [
-        ("POST", LB, {"GET", "PUT", "PATCH", "DELETE"}),
-        ("DELETE", "/v1/load-balancers", {"GET", "POST"}),
-        ("DELETE", "/v1/watch", {"GET"}),
-        ("OPTIONS", LB, {"GET", "PUT", "PATCH", "DELETE"}),
-        ("PUT", "/healthz", {"GET"}),
+        ("POST", LB, {"GET", "HEAD", "PUT", "PATCH", "DELETE"}),
+        ("DELETE", "/v1/load-balancers", {"GET", "HEAD", "POST"}),
+        ("DELETE", "/v1/watch", {"GET", "HEAD"}),
+        ("OPTIONS", LB, {"GET", "HEAD", "PUT", "PATCH", "DELETE"}),
+        ("PUT", "/healthz", {"GET", "HEAD"}),
         ("GET", "/v1/load-balancers/web:drain", {"POST"}),
         ("DELETE", "/v1/operations/op_1:cancel", {"POST"}),
     ],
@@ -263,6 +264,22 @@ def test_another_method_is_told_which_there_are(untouched, method, path, allow):
     answer = untouched.http.request(method, path, json={})
     refused(answer, 405, "method_not_allowed")
     assert set(answer.headers["allow"].split(", ")) == allow
+
+
+@pytest.mark.parametrize(
+    "path", ["/healthz", "/v1/load-balancers", "/v1/watch", "/v1/types", "/v1/load-balancers/no"]
+)
+def test_a_head_is_a_get_without_the_body(untouched, path):
+    with untouched.http.stream("GET", path) as whole:
+        expected = (whole.status_code, whole.headers["content-type"])
+    answer = untouched.http.head(path)
+    assert (answer.status_code, answer.headers["content-type"]) == expected
+    assert answer.content == b""
+
+
+def test_a_head_where_nothing_is_read_is_told_so(untouched):
+    answer = untouched.http.head("/v1/load-balancers/web:drain")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize(
@@ -286,6 +303,18 @@ def httpx2_get(url: str, headers: dict[str, str]):
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/version", "/openapi.json", "/metrics"])
 def test_some_paths_need_no_token(cloud, path):
     assert httpx2_get(cloud.url + path, {}).status_code == 200
+
+
+def test_a_server_whose_workers_stopped_is_not_ready(untouched):
+    state = untouched.app.state
+    whole = state.cloud
+    state.cloud = dataclasses.replace(whole, stopped_loops=lambda: ["provisioner-0", "sweep"])
+    try:
+        answer = httpx2_get(untouched.url + "/readyz", {})
+    finally:
+        state.cloud = whole
+    said = "stopped: provisioner-0, sweep; what is asked for is not done until a restart\n"
+    assert (answer.status_code, answer.text) == (503, said)
 
 
 def test_addresses_are_refused_by_name(untouched, network):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import fakecloud
-from fakecloud import errors
+from fakecloud import errors, failures
 from fakecloud.api import problems
 
 ROOT = Path(fakecloud.__file__).parent
@@ -31,6 +31,18 @@ def used() -> set[str]:
 
 def test_every_problem_is_raised_somewhere():
     assert KINDS.keys() - used() == set()
+
+
+def test_every_code_of_a_failed_operation_is_explained():
+    found = set()
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                if called in ("Transient", "Permanent", "ErrorNote"):
+                    code = [*node.args[:1], *(k.value for k in node.keywords if k.arg == "code")][0]
+                    found |= {code.value} if isinstance(code, ast.Constant) else set()
+    assert found | {errors.AddressElsewhere("192.0.2.1").code} == failures.MEANINGS.keys()
 
 
 def test_codes_are_distinct_and_statuses_agree():
