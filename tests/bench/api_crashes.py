@@ -21,7 +21,7 @@ _LIMIT_S = 240
 def run(say: Callable[[str], None]) -> dict[tuple[str, str, str], bool]:
     """Return for each database, operation and point whether everything held after the restart.
 
-    What can't be tried on this machine is left out; `say` is told why.
+    What can't be tried on this machine is left out; `say` is told why, and why a cell didn't hold.
     """
     with (
         tempfile.TemporaryDirectory(prefix="fakecloud-bench-") as name,
@@ -38,9 +38,18 @@ def run(say: Callable[[str], None]) -> dict[tuple[str, str, str], bool]:
             )
             continue
         kind, operation, point = match["cell"].split("-")
-        held = case.find("failure") is None and case.find("error") is None
+        wrong = [*case.iter("failure"), *case.iter("error")]
+        for one in wrong:
+            say(f"BROKEN {match['cell']}: {_reason(one)}")
+        held = not wrong
         cells[kind, operation, point] = held and cells.get((kind, operation, point), True)
     return cells
+
+
+def _reason(wrong: ElementTree.Element) -> str:
+    """Return what the test says, and where: its own words and the last place."""
+    lines = [line for line in (wrong.text or "").splitlines() if line.strip()]
+    return "\n".join([wrong.get("message", ""), *lines[-12:]])[:3000]
 
 
 def _tested(kind: str, directory: Path) -> ElementTree.Element:
