@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import socket
 import tempfile
@@ -109,11 +110,18 @@ class Running:
 
 @pytest.fixture(scope="session")
 def network() -> Iterator[str]:
-    """Two octets of a loopback network that no other test run uses at the moment."""
-    with socket.socket() as claim:
-        for second in range(130, 230):
+    """Two octets of a loopback network that no other test run on this machine has.
+
+    The lock on a file outside any checkout says so, until its process ends, however it does.
+    """
+    for second in range(130, 230):
+        try:
+            lock = (Path(tempfile.gettempdir()) / f"fakecloud-127.{second}.lock").open("a")
+        except OSError:
+            continue  # another user's
+        with lock:
             try:
-                claim.bind((f"127.{second}.255.254", 1099))
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 continue
             yield f"127.{second}"
