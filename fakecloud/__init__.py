@@ -16,6 +16,8 @@
     snapshots.py       copies of the whole database
     certificates.py    chains and keys that listeners use
     instances.py       the machines that targets run on
+    networks.py        ranges of addresses behind the machines, and routes to them
+    router.py          what makes routes real on this host
     provisioner.py     what the cloud does about it: claim a row, make it so, tell the result
     hooks.py           where a worker can be disturbed
     interference.py    faults that disturb the workers
@@ -65,7 +67,8 @@
     tally.py           what was carried, over all processes of a load balancer
     files.py           files that are whole or not there
     pools.py           addresses of interface pools on this host, put there and taken off
-    netlink.py         the door to netlink
+    netlink.py         the door to netlink: addresses of interfaces
+    route_table.py     the door to the kernel's routes
     transparency.py    what connections from clients' addresses need of this host
     hosts.py           this host among others: heartbeats, and what becomes of the dead one's
     timekeeper.py      who sets business time, and moves it forward
@@ -79,6 +82,7 @@
     catalogue.py       types with their limits, regions and zones
     pem.py             certificates as customers bring them
     sealing.py         secrets that a copy of the database doesn't tell
+    routing.py         networks and routes as values
     rules.py           what the parts of a spec must have to do with each other
     edits.py           what short requests make of a spec
     documents.py       values as the documents of the API
@@ -104,6 +108,6 @@
     failures.py        why operations fail, code by code
     errors.py          the error tree
 
-__main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers → load_balancers | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | profiles | ids | files | clock | settings | logs | failures → errors
+__main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers | route_table → load_balancers | networks | router | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+→ wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | routing | profiles | ids | files | clock | settings | logs | failures → errors
 """

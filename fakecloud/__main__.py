@@ -38,6 +38,7 @@ def whole() -> typer.Typer:
         fault,
         focus,
         lb,
+        networks,
         op,
         prices,
         project,
@@ -50,6 +51,8 @@ def whole() -> typer.Typer:
     made.add_typer(lb.app, name="lb")
     made.add_typer(op.app, name="op")
     made.add_typer(cert.app, name="cert")
+    made.add_typer(networks.networks, name="network")
+    made.add_typer(networks.routes, name="route")
     made.add_typer(cost.app, name="cost")
     made.add_typer(budget.app, name="budget")
     made.add_typer(webhook.app, name="webhook")

@@ -39,6 +39,7 @@ from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
+from fakecloud.networks import Networks, Routes
 from fakecloud.pools import PooledAddresses
 from fakecloud.post import HttpPost
 from fakecloud.prober import Prober
@@ -46,6 +47,7 @@ from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
 from fakecloud.rate_limits import RateLimiter
 from fakecloud.reservations import Reservations
+from fakecloud.router import Router
 from fakecloud.sealing import Seal
 from fakecloud.settings import Settings
 from fakecloud.snapshots import Snapshots
@@ -87,7 +89,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
         me = _this_host(settings, database, clock, placing)
         quotas = Quotas({} if settings.profile == "dev" else STANDARD)
         authority = tokens.Authority(database, clock, quotas)
-        nudge, ticks = Nudge(), Nudge()
+        nudge, ticks, detours = Nudge(), Nudge(), Nudge()
         crashes: SimpleQueue[str] = SimpleQueue()
         metrics = Metrics()
         chaos = Chaos(database, clock, metrics, quotas)
@@ -160,6 +162,11 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
                 clock,
                 loops.stop,
             ),
+            "routes": partial(
+                rounds.keep_routes,
+                Router(database, premises.route_table(pools, stack), clock, me.name),
+                detours,
+            ),
             "trouble": partial(rounds.disturb, trouble, clock, loops.stop),
             "faults": partial(
                 rounds.renew_faults,
@@ -210,6 +217,8 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             actions=Actions(database, clock, placing),
             reservations=Reservations(database, pools, clock, quotas),
             instances=Instances(database, clock, quotas),
+            networks=Networks(database, pools, clock, quotas),
+            routes=Routes(database, clock, quotas, detours.give),
             certificates=certificates,
             snapshots=Snapshots(database, settings.state_dir / "snapshots", clock),
             inspector=dataplane,

@@ -11,6 +11,7 @@ import msgspec
 from fakecloud.clock import rfc3339
 from fakecloud.model import ErrorNote, LoadBalancer, Operation, Target
 from fakecloud.resources import Certificate, Instance, ReservedAddress
+from fakecloud.routing import Network, Route
 
 # Parts of a load balancer that are one column each: a list of these needs no whole document.
 COLUMNS: Final[Mapping[tuple[str, ...], str]] = {
@@ -152,6 +153,36 @@ def instance(one: Instance) -> dict[str, Any]:
         "addresses": [msgspec.to_builtins(address) for address in one.addresses],
         "labels": one.labels,
         "power_state": one.power_state,
+        "resource_version": str(one.resource_version),
+        "created_at": rfc3339(one.created_at),
+        "updated_at": rfc3339(one.updated_at),
+    }
+
+
+def network(one: Network) -> dict[str, Any]:
+    """Return the document of a network."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "ranges": list(one.ranges),
+        "labels": one.labels,
+        "resource_version": str(one.resource_version),
+        "created_at": rfc3339(one.created_at),
+        "updated_at": rfc3339(one.updated_at),
+    }
+
+
+def route(one: Route) -> dict[str, Any]:
+    """Return the document of a route."""
+    return {
+        "id": one.id,
+        "name": one.name,
+        "network": one.network,
+        "destination": one.destination,
+        "next_hop": one.next_hop,
+        "labels": one.labels,
+        "state": one.state,
+        "last_error": msgspec.to_builtins(one.last_error),
         "resource_version": str(one.resource_version),
         "created_at": rfc3339(one.created_at),
         "updated_at": rfc3339(one.updated_at),

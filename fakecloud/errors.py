@@ -208,6 +208,12 @@ class AddressInUse(Problem):
     status, code, title = 409, "address_in_use", "Address in use"
 
 
+class RangeInUse(Problem):
+    """Addresses of a network or route that another one has, or a pool; they never overlap."""
+
+    status, code, title = 409, "range_in_use", "Range of addresses in use"
+
+
 class WatchExpired(Problem):
     """`since` is older than the event history; list again."""
 

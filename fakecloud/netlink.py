@@ -142,7 +142,7 @@ class InterfaceAddresses:
                 for start in range(0, len(messages), _BATCH):
                     kernel.send(b"".join(messages[start : start + _BATCH]))
         except OSError as error:
-            raise _translated(self.interface, error.errno or 0) from error
+            raise translated(self.interface, error.errno or 0) from error
 
     def _renewal(self, address: Address, index: int, lifetime_s: int | None) -> bytes:
         """Return an RTM_NEWADDR message that replaces the lifetimes (rtnetlink(7))."""
@@ -250,7 +250,7 @@ class InterfaceAddresses:
             code = error.code if isinstance(error, self._netlink_error) else error.errno
             if code == allowed:
                 return
-            raise _translated(self.interface, int(code or 0)) from error
+            raise translated(self.interface, int(code or 0)) from error
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
@@ -306,11 +306,9 @@ def _holds_net_admin() -> bool:
     return False
 
 
-def _translated(interface: str, code: int) -> errors.DataPlaneError:
-    """Return the error of the cloud's tree for a kernel's errno."""
-    name = errno.errorcode.get(code, str(code))
-    if code in (errno.EPERM, errno.EACCES):
-        return errors.Permanent(
-            "bind_failed", f"changing {interface} needs CAP_NET_ADMIN: {_REMEDY}"
-        )
-    return errors.Transient("bind_failed", f"{interface}: the kernel answered {name}")
+def translated(what: str, number: int, code: str = "bind_failed") -> errors.DataPlaneError:
+    """Return the error of the cloud's tree for a kernel's errno; `what` was to be changed."""
+    name = errno.errorcode.get(number, str(number))
+    if number in (errno.EPERM, errno.EACCES):
+        return errors.Permanent(code, f"changing {what} needs CAP_NET_ADMIN: {_REMEDY}")
+    return errors.Transient(code, f"{what}: the kernel answered {name}")

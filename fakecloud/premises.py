@@ -25,6 +25,7 @@ from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.isolation import IsolatingDataPlane
 from fakecloud.netlink import InterfaceAddresses
 from fakecloud.pools import PooledAddresses
+from fakecloud.route_table import KernelRoutes
 from fakecloud.settings import Settings
 
 LEAST_DEAD_S: Final = 3.0
@@ -85,6 +86,16 @@ def parse_pools(settings: Settings) -> list[Pool]:
             raise StartError(f"--pool {pool.name}: there are two with {pool.family} addresses")
         seen.add((pool.name, pool.family))
     return pools
+
+
+def route_table(pools: list[Pool], stack: ExitStack) -> KernelRoutes | None:
+    """Return this host's table of routes; None without interface pools: nothing is behind it."""
+    interfaces = {pool.interface for pool in pools if pool.interface is not None}
+    if not interfaces:
+        return None
+    table = KernelRoutes(interfaces)
+    stack.callback(table.close)
+    return table
 
 
 def price_book(settings: Settings) -> PriceBook:

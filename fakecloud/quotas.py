@@ -20,6 +20,8 @@ METRICS: Final = (
     "addresses",
     "certificates",
     "instances",
+    "networks",
+    "routes",
     "faults",
     "tokens",
     "watches",
@@ -29,6 +31,8 @@ STANDARD: Final[Mapping[str, int]] = {
     "load_balancers": 100,
     "addresses": 100,
     "certificates": 100,
+    "networks": 20,
+    "routes": 500,
     "watches": 20,
     "faults": 200,
 }

@@ -20,6 +20,7 @@ from fakecloud.loops import Nudge
 from fakecloud.metrics import Metrics
 from fakecloud.pools import PooledAddresses
 from fakecloud.provisioner import Provisioner
+from fakecloud.router import Router
 from fakecloud.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
 from fakecloud.trouble import Trouble
@@ -31,6 +32,8 @@ HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
 FAULTS_S: Final = 0.5
 TROUBLE_S: Final = 0.25
+ROUTES_S: Final = 1.0
+"""How soon a route is back that somebody removed, or there that another server was told of."""
 
 
 def provision(
@@ -115,6 +118,13 @@ def keep_time(timekeeper: Timekeeper, ticks: Nudge, stop: Event) -> None:
         if stop.is_set():
             return
     ticks.wait(seen, CLOCK_S)
+
+
+def keep_routes(router: Router, changed: Nudge) -> None:
+    """Keep this host's routes; at once when one was changed here."""
+    seen = changed.count
+    router.step()
+    changed.wait(seen, ROUTES_S)
 
 
 def disturb(trouble: Trouble, clock: Clock, stop: Event) -> None:

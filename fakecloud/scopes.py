@@ -18,6 +18,8 @@ ALL: Final = frozenset(
         "cert:write",
         "instance:read",
         "instance:write",
+        "network:read",
+        "network:write",
         "op:read",
         "watch",
         "billing:read",
@@ -32,9 +34,9 @@ ALL: Final = frozenset(
 )
 
 _READING: Final = frozenset(
-    {"lb:read", "ip:read", "cert:read", "instance:read", "op:read", "watch"}
+    {"lb:read", "ip:read", "cert:read", "instance:read", "network:read", "op:read", "watch"}
 )
-_CCM: Final = _READING | {"lb:write", "ip:write", "cert:write", "instance:write"}
+_CCM: Final = _READING | {"lb:write", "ip:write", "cert:write", "instance:write", "network:write"}
 
 PRESETS: Final[dict[str, frozenset[str]]] = {
     "ccm": _CCM,

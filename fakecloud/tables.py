@@ -353,6 +353,43 @@ instance = Table(
     Index("uq_instance_project_name", "project", "name", unique=True),
 )
 
+network = Table(
+    "network",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("ranges", JSON, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("resource_version", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    _created_version(),
+    Index("ix_network_project_created_version", "project", "created_version"),
+    Index("uq_network_project_name", "project", "name", unique=True),
+)
+
+route = Table(
+    "route",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("project", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("network", Text, nullable=False),  # its name
+    Column("destination", Text, nullable=False),
+    Column("next_hop", Text, nullable=False),
+    Column("labels", JSON, nullable=False),
+    Column("state", Text, nullable=False),  # PENDING, ACTIVE, ERROR
+    Column("last_error", JSON(none_as_null=True)),
+    Column("resource_version", BigInteger, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    _created_version(),
+    Index("ix_route_project_created_version", "project", "created_version"),
+    Index("uq_route_project_name", "project", "name", unique=True),
+    Index("uq_route_project_network_destination", "project", "network", "destination", unique=True),
+)
+
 certificate = Table(
     "certificate",
     metadata,

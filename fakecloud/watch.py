@@ -25,8 +25,10 @@ from fakecloud.store import (
     events,
     instances,
     load_balancers,
+    networks,
     operations,
     reservations,
+    routes,
 )
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.events import Event
@@ -360,6 +362,8 @@ _PRESENT: Final[Mapping[str, tuple[Callable[[Connection, str], Iterable[Any]], A
     "address": (reservations.living, documents.reserved_address),
     "certificate": (certificates.living, documents.certificate),
     "instance": (instances.living, documents.instance),
+    "network": (networks.living, documents.network),
+    "route": (routes.living, documents.route),
 }
 
 

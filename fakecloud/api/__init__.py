@@ -8,6 +8,7 @@ insight         status, config, logs, stats  insight_schemas  their wire models
 admin           check, reset, export, snapshots
 addresses       reserved ones, and pools     instances   the machines
 certificates    chains and keys that listeners use
+networks        ranges behind the machines   routes      ways to them
 catalogues      types and regions            resource_schemas  wire models of the rest
 lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it

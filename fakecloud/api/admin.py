@@ -22,8 +22,10 @@ from fakecloud.store import (
     instances,
     listings,
     load_balancers,
+    networks,
     operations,
     reservations,
+    routes,
 )
 from fakecloud.store.database import Connection
 from fakecloud.wishes import Wish
@@ -65,7 +67,7 @@ def check(cloud: CloudParts, caller: Caller) -> Response:
     response_model=resource_schemas.Reset,
 )
 def reset(cloud: CloudParts, caller: Caller, change: Change) -> Response:
-    """Delete every load balancer, reserved address and instance, also protected ones.
+    """Delete every load balancer, address, instance, network…, also protected ones.
 
     Load balancers go by the normal path: ask for the operations until they have ended.
     """
@@ -79,7 +81,7 @@ def reset(cloud: CloudParts, caller: Caller, change: Change) -> Response:
     responses={200: {"description": 'lines of {"kind", "object"}', "content": {LINES: {}}}},
 )
 def export(cloud: CloudParts, caller: Caller) -> Response:
-    """Stream every load balancer, operation, reserved address and instance, one a line."""
+    """Stream every load balancer, operation, address, instance, network…, one a line."""
     return StreamingResponse(_lines(cloud, caller.project), media_type=LINES)
 
 
@@ -149,6 +151,12 @@ def _emptied(cloud: Cloud, project: str) -> dict[str, Any]:
         machines = instances.living(connection, project)
         for machine in machines:
             cloud.instances.delete(project, machine.id)
+        ways = routes.living(connection, project)
+        for way in ways:
+            cloud.routes.delete(project, way.id)
+        ranges = networks.living(connection, project)
+        for one in ranges:
+            cloud.networks.delete(project, one.id)
         brought = certificates.living(connection, project)
         for certificate in brought:
             cloud.certificates.delete(project, certificate.id, force=True)
@@ -156,6 +164,8 @@ def _emptied(cloud: Cloud, project: str) -> dict[str, Any]:
         "load_balancers": len(living),
         "addresses": len(kept),
         "instances": len(machines),
+        "networks": len(ranges),
+        "routes": len(ways),
         "certificates": len(brought),
         "operations": ended,
     }
@@ -173,6 +183,8 @@ def _lines(cloud: Cloud, project: str) -> Iterator[bytes]:
         ("address", reservations.listing, documents.reserved_address),
         ("certificate", certificates.listing, documents.certificate),
         ("instance", instances.listing, documents.instance),
+        ("network", networks.listing, documents.network),
+        ("route", routes.listing, documents.route),
     )
     for kind, listing, document in kinds:
         after: listings.Key | None = None

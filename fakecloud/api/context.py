@@ -27,6 +27,7 @@ from fakecloud.instances import Instances
 from fakecloud.invoices import Invoices
 from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
+from fakecloud.networks import Networks, Routes
 from fakecloud.quotas import Quotas
 from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
 from fakecloud.reservations import Reservations
@@ -86,6 +87,8 @@ class Cloud:
     actions: Actions
     reservations: Reservations
     instances: Instances
+    networks: Networks
+    routes: Routes
     certificates: Certificates
     snapshots: Snapshots
     inspector: Inspector

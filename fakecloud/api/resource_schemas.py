@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
+from fakecloud import routing
 from fakecloud.api import schemas
 from fakecloud.api.schemas import Ip, LabelKey, LabelValue, Port, Target
 
@@ -162,6 +170,67 @@ class Instance(PutInstance):
     updated_at: str
 
 
+PrivateCidr = Annotated[str, AfterValidator(routing.private), Field(examples=["10.244.0.0/16"])]
+
+
+class PutNetwork(_Wire):
+    """What is said of a network: private ranges that overlap no pool and no other network."""
+
+    ranges: list[PrivateCidr] = Field(min_length=1, max_length=16)
+    labels: Labels = {}
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        for index, one in enumerate(self.ranges):
+            if shared := routing.overlapping([one], self.ranges[:index]):
+                raise ValueError(f"ranges: {shared[0]} overlaps {shared[1]}")
+        return self
+
+
+class Network(PutNetwork):
+    """A network."""
+
+    id: str
+    name: str
+    resource_version: str
+    created_at: str
+    updated_at: str
+
+
+class PutRoute(_Wire):
+    """What is said of a route: the part of a network, and the machine that leads there."""
+
+    network: Name
+    destination: PrivateCidr
+    next_hop: Ip
+    labels: Labels = {}
+
+    @model_validator(mode="after")
+    def _leads_there(self) -> Self:
+        routing.check_next_hop(self.destination, self.next_hop)
+        return self
+
+
+class RouteError(BaseModel):
+    """Why a host can't have the route."""
+
+    code: str
+    message: str
+    host: str
+
+
+class Route(PutRoute):
+    """A route; ACTIVE when load balancers can use it."""
+
+    id: str
+    name: str
+    state: Literal["PENDING", "ACTIVE", "ERROR"]
+    last_error: RouteError | None
+    resource_version: str
+    created_at: str
+    updated_at: str
+
+
 class PutCertificate(_Wire):
     """A certificate chain, leaf first, and the key of the leaf; both in PEM.
 
@@ -244,6 +313,8 @@ class Reset(BaseModel):
     load_balancers: int
     addresses: int
     instances: int
+    networks: int
+    routes: int
     certificates: int
     operations: list[str]
 
@@ -278,6 +349,18 @@ class InstanceList(_Page):
     """One page of instances."""
 
     items: list[Instance]
+
+
+class NetworkList(_Page):
+    """One page of networks."""
+
+    items: list[Network]
+
+
+class RouteList(_Page):
+    """One page of routes."""
+
+    items: list[Route]
 
 
 class PoolList(BaseModel):

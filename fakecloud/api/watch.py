@@ -13,7 +13,16 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from fakecloud import errors, filters
-from fakecloud.api import addresses, certificates, instances, lists, operations, replies
+from fakecloud.api import (
+    addresses,
+    certificates,
+    instances,
+    lists,
+    networks,
+    operations,
+    replies,
+    routes,
+)
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.watch_views import View
 from fakecloud.watch import Frame, Hub, Watcher, bookmark
@@ -22,13 +31,17 @@ router = APIRouter(
     tags=["watch"], dependencies=[*CHECKED, needs("watch")], responses=replies.ANY_PROBLEM
 )
 
-KINDS: Final = frozenset({"load_balancer", "operation", "address", "certificate", "instance"})
+KINDS: Final = frozenset(
+    {"load_balancer", "operation", "address", "certificate", "instance", "network", "route"}
+)
 _LISTED: Final = (
     lists.LOAD_BALANCERS,
     operations.KIND,
     addresses.KIND,
     certificates.KIND,
     instances.KIND,
+    networks.KIND,
+    routes.KIND,
 )
 _ROOTS: Final = tuple(dict.fromkeys(root for kind in _LISTED for root in kind.roots))
 JSON_LINES: Final = "application/x-ndjson"

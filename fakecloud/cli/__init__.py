@@ -5,6 +5,7 @@ lb      fakecloud lb list|get|watch|apply|delete     cost    fakecloud cost repo
 op      fakecloud op list|get|wait|cancel            watch   fakecloud watch
 admin   fakecloud admin check|export                 progress  waiting for an operation
 cert    fakecloud cert put|list|get|delete
+networks  fakecloud network, route list|put|delete
 token   fakecloud token list|create|revoke           project   fakecloud project list|create|delete
 clock   fakecloud clock show|set|advance
 prices  fakecloud prices list|show|check             focus     fakecloud focus verify

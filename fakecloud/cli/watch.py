@@ -12,7 +12,7 @@ from fakecloud.cli import client, output
 
 def watch(
     kinds: Annotated[
-        str, typer.Option(help="load_balancer, operation, instance; several by commas")
+        str, typer.Option(help="load_balancer, operation, instance, route, …; several by commas")
     ] = "load_balancer,operation",
     selector: Annotated[
         str | None, typer.Option("-l", "--selector", help="labels: team=a,env!=test")

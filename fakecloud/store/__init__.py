@@ -20,6 +20,7 @@ audit           the chained record           faults        rules of disturbance,
 clocks          business time                hosts         who runs load balancers
 certificates    chains, and their keys sealed
 instances       machines                     reservations  addresses that are kept
+networks        ranges behind machines       routes        ways to them
 listings        pages of any list            census        everything, for the invariants
 notifications   news between processes       readiness     can the database be written
 sqlite_file     nobody takes it away under the server

@@ -36,8 +36,10 @@ from fakecloud.tables import (
     idempotency_key,
     instance,
     load_balancer,
+    network,
     quota,
     reserved_address,
+    route,
     token,
 )
 
@@ -128,6 +130,8 @@ def _quotas(connection: Connection) -> Iterator[QuotaUse]:
         .group_by(load_balancer.c.project),
         "certificates": select(certificate.c.project, func.count()).group_by(certificate.c.project),
         "instances": select(instance.c.project, func.count()).group_by(instance.c.project),
+        "networks": select(network.c.project, func.count()).group_by(network.c.project),
+        "routes": select(route.c.project, func.count()).group_by(route.c.project),
         "addresses": select(reserved_address.c.project, func.count()).group_by(
             reserved_address.c.project
         ),

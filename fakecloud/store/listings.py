@@ -48,6 +48,16 @@ ORDERS: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
         "name": ("name",),
         "updated_at": ("updated_at", "id"),
     },
+    "network": {
+        "created_at": ("created_version",),
+        "name": ("name",),
+        "updated_at": ("updated_at", "id"),
+    },
+    "route": {
+        "created_at": ("created_version",),
+        "name": ("name",),
+        "updated_at": ("updated_at", "id"),
+    },
 }
 _PLAIN_LABEL = re.compile(r"[A-Za-z0-9._/-]{1,253}")
 

@@ -8,7 +8,15 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, true, update
 
 from fakecloud.resources import Project
-from fakecloud.tables import certificate, fault, instance, load_balancer, reserved_address, token
+from fakecloud.tables import (
+    certificate,
+    fault,
+    instance,
+    load_balancer,
+    network,
+    reserved_address,
+    token,
+)
 from fakecloud.tables import project as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Project.__struct_fields__)
@@ -17,6 +25,7 @@ _LIVING = {
     "addresses": (reserved_address.c.project, true()),
     "certificates": (certificate.c.project, true()),
     "instances": (instance.c.project, true()),
+    "networks": (network.c.project, true()),  # routes are of one
     "faults": (fault.c.project, true()),
     "tokens": (token.c.project, token.c.revoked_at.is_(None)),
 }

@@ -36,6 +36,7 @@ from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import Counters, Desired, LoadBalancer
+from fakecloud.networks import Networks, Routes
 from fakecloud.pools import PooledAddresses
 from fakecloud.provisioner import Provisioner
 from fakecloud.quotas import STANDARD, Quotas
@@ -398,6 +399,8 @@ class ApiCloud:
                 actions=Actions(self.database, self.clock),
                 reservations=Reservations(self.database, [self.pool], self.clock, self.quotas),
                 instances=Instances(self.database, self.clock, self.quotas),
+                networks=Networks(self.database, (), self.clock, self.quotas),
+                routes=Routes(self.database, self.clock, self.quotas, lambda: None),
                 certificates=Certificates(
                     self.database,
                     self.clock,

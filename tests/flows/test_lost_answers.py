@@ -64,6 +64,19 @@ def instance(cloud: Running) -> None:
     assert cloud.http.put("/v1/instances/node", json={}).status_code == 201
 
 
+NETWORK = {"ranges": ["10.244.0.0/16"]}
+ROUTE = {"network": "pods", "destination": "10.244.1.0/24", "next_hop": "127.0.3.1"}
+
+
+def network(cloud: Running) -> None:
+    assert cloud.http.put("/v1/networks/pods", json=NETWORK).status_code == 201
+
+
+def route(cloud: Running) -> None:
+    network(cloud)
+    assert cloud.http.put("/v1/routes/n1", json=ROUTE).status_code == 201
+
+
 PAIR = brought("shop.example")
 
 
@@ -133,6 +146,10 @@ CASES: dict[str, tuple[Callable[[Running], str | None], str, dict[str, Any]]] = 
     "POST /v1/instances": (nothing, "/v1/instances", {"json": {"name": "node"}}),
     "PUT /v1/instances/{name}": (nothing, "/v1/instances/node", {"json": {}}),
     "DELETE /v1/instances/{name}": (instance, "/v1/instances/node", {}),
+    "PUT /v1/networks/{name}": (nothing, "/v1/networks/pods", {"json": NETWORK}),
+    "DELETE /v1/networks/{name}": (network, "/v1/networks/pods", {}),
+    "PUT /v1/routes/{name}": (network, "/v1/routes/n1", {"json": ROUTE}),
+    "DELETE /v1/routes/{name}": (route, "/v1/routes/n1", {}),
     "POST /v1/certificates": (nothing, "/v1/certificates", {"json": {"name": "shop", **PAIR}}),
     "PUT /v1/certificates/{name}": (nothing, "/v1/certificates/shop", {"json": PAIR}),
     "DELETE /v1/certificates/{name}": (certificate, "/v1/certificates/shop", {}),

@@ -222,6 +222,60 @@ def test_instances_are_made_changed_watched_and_listed(emptied):
     assert seen == [("ADDED", "running"), ("MODIFIED", "stopped"), ("DELETED", "stopped")]
 
 
+def test_networks_and_routes_are_made_changed_listed_and_deleted(emptied):
+    http = emptied.http
+    made = http.put("/v1/networks/pods", json={"ranges": ["10.244.0.0/16", "fd00:10:244::/56"]})
+    assert (made.status_code, made.headers["location"]) == (201, "/v1/networks/pods")
+    same = http.put("/v1/networks/pods", json={"ranges": made.json()["ranges"]})
+    assert (same.status_code, same.json()) == (200, made.json())
+
+    wish = {"network": "pods", "destination": "10.244.1.0/24", "next_hop": "127.0.3.1"}
+    route = http.put("/v1/routes/n1", json={**wish, "labels": {"node": "n1"}})
+    assert route.status_code == 201
+    active = eventually(
+        lambda: (found := http.get("/v1/routes/n1").json())["state"] == "ACTIVE" and found
+    )
+    assert (active["id"], active["last_error"]) == (route.json()["id"], None)
+    listed = http.get("/v1/routes", params={"filter": "next_hop=127.0.3.1"}).json()
+    assert [one["name"] for one in listed["items"]] == ["n1"]
+    assert http.get("/v1/networks", params={"fields": "name"}).json()["items"]
+
+    refused(http.put("/v1/networks/other", json={"ranges": ["10.0.0.0/8"]}), 409, "range_in_use")
+    refused(http.put("/v1/routes/n2", json=wish), 409, "range_in_use")
+    refused(http.delete("/v1/networks/pods"), 409, "in_use")
+    for body, field in (
+        ({**wish, "network": "none"}, "/network"),
+        ({**wish, "destination": "10.245.0.0/24"}, "/destination"),
+        ({**wish, "destination": "0.0.0.0/0"}, "/destination"),
+    ):
+        answer = http.put("/v1/routes/n3", json=body)
+        refused(answer, 422, "validation_failed")
+        assert answer.json()["errors"][0]["pointer"] == field
+    refused(
+        http.put("/v1/routes/n3", json={**wish, "next_hop": "fd00::1"}), 422, "validation_failed"
+    )
+    assert http.delete(f"/v1/routes/{active['id']}").status_code == 204
+    assert http.delete("/v1/networks/pods").status_code == 204
+    refused(http.get("/v1/routes/n1"), 404, "not_found")
+    kinds = {line["path"] for line in http.get("/v1/audit").json()["items"]}
+    assert {"/v1/routes/n1", "/v1/networks/pods"} <= kinds
+
+
+def test_a_watch_tells_of_routes(emptied):
+    emptied.http.put("/v1/networks/pods", json={"ranges": ["10.244.0.0/16"]})
+    wish = {"network": "pods", "destination": "10.244.1.0/24", "next_hop": "127.0.3.1"}
+    emptied.http.put("/v1/routes/n1", json=wish)
+    params = {"kinds": "network,route", "initial": "true", "heartbeat": "0.2s"}
+    seen = []
+    with emptied.http.stream("GET", "/v1/watch", params=params) as stream:
+        for line in stream.iter_lines():
+            frame = json.loads(line)
+            seen.append((frame.get("kind"), frame["type"]))
+            if frame["type"] == "BOOKMARK" and len(seen) > 2:
+                break
+    assert {("network", "ADDED"), ("route", "ADDED")} <= set(seen)
+
+
 def test_a_watch_by_labels_sees_objects_come_and_go(emptied):
     emptied.active("web", document(TARGETS) | {"labels": {"team": "a"}})
     emptied.active("api", document(TARGETS, 8090) | {"labels": {"team": "b"}})
@@ -278,6 +332,9 @@ def test_reset_takes_protected_ones_too(cloud):
     ip = cloud.http.post("/v1/addresses", json={"name": "kept"}).json()["ip"]
     cloud.put("api", document(TARGETS, 8090, addresses=[{"ip": ip}]))
     cloud.http.post("/v1/instances", json={"name": "n1"})
+    cloud.http.put("/v1/networks/pods", json={"ranges": ["10.244.0.0/16"]})
+    wish = {"network": "pods", "destination": "10.244.1.0/24", "next_hop": "127.0.3.1"}
+    cloud.http.put("/v1/routes/n1", json=wish)
     answer = cloud.http.post("/v1/admin:reset")
     assert answer.status_code == 202
     told = answer.json()
@@ -285,7 +342,8 @@ def test_reset_takes_protected_ones_too(cloud):
     for id in told["operations"]:
         ended = cloud.http.get(f"/v1/operations/{id}", params={"wait": "20s"}).json()
         assert ended["status"] == "SUCCEEDED"
-    for path in ("load-balancers", "addresses", "instances"):
+    assert (told["networks"], told["routes"]) == (1, 1)
+    for path in ("load-balancers", "addresses", "instances", "networks", "routes"):
         assert cloud.http.get(f"/v1/{path}").json()["items"] == []
     assert cloud.http.post("/v1/admin:check").json()["ok"]
 

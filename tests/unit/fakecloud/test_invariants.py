@@ -12,9 +12,11 @@ from fakecloud.faults import Action, Layer
 from fakecloud.instances import Instances
 from fakecloud.invariants import Rows
 from fakecloud.model import State
+from fakecloud.networks import Networks, Routes
 from fakecloud.quotas import Quotas
 from fakecloud.reservations import Reservations, Wanted
 from fakecloud.resources import InstanceWish
+from fakecloud.routing import NetworkWish, RouteWish
 from fakecloud.store import census
 from tests.fakes.small_cloud import SmallCloud, spec
 
@@ -172,6 +174,8 @@ BREACHES = {
     "I10 addresses": ("I10", "UPDATE quota SET used = used + 1 WHERE metric = 'addresses'"),
     "I10 forgotten": ("I10", "DELETE FROM quota WHERE metric = 'addresses'"),
     "I10 instances": ("I10", "DELETE FROM instance"),
+    "I10 networks": ("I10", "UPDATE quota SET used = used + 1 WHERE metric = 'networks'"),
+    "I10 routes": ("I10", "DELETE FROM route"),
     "I10 faults": ("I10", "DELETE FROM fault"),
     "I11": (
         "I11",
@@ -201,6 +205,10 @@ def test_a_breach_that_was_planted_in_the_database_is_named(cloud, invariant, st
     Reservations(cloud.database, [cloud.pool], cloud.clock).reserve("default", Wanted(name="kept"))
     wish = InstanceWish(type="m", region="local-1", zone="a", addresses=(), labels={})
     Instances(cloud.database, cloud.clock, Quotas()).put("default", "node", wish)
+    networks = Networks(cloud.database, (), cloud.clock, Quotas())
+    networks.put("default", "pods", NetworkWish(ranges=("10.244.0.0/16",)))
+    route = RouteWish(network="pods", destination="10.244.1.0/24", next_hop="10.0.0.1")
+    Routes(cloud.database, cloud.clock, Quotas(), lambda: None).put("default", "n1", route)
     action = Action(type="html_502")
     cloud.chaos.create("default", Draft(layer=Layer.API, action=action))
     assert planted(cloud) == set()
