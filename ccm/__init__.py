@@ -5,6 +5,7 @@
     inquiry.py      the commands that look once: explain, teardown
     service/        the service controller: load balancers and the addresses in status
     node/           the node controller: addresses, provider ID and labels from the instances
+    route/          the route controller: ways to the pods of each Node
     lifecycle/      the node lifecycle controller: stopped and vanished instances
     returning/      a small agent on nodes: answers to clients that were shown go back by us
     context.py      what every controller is given, and what is asked of one
@@ -14,6 +15,7 @@
     certificate.py  a self-signed certificate, made in a process of its own
     identity.py     which cluster this is, and how what belongs to it is marked
     streams.py      whole lines of endless answers, and pauses between attempts
+    options.py      the settings as options of the command line
     settings.py     every knob
     selection.py    which controllers run: --controllers
     metrics.py      Prometheus objects, named once
@@ -21,6 +23,6 @@
     clock.py        time as an argument
     errors.py       the error tree
 
-__main__ → app | inquiry → service | node | lifecycle | returning → context → cloud | kube | serving | certificate → identity | streams | …
+__main__ → app | inquiry | options → service | node | lifecycle | route | returning → context → cloud | kube | serving | certificate → identity | streams | …
 → errors. Each controller is a package beside service/; they are strangers to each other.
 """

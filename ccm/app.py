@@ -24,21 +24,24 @@ from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import client as clients
 from ccm.cloud import mirror
-from ccm.kube import elector, events, informer, objects
+from ccm.kube import elector, events, informer, objects, reviews
 from ccm.kube import transport as transports
 from ccm.lifecycle import controller as lifecycle_controller
 from ccm.node import controller as node_controller
+from ccm.route import controller as route_controller
 from ccm.service import controller as service_controller
 from ccm.service import ownership
 
 SERVICES = "/api/v1/services"
 NODES = "/api/v1/nodes"
 LEASE_GRACE_S = 20.0
+LAG_S = 1.0
 MANAGER: Final = "cloud-controller-manager"
 CONTROLLERS: Final[Mapping[str, Callable[[context.Context], context.Controller]]] = {
     selection.SERVICE: service_controller.ServiceController,
     selection.NODE: node_controller.NodeController,
     selection.LIFECYCLE: lifecycle_controller.LifecycleController,
+    selection.ROUTE: route_controller.RouteController,
 }
 """The controllers that there are, by upstream's names."""
 EVENT_FLUSH_S = 3.0
@@ -59,9 +62,10 @@ async def run(settings: settings_.Settings) -> int:
             settings.cloud_url, lambda: clients.read_token(settings.cloud_token_file), metrics
         )
         stack.push_async_callback(client.aclose)
-        transport = await transports.connect(settings.kubeconfig)
+        clock = clocks.SystemClock()
+        transport = await transports.connect(settings.kubeconfig, metrics, clock)
         stack.push_async_callback(transport.close)
-        instance = Instance(settings, transport, client, clocks.SystemClock(), metrics)
+        instance = Instance(settings, transport, client, clock, metrics)
         return await instance.run(stop)
 
 
@@ -106,6 +110,7 @@ class Instance:
             self._metrics,
             {"leaderElection": self._lease_problem, "workers": self._worker_problem},
             {"caches": self._cache_problem, "cloud": self._cloud_problem},
+            reviews.Reviewer(self._transport, self._clock),
         )
         try:
             return await self._run(stop, server)
@@ -156,6 +161,7 @@ class Instance:
         )
         self._controllers = self._make_controllers(cluster_uid, recorder)
         loops = [self._services.run(), self._nodes.run(), self._mirror.run(), recorder.run()]
+        loops.append(self._measure_lag())
         loops += [loop for one in self._controllers for loop in one.loops()]
         tasks = [asyncio.create_task(one) for one in loops]
         if self._settings.lease.enabled:
@@ -185,17 +191,15 @@ class Instance:
             self._nodes,
             self._mirror,
             self._client,
+            self._client,
             recorder,
             self._clock,
             self._rng,
             self._metrics,
             self._may_write,
+            self._fence,
         )
-        return tuple(
-            made(given)
-            for name, made in CONTROLLERS.items()
-            if selection.is_enabled(name, self._settings.controllers)
-        )
+        return tuple(made(given) for name, made in CONTROLLERS.items() if self._settings.runs(name))
 
     async def _work_when_synced(self) -> None:
         for cache in (self._services, self._nodes):
@@ -223,8 +227,9 @@ class Instance:
                 await recorder.drain()
 
     def _informer(self, path: str, kind: type[Any]) -> informer.Informer[Any]:
-        count = self._metrics.informer_errors.labels(path.rpartition("/")[2])
-        return informer.Informer(
+        resource = path.rpartition("/")[2]
+        count = self._metrics.informer_errors.labels(resource)
+        made = informer.Informer(
             self._transport,
             path,
             kind,
@@ -233,6 +238,15 @@ class Instance:
             idle_s=self._settings.watch_idle_s,
             on_error=count.inc,
         )
+        self._metrics.informer_lag.labels(resource).set_function(made.lag_s)
+        return made
+
+    async def _measure_lag(self) -> None:
+        """See how late timers are: what blocks the loop delays the lease as well."""
+        while True:
+            due = self._clock.monotonic() + LAG_S
+            await self._clock.sleep(LAG_S)
+            self._metrics.loop_lag.observe(max(0.0, self._clock.monotonic() - due))
 
     def _fence(self) -> str:
         """Return what tells the cloud whose term this is, "" without leader election."""

@@ -7,7 +7,7 @@ only while `may_write` lets it.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,9 +27,35 @@ class Instances(Protocol):
         """Return the instance of that name or id, None if there is none. Raises: CloudError."""
 
 
+class Routes(Protocol):
+    """The cloud's networks and routes. Raises: CloudError."""
+
+    async def routes(self) -> tuple[documents.Route, ...]:
+        """Return all routes of the project."""
+
+    async def put_network(
+        self, name: str, ranges: Sequence[str], labels: dict[str, str], fence: str
+    ) -> None:
+        """Create the network, or change its ranges."""
+
+    async def put_route(
+        self, name: str, document: documents.RouteDocument, fence: str
+    ) -> documents.Route:
+        """Create the route or lead it elsewhere; return it as it is now."""
+
+    async def delete_route(self, name: str, fence: str) -> None:
+        """Delete the route; none is fine."""
+
+    def watch(self, since: str | None, kinds: str) -> AsyncIterator[mirror.FrameLike]:
+        """Yield OPEN, then frames of `kinds`; None: what there is first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The parts that controllers share. may_write: raises LeaseLost when another one leads."""
+    """The parts that controllers share.
+
+    may_write: raises LeaseLost when another one leads; fence: goes with every write to the cloud.
+    """
 
     settings: settings_.Settings
     cluster: identity.Identity
@@ -38,11 +64,13 @@ class Context:
     nodes: informer.Informer[objects.Node]
     mirror: mirror.Mirror
     instances: Instances
+    routes: Routes
     recorder: events.Recorder
     clock: clocks.Clock
     rng: random.Random
     metrics: metrics_.Metrics
     may_write: Callable[[], None]
+    fence: Callable[[], str]
 
 
 class Controller(Protocol):

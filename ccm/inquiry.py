@@ -57,7 +57,7 @@ async def ask(question: Question) -> list[explaining.Finding]:
 async def teardown(
     cloud_url: str, read_token: Callable[[], str], cluster_uid: str, *, delete: bool
 ) -> list[str]:
-    """Return the names of load balancers of a cluster, deleted if `delete`.
+    """Return the names of what a cluster left, deleted if `delete`: load balancers and routes.
 
     Raises: ConfigError, CloudError.
     """
@@ -65,9 +65,15 @@ async def teardown(
     client = clients.Client(cloud_url, read_token, metrics_.Metrics())
     async with contextlib.aclosing(client):
         names = [one.name for one in await client.list() if gone.owns(one.labels)]
-        for name in names if delete else ():
-            await client.delete(name)
-        return names
+        routes = [one for one in await client.routes() if gone.owns(one.labels)]
+        if delete:
+            for name in names:
+                await client.delete(name)
+            for route in routes:
+                await client.delete_route(route.name)
+            for network in {one.network for one in routes}:
+                await client.delete_network(network)
+        return [*names, *(one.name for one in routes)]
 
 
 async def _situation(

@@ -14,8 +14,14 @@ from ccm import errors
 SERVICE: Final = "service-lb-controller"
 NODE: Final = "cloud-node-controller"
 LIFECYCLE: Final = "cloud-node-lifecycle-controller"
+ROUTE: Final = "node-route-controller"
 
-ALIASES: Final = {"service": SERVICE, "cloud-node": NODE, "cloud-node-lifecycle": LIFECYCLE}
+ALIASES: Final = {
+    "service": SERVICE,
+    "cloud-node": NODE,
+    "cloud-node-lifecycle": LIFECYCLE,
+    "route": ROUTE,
+}
 """The names of before Kubernetes 1.28, which manifests still have."""
 KNOWN: Final = tuple(ALIASES.values())
 

@@ -1,7 +1,8 @@
-"""The secure port: health for everybody, metrics for this machine.
+"""The secure port: health for everybody, metrics for this machine and for who may read them.
 
 Paths as other controller managers have them: /healthz and /livez (is the process sound),
-/readyz (is it of use), each with ?verbose; /metrics only from a loopback address.
+/readyz (is it of use), each with ?verbose; /metrics. From a loopback address nothing more is
+asked; else paths that aren't always allowed need a bearer token whose owner may GET them.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import ipaddress
 import ssl
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Protocol
 
+import structlog
 from aiohttp import web
 
 from ccm import errors
@@ -25,6 +28,15 @@ Check = Callable[[], str]
 
 CERTIFICATE_TIMEOUT_S = 30.0
 
+_log = structlog.get_logger()
+
+
+class Access(Protocol):
+    """Says who may read what."""
+
+    async def status(self, token: str, path: str) -> int:
+        """Return 200, 401 or 403. Raises: KubeError when that can't be told."""
+
 
 class Server:
     """Answers on the secure port from start() to stop()."""
@@ -35,11 +47,13 @@ class Server:
         metrics: metrics_.Metrics,
         live: Mapping[str, Check],
         ready: Mapping[str, Check],
+        access: Access,
     ) -> None:
         self._settings = settings
         self._metrics = metrics
         self._live = live
         self._ready = ready
+        self._access = access
         self._runner: web.AppRunner | None = None
 
     async def start(self) -> None:
@@ -47,7 +61,7 @@ class Server:
         settings = self._settings
         if not settings.secure_port:
             return
-        app = web.Application(client_max_size=1024)
+        app = web.Application(client_max_size=1024, middlewares=[self._guard])
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/livez", self._healthz)
         app.router.add_get("/readyz", self._readyz)
@@ -71,6 +85,24 @@ class Server:
         if self._runner:
             await self._runner.cleanup()
 
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if request.path in self._settings.always_allow_paths or _is_loopback(request.remote):
+            return await handler(request)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            return _refused(401, "send the header 'Authorization: Bearer TOKEN'")
+        try:
+            status = await self._access.status(token.strip(), request.path)
+        except errors.KubeError as error:
+            _log.warning("access_not_reviewed", path=request.path, error=str(error))
+            return _refused(503, "the API server can't say now who may read this")
+        if status != 200:
+            return _refused(status, "this token is not valid, or may not get this path")
+        return await handler(request)
+
     async def _healthz(self, request: web.Request) -> web.Response:
         return _report(self._live, request)
 
@@ -78,12 +110,15 @@ class Server:
         return _report({**self._live, **self._ready}, request)
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        if not _is_loopback(request.remote):
-            return web.Response(status=403, text="metrics are served to loopback addresses only\n")
         return web.Response(
             body=self._metrics.render(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
         )
+
+
+def _refused(status: int, why: str) -> web.Response:
+    headers = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return web.Response(status=status, text=f"{why}\n", headers=headers)
 
 
 def _report(checks: Mapping[str, Check], request: web.Request) -> web.Response:

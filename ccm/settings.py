@@ -6,6 +6,7 @@ import ipaddress
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from ccm import errors, selection
 
@@ -14,17 +15,43 @@ USER_AGENT = f"fakecloud-ccm/{VERSION}"
 FIELD_MANAGER = "fakecloud-ccm"
 DEFAULT_CLASS = "fakecloud.dev/haproxy"
 
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Knob:
+    """What a field is on the command line: the one place where a flag is written down.
+
+    is_repeatable: of a list, which else is given once with commas; least, most: of a number;
+    also: further environment variables.
+    """
+
+    flag: str
+    text: str
+    is_repeatable: bool = False
+    least: int | None = None
+    most: int | None = None
+    also: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, slots=True)
 class LeaseSettings:
     """Leader election; names and defaults of k8s.io/component-base/config/v1alpha1."""
 
-    enabled: bool = True
-    duration_s: float = 15.0
-    renew_deadline_s: float = 10.0
-    retry_period_s: float = 2.0
-    namespace: str = "kube-system"
-    name: str = "cloud-controller-manager"
+    enabled: Annotated[bool, Knob("--leader-elect", "Write only while holding the Lease.")] = True
+    duration_s: Annotated[float, Knob("--leader-elect-lease-duration", "How long it lasts.")] = 15.0
+    renew_deadline_s: Annotated[
+        float, Knob("--leader-elect-renew-deadline", "How long renewing may fail.")
+    ] = 10.0
+    retry_period_s: Annotated[
+        float, Knob("--leader-elect-retry-period", "Between two attempts.")
+    ] = 2.0
+    namespace: Annotated[
+        str, Knob("--leader-elect-resource-namespace", "Namespace of the Lease.")
+    ] = "kube-system"
+    name: Annotated[str, Knob("--leader-elect-resource-name", "Name of the Lease.")] = (
+        "cloud-controller-manager"
+    )
 
     def __post_init__(self) -> None:
         """Refuse timings that would let two instances lead. Raises: ConfigError."""
@@ -37,31 +64,123 @@ class LeaseSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What one run of the controller is told."""
+    """What one run of the controller is told. Fields with a knob are the flags of `run`."""
 
-    cloud_url: str
-    cloud_token_file: Path
-    kubeconfig: Path | None = None
-    cloud_provider: str = "fakecloud"
-    cluster_name: str = "kubernetes"
-    controllers: tuple[str, ...] = ("*",)
-    classes: tuple[str, ...] = (DEFAULT_CLASS,)
-    handle_unclassed: bool = True
-    service_conditions: bool = True
-    service_workers: int = 16
-    node_workers: int = 1
-    node_status_period_s: float = 300.0
-    node_monitor_period_s: float = 5.0
-    reachability_check: bool = True
-    pod_networks: tuple[str, ...] = ()
-    transparent: bool = False
-    orphan_sweep: str = "delete"
-    orphan_grace_s: float = 30.0
+    cloud_url: Annotated[str, Knob("--cloud-url", "URL of fakecloud.")]
+    cloud_token_file: Annotated[Path, Knob("--cloud-token-file", "File with fakecloud's token.")]
+    kubeconfig: Annotated[
+        Path | None,
+        Knob(
+            "--kubeconfig",
+            "How to reach the API server. Default: the pod's service account.",
+            also=("KUBECONFIG",),
+        ),
+    ] = None
+    cloud_provider: Annotated[str, Knob("--cloud-provider", "Only fakecloud.")] = "fakecloud"
+    cluster_name: Annotated[str, Knob("--cluster-name", "Shown on the bill.")] = "kubernetes"
+    controllers: Annotated[
+        tuple[str, ...],
+        Knob(
+            "--controllers",
+            "Which run, separated by commas: * all, NAME this one, -NAME not this one. "
+            f"There are {', '.join(selection.KNOWN)}.",
+            is_repeatable=True,
+        ),
+    ] = ("*",)
+    classes: Annotated[
+        tuple[str, ...],
+        Knob("--load-balancer-class", "Class to handle; may be repeated.", is_repeatable=True),
+    ] = (DEFAULT_CLASS,)
+    handle_unclassed: Annotated[
+        bool, Knob("--handle-unclassed", "Also Services without a class.")
+    ] = True
+    service_conditions: Annotated[
+        bool, Knob("--service-conditions", "Write conditions that say why it is pending.")
+    ] = True
+    service_workers: Annotated[
+        int, Knob("--concurrent-service-syncs", "Workers.", least=1, most=256)
+    ] = 16
+    node_workers: Annotated[int, Knob("--concurrent-node-syncs", "Workers.", least=1, most=256)] = 1
+    node_status_period_s: Annotated[
+        float,
+        Knob(
+            "--node-status-update-frequency",
+            "How often addresses and labels of nodes are compared with the cloud.",
+        ),
+    ] = 300.0
+    node_monitor_period_s: Annotated[
+        float,
+        Knob("--node-monitor-period", "How often instances of unready nodes are looked for."),
+    ] = 5.0
+    configure_cloud_routes: Annotated[
+        bool,
+        Knob(
+            "--configure-cloud-routes",
+            "Lead the cloud to the pods of each node. Upstream does by default; here the cluster's "
+            "own network plug-in is in charge unless told otherwise.",
+        ),
+    ] = False
+    cluster_cidrs: Annotated[
+        tuple[str, ...],
+        Knob("--cluster-cidr", "CIDRs of all pods, at most one of each family; routes stay in it."),
+    ] = ()
+    allocate_node_cidrs: Annotated[
+        bool,
+        Knob("--allocate-node-cidrs", "Accepted; kube-controller-manager allocates them."),
+    ] = False
+    route_period_s: Annotated[
+        float,
+        Knob(
+            "--route-reconciliation-period",
+            "How often routes are compared while neither nodes nor routes change.",
+        ),
+    ] = 600.0
+    reachability_check: Annotated[
+        bool,
+        Knob(
+            "--reachability-check",
+            "Connect to published addresses once, for the condition Reachable.",
+        ),
+    ] = True
+    pod_networks: Annotated[
+        tuple[str, ...],
+        Knob(
+            "--pod-networks",
+            "CIDRs of pods that load balancers reach directly, separated by commas; then Services "
+            "need no nodePorts. Default: --cluster-cidr with --configure-cloud-routes.",
+        ),
+    ] = ()
+    transparent: Annotated[
+        bool,
+        Knob(
+            "--transparent",
+            "Pods see the client's address with externalTrafficPolicy Local; needs ccm.returning "
+            "on every node, and a cloud that was started with --transparent.",
+        ),
+    ] = False
+    orphan_sweep: Annotated[
+        str,
+        Knob("--orphan-sweep", "Load balancers whose Service vanished: delete, or only report."),
+    ] = "delete"
+    orphan_grace_s: Annotated[
+        float, Knob("--orphan-grace-period", "How long they are left alone, e.g. 30s.")
+    ] = 30.0
     lease: LeaseSettings = field(default_factory=LeaseSettings)
-    bind_address: str = "0.0.0.0"  # noqa: S104 - probes of the kubelet come from outside the pod
-    secure_port: int = 10258
-    tls_cert_file: Path | None = None
-    tls_key_file: Path | None = None
+    secure_port: Annotated[
+        int, Knob("--secure-port", "Health and metrics; 0 = none.", least=0, most=65535)
+    ] = 10258
+    bind_address: Annotated[str, Knob("--bind-address", "Where the secure port listens.")] = (
+        "0.0.0.0"  # noqa: S104 - probes of the kubelet come from outside the pod
+    )
+    always_allow_paths: Annotated[
+        tuple[str, ...],
+        Knob("--authorization-always-allow-paths", "Paths of the secure port without a token."),
+    ] = ("/healthz", "/readyz", "/livez")
+    tls_cert_file: Annotated[
+        Path | None, Knob("--tls-cert-file", "Certificate; self-signed if not given.")
+    ] = None
+    tls_key_file: Annotated[Path | None, Knob("--tls-private-key-file", "Its key.")] = None
+    log_level: Annotated[str, Knob("--log-level", "debug, info, warning or error.")] = "info"
 
     # Bounds and paces that are not flags.
     node_debounce_s: float = 0.1
@@ -90,12 +209,14 @@ class Settings:
                 f"--cloud-url must start with http:// or https://, not {self.cloud_url!r}"
             )
         selection.check(self.controllers)
+        self._check_routes()
         _check_at_least_one(
             {
                 "--concurrent-service-syncs": self.service_workers,
                 "--concurrent-node-syncs": self.node_workers,
                 "--node-status-update-frequency": self.node_status_period_s,
                 "--node-monitor-period": self.node_monitor_period_s,
+                "--route-reconciliation-period": self.route_period_s,
             }
         )
         if (self.tls_cert_file is None) != (self.tls_key_file is None):
@@ -110,6 +231,27 @@ class Settings:
             raise errors.ConfigError(
                 "no Service would be handled: give --load-balancer-class or --handle-unclassed"
             )
+
+    def runs(self, controller: str) -> bool:
+        """Return whether the controller of that name is to run."""
+        if controller == selection.ROUTE and not self.configure_cloud_routes:
+            return False
+        return selection.is_enabled(controller, self.controllers)
+
+    def _check_routes(self) -> None:
+        for one in self.cluster_cidrs:
+            _check_network("--cluster-cidr", one)
+        families = [ipaddress.ip_network(one, strict=False).version for one in self.cluster_cidrs]
+        if len(families) != len(set(families)):
+            raise errors.ConfigError("--cluster-cidr may have one CIDR of each family, not two")
+        if self.configure_cloud_routes and not self.cluster_cidrs:
+            raise errors.ConfigError(
+                "--configure-cloud-routes needs --cluster-cidr: only routes in it are touched"
+            )
+        if not any(self.runs(one) for one in selection.KNOWN):
+            raise errors.ConfigError("--controllers=route needs --configure-cloud-routes")
+        if self.runs(selection.ROUTE) and not self.pod_networks:
+            object.__setattr__(self, "pod_networks", self.cluster_cidrs)
 
 
 def _check_at_least_one(flags: dict[str, float]) -> None:
@@ -128,9 +270,6 @@ def _check_network(flag: str, text: str) -> None:
 def parse_list(text: str) -> tuple[str, ...]:
     """Return the parts between commas, trimmed, without empty ones."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration_s(flag: str, text: str) -> float:

@@ -66,6 +66,11 @@ class _Page(msgspec.Struct):
     next_page_token: str | None = None
 
 
+class _RoutePage(msgspec.Struct):
+    items: tuple[documents.Route, ...] = ()
+    next_page_token: str | None = None
+
+
 class _DetailStatus(msgspec.Struct):
     targets: tuple[documents.TargetHealth, ...] = ()
     operation: str = ""
@@ -81,10 +86,13 @@ _load_balancer_decoder = msgspec.json.Decoder(documents.LoadBalancer)
 _problem_decoder = msgspec.json.Decoder(_Problem)
 _instance_decoder = msgspec.json.Decoder(documents.Instance)
 _page_decoder = msgspec.json.Decoder(_Page)
+_route_decoder = msgspec.json.Decoder(documents.Route)
+_route_page_decoder = msgspec.json.Decoder(_RoutePage)
 _frame_decoder = msgspec.json.Decoder(Frame)
 _encoder = msgspec.json.Encoder()
 
 T = TypeVar("T")
+P = TypeVar("P", _Page, _RoutePage)
 
 
 class Client:
@@ -94,6 +102,7 @@ class Client:
         self._read = read
         self._token = read()
         self._requests = metrics.cloud_requests
+        self._latency = metrics.cloud_latency
         self.url = url.rstrip("/")
         self._http = httpx2.AsyncClient(
             base_url=f"{self.url}/v1",
@@ -130,16 +139,37 @@ class Client:
 
     async def list(self) -> tuple[documents.LoadBalancer, ...]:
         """Return all load balancers of the project."""
-        found: list[documents.LoadBalancer] = []
-        params: dict[str, str] = {}
-        for _ in range(MAX_PAGES):
-            response = await self._send("GET", "/load-balancers", params=params)
-            page = _decode(_page_decoder, _checked(response))
-            found += page.items
-            if not page.next_page_token:
-                return tuple(found)
-            params["page_token"] = page.next_page_token
-        raise errors.CloudBusy("endless_list", f"more than {MAX_PAGES} pages of load balancers")
+        pages = self._pages("/load-balancers", _page_decoder)
+        return tuple([one async for page in pages for one in page.items])
+
+    async def routes(self) -> tuple[documents.Route, ...]:
+        """Return all routes of the project."""
+        pages = self._pages("/routes", _route_page_decoder)
+        return tuple([one async for page in pages for one in page.items])
+
+    async def put_network(
+        self, name: str, ranges: Collection[str], labels: Mapping[str, str], fence: str = ""
+    ) -> None:
+        """Create the network, or change its ranges."""
+        path = f"/networks/{quote(name, safe='')}"
+        body = _encoder.encode({"ranges": list(ranges), "labels": labels})
+        _checked(await self._send("PUT", path, content=body, fence=fence))
+
+    async def delete_network(self, name: str) -> None:
+        """Delete the network; none is fine."""
+        await self._delete(f"/networks/{quote(name, safe='')}")
+
+    async def put_route(
+        self, name: str, document: documents.RouteDocument, fence: str = ""
+    ) -> documents.Route:
+        """Create the route or lead it elsewhere; return it as it is now, PENDING at first."""
+        path = f"/routes/{quote(name, safe='')}"
+        response = await self._send("PUT", path, content=_encoder.encode(document), fence=fence)
+        return _decode(_route_decoder, _checked(response))
+
+    async def delete_route(self, name: str, fence: str = "") -> None:
+        """Delete the route; none is fine."""
+        await self._delete(f"/routes/{quote(name, safe='')}", fence)
 
     async def put(
         self, name: str, document: documents.Document, fence: str = ""
@@ -154,11 +184,7 @@ class Client:
 
     async def delete(self, name: str, fence: str = "") -> bool:
         """Ask for deletion. Return False if there is nothing to delete any more."""
-        response = await self._send("DELETE", _path(name), fence=fence)
-        if _is_absent(response):
-            return False
-        _checked(response)
-        return True
+        return await self._delete(_path(name), fence)
 
     async def instance(self, name: str) -> documents.Instance | None:
         """Return the instance of that name or id; None only if the cloud says there is none.
@@ -179,13 +205,13 @@ class Client:
         content = _encoder.encode(body)
         _checked(await self._send("PUT", path, content=content, fence=fence))
 
-    async def watch(self, since: str | None) -> AsyncIterator[Frame]:
-        """Yield OPEN, then frames until the connection ends.
+    async def watch(self, since: str | None, kinds: str = "load_balancer") -> AsyncIterator[Frame]:
+        """Yield OPEN, then frames of `kinds` until the connection ends.
 
         since None: the present state first, as ADDED frames up to the first BOOKMARK.
         Raises: CloudWatchExpired if `since` is too old; CloudError.
         """
-        params = {"kinds": "load_balancer", "heartbeat": f"{HEARTBEAT_S}s"}
+        params = {"kinds": kinds, "heartbeat": f"{HEARTBEAT_S}s"}
         params |= {"initial": "true"} if since is None else {"since": since}
         timeout = httpx2.Timeout(REQUEST_TIMEOUT_S, connect=3.0, read=STREAM_IDLE_S)
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/x-ndjson"}
@@ -211,6 +237,24 @@ class Client:
         """Close the connections."""
         await self._http.aclose()
 
+    async def _pages(self, path: str, decoder: msgspec.json.Decoder[P]) -> AsyncIterator[P]:
+        """Yield the pages of a list. Raises: CloudError, also for a list without an end."""
+        params: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            page = _decode(decoder, _checked(await self._send("GET", path, params=params)))
+            yield page
+            if not page.next_page_token:
+                return
+            params["page_token"] = page.next_page_token
+        raise errors.CloudBusy("endless_list", f"{path}: more than {MAX_PAGES} pages")
+
+    async def _delete(self, path: str, fence: str = "") -> bool:
+        response = await self._send("DELETE", path, fence=fence)
+        if _is_absent(response):
+            return False
+        _checked(response)
+        return True
+
     async def _send(
         self,
         method: str,
@@ -235,6 +279,7 @@ class Client:
             self._count(method, 0)
             raise errors.CloudUnreachable(f"{self.url}: {_why(error)}") from error
         self._count(method, response.status_code)
+        self._latency.labels(method).observe(response.elapsed.total_seconds())
         self._on_status(response)
         return response
 

@@ -194,6 +194,27 @@ class Instance(msgspec.Struct, frozen=True, gc=False):
     power_state: str = "running"
 
 
+class RouteDocument(msgspec.Struct, frozen=True, gc=False):
+    """The body of a PUT of a route: which part of a network, and the machine that leads there."""
+
+    network: str
+    destination: str
+    next_hop: str
+    labels: dict[str, str] = {}
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """A route as the cloud describes it; state PENDING | ACTIVE | ERROR."""
+
+    name: str
+    network: str = ""
+    destination: str = ""
+    next_hop: str = ""
+    labels: dict[str, str] = {}
+    state: str = ""
+    last_error: LastError | None = None
+
+
 class Inspection(msgspec.Struct, frozen=True, gc=False):
     """All that the cloud tells of a load balancer: more than is kept in memory of each."""
 

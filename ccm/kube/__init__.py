@@ -6,7 +6,8 @@
     elector.py     the Lease by which one of several instances leads
     events.py      Kubernetes events: aggregated, bounded, never in the way
     objects.py     the parts of Kubernetes objects that are read
+    reviews.py     delegated authentication and authorization
     transport.py   requests and streams over kubernetes.aio; configuration and authentication
 
-workers → workqueue; informer | elector | events → objects | transport.
+workers → workqueue; informer | elector | events | reviews → objects | transport.
 """

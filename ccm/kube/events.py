@@ -76,6 +76,7 @@ class Recorder:
         self._series: dict[_Key, _Series] = {}
         self._budgets: dict[str, _Budget] = {}
         self._number = itertools.count()
+        self._forbidden: set[str] = set()
 
     def record(
         self, controller: str, about: objects.Reference, type_: str, reason: str, note: str
@@ -173,13 +174,22 @@ class Recorder:
             except errors.KubeError as error:
                 is_final = 400 <= error.code < 500 and error.code != 429
                 if is_final or attempt == ATTEMPTS - 1:
-                    _log.debug("event_dropped", error=str(error), path=path)
+                    self._tell(method, path, error)
                     break
                 await self._clock.sleep(error.retry_after_s or 1.0 * 2**attempt)
             else:
                 return True
         self._dropped.inc()
         return False
+
+    def _tell(self, method: str, path: str, error: errors.KubeError) -> None:
+        """Log why an event was dropped; a missing right once aloud, since it won't come by itself."""
+        is_right = error.code == 403 and "being terminated" not in str(error)
+        is_new = is_right and method not in self._forbidden
+        if is_new:
+            self._forbidden.add(method)
+        say = _log.warning if is_new else _log.debug
+        say("event_dropped", error=str(error), path=path)
 
     def _may_speak(self, uid: str) -> bool:
         now = self._clock.monotonic()

@@ -89,6 +89,7 @@ class Informer(Generic[T]):
         self._list_decoder = msgspec.json.Decoder(list_type)
         self._decoder = msgspec.json.Decoder(kind)
         self._version: str | None = None
+        self._heard_at = clock.monotonic()
         self.store: dict[str, T] = {}
         self.handlers: list[Handler[T]] = []
         self.synced = asyncio.Event()
@@ -124,6 +125,10 @@ class Informer(Generic[T]):
         if stored and stored.metadata.uid == item.metadata.uid and _is_newer(item, stored):
             self.store[key] = item
 
+    def lag_s(self) -> float:
+        """Return how long ago the API server last said anything of this resource."""
+        return self._clock.monotonic() - self._heard_at
+
     async def _list(self) -> None:
         fresh: dict[str, T] = {}
         version = continue_ = ""
@@ -146,6 +151,7 @@ class Informer(Generic[T]):
             continue_ = page.metadata.continue_
             if not continue_:
                 break
+        self._heard_at = self._clock.monotonic()
         self._replace(fresh)
         self._version = version
         self.synced.set()
@@ -179,6 +185,7 @@ class Informer(Generic[T]):
         splitter = streams.LineSplitter()
         async with self._transport.stream(self._path, params, idle_s=self._idle_s) as chunks:
             async for chunk in chunks:
+                self._heard_at = self._clock.monotonic()
                 for line in splitter.feed(chunk):
                     self._take(line)
                     was_useful = True

@@ -193,11 +193,17 @@ class Taint(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, rename="c
     time_added: str | None = None
 
 
-class NodeSpec(msgspec.Struct, frozen=True, gc=False, rename={"provider_id": "providerID"}):
+class NodeSpec(
+    msgspec.Struct,
+    frozen=True,
+    gc=False,
+    rename={"provider_id": "providerID", "pod_cidrs": "podCIDRs"},
+):
     """spec of a Node."""
 
     provider_id: str = ""
     taints: tuple[Taint, ...] | None = None
+    pod_cidrs: tuple[str, ...] | None = None
 
 
 class NodeAddress(msgspec.Struct, frozen=True, gc=False):
@@ -212,6 +218,7 @@ class NodeCondition(msgspec.Struct, frozen=True, gc=False):
 
     type: str = ""
     status: str = ""
+    reason: str = ""
 
 
 class NodeStatus(msgspec.Struct, frozen=True, gc=False):

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
@@ -19,9 +20,12 @@ import yaml
 from kubernetes.aio import config as kube_config
 from kubernetes.aio.client import api_client, configuration
 
+from ccm import clock as clocks
 from ccm import errors, settings
+from ccm import metrics as metrics_
 
 MERGE_PATCH = "application/merge-patch+json"
+STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 JSON = "application/json"
 
 _EXEC_TOKEN_CHECK_S = 60
@@ -65,12 +69,20 @@ class Transport:
     """One connection pool to one API server. Close it at the end."""
 
     def __init__(
-        self, config: configuration.Configuration, refresh: asyncio.Task[None] | None = None
+        self,
+        config: configuration.Configuration,
+        refresh: asyncio.Task[None] | None = None,
+        metrics: metrics_.Metrics | None = None,
+        clock: clocks.Clock | None = None,
     ) -> None:
+        """refresh: keeps the credentials fresh; metrics, clock: None for a look that is not kept."""
+        self._metrics = metrics or metrics_.Metrics()
+        self._clock = clock or clocks.SystemClock()
         self._api = api_client.ApiClient(config)
         self._api.user_agent = settings.USER_AGENT
         self._refresh = refresh
         self.url: str = config.host
+        self._host = urlsplit(self.url).netloc
 
     async def request(
         self,
@@ -145,10 +157,24 @@ class Transport:
             body=body,
             auth_settings=["BearerToken"],
         )
-        return await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+        began, code = self._clock.monotonic(), "<error>"  # as client-go calls it
+        try:
+            response = await self._api.call_api(
+                method, url, headers, body, _request_timeout=timeout
+            )
+            code = str(response.status)
+            return response
+        finally:
+            self._metrics.rest_requests.labels(code, method, self._host).inc()
+            took_s = self._clock.monotonic() - began
+            self._metrics.rest_latency.labels(method, self._host).observe(took_s)
 
 
-async def connect(kubeconfig: Path | None) -> Transport:
+async def connect(
+    kubeconfig: Path | None,
+    metrics: metrics_.Metrics | None = None,
+    clock: clocks.Clock | None = None,
+) -> Transport:
     """Return a transport configured from `kubeconfig`, or from the pod's service account.
 
     Nothing is asked of the server yet. Raises: ConfigError if the configuration is unusable.
@@ -169,7 +195,7 @@ async def connect(kubeconfig: Path | None) -> Transport:
             kube_config.load_incluster_config(client_configuration=config)
         else:
             raise errors.ConfigError("give --kubeconfig, or run inside a cluster")
-        return Transport(config, refresh)
+        return Transport(config, refresh, metrics, clock)
     except (kube_config.ConfigException, OSError, *_MALFORMED) as error:
         if refresh:
             refresh.cancel()

@@ -37,6 +37,11 @@ class WorkQueue:
         self._depth = metrics.queue_depth.labels(name)
         self._adds = metrics.queue_adds.labels(name)
         self._retries = metrics.queue_retries.labels(name)
+        self._wait = metrics.queue_wait.labels(name)
+        self._work = metrics.queue_work.labels(name)
+        metrics.queue_unfinished.labels(name).set_function(self._unfinished_s)
+        metrics.queue_longest.labels(name).set_function(self.oldest_work_s)
+        self._added: dict[str, float] = {}
         self._ready: deque[str] = deque()
         self._dirty: set[str] = set()
         self._working: dict[str, float] = {}
@@ -53,6 +58,7 @@ class WorkQueue:
         if self._is_shut or key in self._dirty:
             return
         self._dirty.add(key)
+        self._added[key] = self._clock.monotonic()
         self._adds.inc()
         if key not in self._working:
             self._push(key)
@@ -105,12 +111,15 @@ class WorkQueue:
         key = self._ready.popleft()
         self._depth.set(len(self._ready))
         self._dirty.discard(key)
-        self._working[key] = self._clock.monotonic()
+        now = self._clock.monotonic()
+        self._wait.observe(now - self._added.pop(key, now))
+        self._working[key] = now
         return key
 
     def done(self, key: str) -> None:
         """Give `key` back; if it was added meanwhile, it is handed out again."""
-        self._working.pop(key, None)
+        now = self._clock.monotonic()
+        self._work.observe(now - self._working.pop(key, now))
         if key in self._dirty:
             self._push(key)
 
@@ -119,6 +128,7 @@ class WorkQueue:
         self._is_shut = True
         self._ready.clear()
         self._dirty.clear()
+        self._added.clear()
         self._has_ready.set()
         self._heap_changed.set()
 
@@ -126,6 +136,10 @@ class WorkQueue:
         """Return how long the slowest key in work has been there; 0 if none is."""
         now = self._clock.monotonic()
         return max((now - since for since in self._working.values()), default=0.0)
+
+    def _unfinished_s(self) -> float:
+        now = self._clock.monotonic()
+        return sum(now - since for since in self._working.values())
 
     async def run_timers(self) -> None:
         """Move keys whose delay is over to the ready ones, until shut down."""

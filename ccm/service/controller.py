@@ -147,7 +147,7 @@ class ServiceController:
 
 def _slices(given: context.Context) -> informer.Informer[objects.EndpointSlice]:
     count = given.metrics.informer_errors.labels("endpointslices")
-    return informer.Informer(
+    made = informer.Informer(
         given.transport,
         SLICES,
         objects.EndpointSlice,
@@ -155,3 +155,5 @@ def _slices(given: context.Context) -> informer.Informer[objects.EndpointSlice]:
         rng=given.rng,
         on_error=count.inc,
     )
+    given.metrics.informer_lag.labels("endpointslices").set_function(made.lag_s)
+    return made

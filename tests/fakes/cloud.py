@@ -44,6 +44,7 @@ class FakeCloud:
         self.trouble = Trouble()
         self.load_balancers: dict[str, dict[str, Any]] = {}
         self.requests: list[tuple[str, str]] = []
+        self.routes: list[dict[str, Any]] = []
         self.bodies: list[dict[str, Any]] = []
         self.inventories: dict[str, dict[str, Any]] = {}
         self.watches: list[dict[str, str]] = []
@@ -110,6 +111,8 @@ class FakeCloud:
         app.router.add_put("/v1/load-balancers/{name}", self._put)
         app.router.add_delete("/v1/load-balancers/{name}", self._delete)
         app.router.add_put("/v1/clusters/{uid}/inventory", self._take_inventory)
+        app.router.add_get("/v1/routes", self._list_routes)
+        app.router.add_delete("/v1/{kind:routes|networks}/{name}", self._drop)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", port)
@@ -199,6 +202,12 @@ class FakeCloud:
         self._emit("MODIFIED", one)
         self._provision(name)
         return web.json_response(one, status=202)
+
+    async def _list_routes(self, request: web.Request) -> web.Response:
+        return web.json_response({"items": self.routes, "next_page_token": None})
+
+    async def _drop(self, request: web.Request) -> web.Response:
+        return web.Response(status=204)
 
     async def _take_inventory(self, request: web.Request) -> web.Response:
         self.inventories[request.match_info["uid"]] = await request.json()

@@ -215,7 +215,8 @@ class FakeApiServer:
         return web.json_response({"kind": "Status", "status": "Success"})
 
     async def _patch(self, request: web.Request) -> web.Response:
-        assert request.content_type == "application/merge-patch+json"
+        is_strategic = request.content_type == "application/strategic-merge-patch+json"
+        assert is_strategic or request.content_type == "application/merge-patch+json"
         path = request.path.removesuffix("/status")
         one = self.objects.get(path)
         if one is None:
@@ -224,6 +225,8 @@ class FakeApiServer:
         version = body.get("metadata", {}).pop("resourceVersion", None)
         if version not in (None, one["metadata"]["resourceVersion"]):
             return failure(409, "the object has been modified")
+        if is_strategic:
+            body["status"]["conditions"] = _by_type(one, body)
         where, _, name = path.rpartition("/")
         changed = self.put(where, name, merge(one, body))
         meta = changed["metadata"]
@@ -314,6 +317,14 @@ def _is_in(place: str, collection: str) -> bool:
         return True
     before, _, rest = place.partition("/namespaces/")
     return "/" in rest and f"{before}/{rest.partition('/')[2]}" == collection
+
+
+def _by_type(one: Object, patch: Object) -> list[Object]:
+    """Return conditions as a strategic merge patch of them leaves them."""
+    there = {c["type"]: c for c in one.get("status", {}).get("conditions", ())}
+    for condition in patch["status"]["conditions"]:
+        there[condition["type"]] = {**there.get(condition["type"], {}), **condition}
+    return list(there.values())
 
 
 def _parent(path: str) -> str:

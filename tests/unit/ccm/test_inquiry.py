@@ -15,12 +15,18 @@ async def test_b_06_teardown_takes_what_one_cluster_left_and_nothing_else():
         for name, uid in (("k8s-a", "gone"), ("k8s-b", "alive"), ("by-hand", None)):
             labels = {"cluster-uid": uid} if uid else {}
             fake._create(name, {"labels": labels, "spec": {"addresses": []}})
+        for name, uid in (("k8s-n-v4", "gone"), ("k8s-m-v4", "alive")):
+            labels = {"cluster-uid": uid}
+            fake.routes.append({"name": name, "network": f"k8s-{uid}", "labels": labels})
         read = lambda: TOKEN  # noqa: E731 - what the command line passes
-        assert await inquiry.teardown(fake.url, read, "gone", delete=False) == ["k8s-a"]
+        left = ["k8s-a", "k8s-n-v4"]
+        assert await inquiry.teardown(fake.url, read, "gone", delete=False) == left
         assert fake.count("DELETE") == 0
-        assert await inquiry.teardown(fake.url, read, "gone", delete=True) == ["k8s-a"]
+        assert await inquiry.teardown(fake.url, read, "gone", delete=True) == left
         assert [path for method, path in fake.requests if method == "DELETE"] == [
-            "/v1/load-balancers/k8s-a"
+            "/v1/load-balancers/k8s-a",
+            "/v1/routes/k8s-n-v4",
+            "/v1/networks/k8s-gone",
         ]
 
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ccm import __main__ as cli
-from ccm import app, errors, logs, settings
+from ccm import app, errors, logs, selection, settings
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +71,26 @@ def test_every_flag_is_also_an_environment_variable(ran):
 
 
 @pytest.mark.parametrize(
+    ("flags", "routes", "pods"),
+    [
+        ((), False, ()),
+        (("--allocate-node-cidrs", "--cluster-cidr=10.244.0.0/16"), False, ()),
+        (("--configure-cloud-routes",), True, ("10.244.0.0/16", "fd00::/56")),
+        (("--configure-cloud-routes", "--pod-networks=10.0.0.0/8"), True, ("10.0.0.0/8",)),
+        (("--configure-cloud-routes", "--controllers=*,-route"), False, ()),
+        (("--configure-cloud-routes", "--controllers=node-route-controller"), True, None),
+    ],
+)
+def test_r_01_ki_05_routes_are_configured_if_asked_for(ran, flags, routes, pods):
+    """Upstream's default is to do it; in a kind cluster it would fight the network plug-in."""
+    assert invoke(*BASE, "--cluster-cidr=10.244.0.0/16,fd00::/56", *flags).exit_code == 0
+    (given,) = ran
+    assert given.runs(selection.ROUTE) is routes
+    if pods is not None:
+        assert given.pod_networks == pods  # then load balancers reach pods without nodePorts
+
+
+@pytest.mark.parametrize(
     "given", [["--controllers=*,-service"], ["--controllers=*", "--controllers=-service"]]
 )
 def test_controllers_by_commas_or_repeated(ran, given):
@@ -89,6 +109,10 @@ def test_controllers_by_commas_or_repeated(ran, given):
         ((*BASE, "--log-level", "loud"), "--log-level"),
         ((*BASE, "--controllers", "*,-services"), "--controllers"),
         ((*BASE, "--concurrent-service-syncs", "0"), "concurrent-service-syncs"),
+        ((*BASE, "--configure-cloud-routes"), "--cluster-cidr"),
+        ((*BASE, "--cluster-cidr", "10.244.0.0/33"), "--cluster-cidr"),
+        ((*BASE, "--cluster-cidr", "10.244.0.0/16,10.245.0.0/16"), "--cluster-cidr"),
+        ((*BASE, "--controllers", "route"), "--configure-cloud-routes"),
         ((), "cloud-url"),
     ],
 )

@@ -44,6 +44,7 @@ def test_d_02_b_28_it_runs_on_nodes_that_wait_for_it(pod):
         ("node.kubernetes.io/not-ready", "NoSchedule"),
         ("node.kubernetes.io/not-ready", "NoExecute"),
         ("node.kubernetes.io/unreachable", "NoExecute"),
+        ("node.kubernetes.io/network-unavailable", "NoSchedule"),
         ("CriticalAddonsOnly", ""),
     }
 

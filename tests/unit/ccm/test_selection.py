@@ -29,7 +29,8 @@ def test_s_01_name_alias_star_and_minus(wanted, runs):
 
 
 @pytest.mark.parametrize(
-    "wanted", [(), ("-service",), ("*", "-service", "-cloud-node", "-cloud-node-lifecycle")]
+    "wanted",
+    [(), ("-service",), ("*", "-service", "-cloud-node", "-cloud-node-lifecycle", "-route")],
 )
 def test_nothing_to_run_is_refused(wanted):
     with pytest.raises(errors.ConfigError, match="--controllers"):

@@ -12,6 +12,21 @@ from ccm import certificate, clock, errors, metrics, serving
 from tests.unit.ccm import builders
 
 
+class FakeAccess:
+    """Knows tokens and what the API server would say of them."""
+
+    def __init__(self):
+        self.tokens = {"reader": 200, "other": 403}
+        self.failing = False
+        self.asked = []
+
+    async def status(self, token, path):
+        self.asked.append((token, path))
+        if self.failing:
+            raise errors.KubeUnreachable("no answer")
+        return self.tokens.get(token, 401)
+
+
 @pytest.fixture
 async def server(unused_port):
     wrong = {"live": "", "ready": "not listed yet"}
@@ -20,6 +35,7 @@ async def server(unused_port):
         metrics.Metrics(),
         {"leaderElection": lambda: wrong["live"]},
         {"caches": lambda: wrong["ready"]},
+        FakeAccess(),
     )
     await target.start()
     yield f"https://127.0.0.1:{unused_port}", wrong
@@ -63,6 +79,60 @@ async def test_plain_http_is_refused(server):
         await get(url.replace("https", "http") + "/healthz")
 
 
+@pytest.fixture
+async def abroad(unused_port, monkeypatch):
+    """A server whose every caller comes from another machine."""
+    monkeypatch.setattr(serving, "_is_loopback", lambda address: False)
+    access = FakeAccess()
+    settings = builders.run_settings(secure_port=unused_port, bind_address="127.0.0.1")
+    target = serving.Server(settings, metrics.Metrics(), {}, {}, access)
+    await target.start()
+    yield f"https://127.0.0.1:{unused_port}", access
+    await target.stop()
+
+
+async def ask(url, authorization=None):
+    headers = {} if authorization is None else {"Authorization": authorization}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, ssl=False, headers=headers) as response,
+    ):
+        return response.status, response.headers
+
+
+@pytest.mark.parametrize(
+    ("authorization", "status"),
+    [
+        ("Bearer reader", 200),
+        ("bearer reader", 200),
+        ("Bearer other", 403),
+        ("Bearer strange", 401),
+        ("Basic cmVhZGVy", 401),
+        ("Bearer ", 401),
+        (None, 401),
+    ],
+)
+async def test_rb_05_p_12_metrics_from_elsewhere_need_a_token(abroad, authorization, status):
+    url, access = abroad
+    found, headers = await ask(f"{url}/metrics", authorization)
+    assert found == status
+    assert (headers.get("WWW-Authenticate") == "Bearer") is (status == 401)
+    assert all(path == "/metrics" for _, path in access.asked)
+
+
+async def test_p_12_health_needs_no_token(abroad):
+    url, access = abroad
+    for path in ("/healthz", "/livez", "/readyz"):
+        assert (await ask(f"{url}{path}"))[0] == 200
+    assert access.asked == []
+
+
+async def test_rb_05_who_asks_is_not_let_in_while_nobody_can_say(abroad):
+    url, access = abroad
+    access.failing = True
+    assert (await ask(f"{url}/metrics", "Bearer reader"))[0] == 503
+
+
 @pytest.mark.parametrize("address", ["10.0.0.1", "", None, "fe80::1"])
 def test_metrics_are_for_loopback_only(address):
     assert not serving._is_loopback(address)
@@ -71,14 +141,16 @@ def test_metrics_are_for_loopback_only(address):
 async def test_taken_port_is_a_configuration_error(server):
     port = int(server[0].rpartition(":")[2])
     settings = builders.run_settings(secure_port=port, bind_address="127.0.0.1")
-    second = serving.Server(settings, metrics.Metrics(), {}, {})
+    second = serving.Server(settings, metrics.Metrics(), {}, {}, FakeAccess())
     with pytest.raises(errors.ConfigError, match="--secure-port"):
         await second.start()
     await second.stop()
 
 
 async def test_port_zero_is_no_server():
-    target = serving.Server(builders.run_settings(secure_port=0), metrics.Metrics(), {}, {})
+    target = serving.Server(
+        builders.run_settings(secure_port=0), metrics.Metrics(), {}, {}, FakeAccess()
+    )
     await target.start()
     await target.stop()
 
@@ -88,7 +160,7 @@ async def test_own_certificate_that_cannot_be_read_is_a_configuration_error(tmp_
     file.write_text("no certificate")
     settings = builders.run_settings(secure_port=1, tls_cert_file=file, tls_key_file=file)
     with pytest.raises(errors.ConfigError, match="certificate"):
-        await serving.Server(settings, metrics.Metrics(), {}, {}).start()
+        await serving.Server(settings, metrics.Metrics(), {}, {}, FakeAccess()).start()
 
 
 def test_certificate_is_for_localhost():

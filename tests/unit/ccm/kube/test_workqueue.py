@@ -154,3 +154,27 @@ async def test_what_failed_is_handed_out_at_once_when_the_cause_is_gone(queue, c
     assert drain(queue) == []
     await clock.advance(1.0)
     assert drain(queue) == ["waits"]
+
+
+async def test_p_16_waits_and_looks_are_measured(clock):
+    numbers = metrics.Metrics()
+    queue = workqueue.WorkQueue(clock, numbers, name="service")
+
+    def value(what, kind=""):
+        return numbers.registry.get_sample_value(f"workqueue_{what}{kind}", {"name": "service"})
+
+    queue.add("a")
+    await clock.advance(2)
+    assert await queue.get() == "a"
+    await clock.advance(3)
+    queue.add("a")  # while it is worked on
+    assert value("unfinished_work_seconds") == value("longest_running_processor_seconds") == 3
+    await clock.advance(4)
+    queue.done("a")
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert value("unfinished_work_seconds") == 0
+    assert value("queue_duration_seconds", "_sum") == 2 + 4
+    assert value("work_duration_seconds", "_sum") == 3 + 4
+    assert value("work_duration_seconds", "_count") == 2
+    assert queue._added == {}

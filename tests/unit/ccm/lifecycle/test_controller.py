@@ -81,7 +81,7 @@ async def it():
 
 
 @pytest.mark.parametrize("ready", ["False", "Unknown", ""])
-async def test_l_03_u_12_node_without_instance_is_removed_after_an_event(it, ready):
+async def test_l_03_u_12_ki_04_node_without_instance_is_removed_after_an_event(it, ready):
     await it.join(ready=ready)
     await it.look(1)
     assert it.left() == ["node-1"]  # one answer could be a stale read
@@ -101,7 +101,7 @@ async def test_l_02_b_34_ready_node_is_never_removed_and_costs_no_request(it):
     assert it.taints() == [OTHER]
 
 
-async def test_l_04_u_12_stopped_instance_is_a_taint_and_no_removal(it):
+async def test_l_04_u_12_ki_04_stopped_instance_is_a_taint_and_no_removal(it):
     it.cloud.there = {"node-1": instance("node-1", power_state="stopped")}
     await it.join(taints=[OTHER])
     await it.look(1)
@@ -122,7 +122,7 @@ async def test_l_04_u_12_stopped_instance_is_a_taint_and_no_removal(it):
         errors.CloudUnreachable("no answer"),
     ],
 )
-async def test_l_06_b_22_what_cannot_be_told_is_not_gone(it, trouble):
+async def test_l_06_b_22_ki_04_what_cannot_be_told_is_not_gone(it, trouble):
     it.cloud.failing = trouble
     await it.join()
     await it.look(3)

@@ -38,7 +38,7 @@ def node(*, provider_id="", taints=(), provided=None, addresses=None, labels=Non
         (node(provider_id="fakecloud://nowhere", taints=(changes.UNINITIALIZED,)), ""),
     ],
 )
-def test_l_08_foreign_nodes_have_no_instance(one, key):
+def test_l_08_ki_02_foreign_nodes_have_no_instance(one, key):
     assert changes.instance_key(one) == key
 
 
