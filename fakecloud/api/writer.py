@@ -29,6 +29,8 @@ from fakecloud.wishes import New
 MOST: Final = 32
 _QUIET: Final = 3
 """Turns of the event loop without another change: from the network to here a request takes two."""
+_LULL_S: Final = 0.02
+"""Who was answered may ask again at once; after so long without a question the burst is over."""
 _EVENTS: Final = 2  # that a new load balancer leaves: its own, and its operation's
 
 
@@ -52,6 +54,7 @@ class Writer:
         self._database = database
         self._load_balancers = load_balancers
         self._waiting: deque[_Waiting] = deque()  # bounded by the connections of the server
+        self._writing = False
         self._idle = Event()
         self._idle.set()
 
@@ -63,8 +66,9 @@ class Writer:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Response] = loop.create_future()
         self._waiting.append((change, answer))
-        if self._idle.is_set():
-            self._idle.clear()
+        self._idle.clear()
+        if not self._writing:
+            self._writing = True
             loop.call_soon(self._gather, loop)
         return await answer
 
@@ -95,10 +99,15 @@ class Writer:
         if self._waiting:
             self._gather(loop)
         else:
+            self._writing = False
+            loop.call_later(_LULL_S, self._rest)
+
+    def _rest(self) -> None:
+        if not self._writing:
             self._idle.set()
 
     def idle(self, timeout_s: float) -> bool:
-        """Return True when nobody waits for an answer, False after `timeout_s`.
+        """Return True when nobody waits for an answer, or did just now; False after `timeout_s`.
 
         Who works for nobody in particular waits here, so that a burst of requests is accepted
         first: all threads share one interpreter.
