@@ -79,6 +79,8 @@
     tables.py          every other table on one page
     lifecycle.py       THE state machine
     addresses.py       pools, and which address comes next
+    host_ports.py      ports of the machine around the container, one for each listener
+    ranges.py          which part of a network a pool takes by itself
     catalogue.py       types with their limits, regions and zones
     pem.py             certificates as customers bring them
     sealing.py         secrets that a copy of the database doesn't tell
@@ -109,5 +111,5 @@
     errors.py          the error tree
 
 __main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers | route_table → load_balancers | networks | router | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
-→ wishes | conflicts → probes | health | chaos | placement | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | routing | profiles | ids | files | clock | settings | logs | failures → errors
+→ wishes | conflicts → probes | health | chaos | placement | host_ports | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | ranges | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | routing | profiles | ids | files | clock | settings | logs | failures → errors
 """

@@ -76,6 +76,9 @@ def serve(
     pool: Annotated[
         list[str] | None, typer.Option(help="NAME=KIND:CIDR[@INTERFACE]; repeatable")
     ] = None,
+    host_ports: Annotated[
+        str | None, typer.Option(help="FIRST-LAST, as published by the container: one per listener")
+    ] = None,
     token_file: Annotated[
         Path | None, typer.Option(help="where the first token is written")
     ] = None,

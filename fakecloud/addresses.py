@@ -14,6 +14,8 @@ from fakecloud.model import Family
 
 QUARANTINE_S: Final = 60
 MAX_INTERFACE: Final = 15  # characters, the kernel's IFNAMSIZ
+AUTO: Final = "auto"
+"""As a CIDR of an `interface` pool: a free part of the interface's networks, one of each family."""
 _POOL = re.compile(
     r"(?P<name>[a-z][a-z0-9-]{0,31})=(?P<kind>[a-z]+):(?P<cidr>[^@]+)(?:@(?P<interface>[\w.-]{1,63}))?"
 )
@@ -37,6 +39,16 @@ class Pool(msgspec.Struct, frozen=True, kw_only=True):
     def family(self) -> Family:
         """Return the pool's address family."""
         return "ipv4" if self.network.version == 4 else "ipv6"
+
+
+def automatic(text: str) -> tuple[str, str] | None:
+    """Return name and interface of a pool that finds its range itself, None of any other."""
+    match = _POOL.fullmatch(text)
+    if match is None or (match["kind"], match["cidr"]) != ("interface", AUTO):
+        return None
+    if match["interface"] is None:
+        raise StartError(f"--pool {match['name']}: say the interface, for example {AUTO}@eth0")
+    return match["name"], match["interface"]
 
 
 def parse_pool(text: str) -> Pool:

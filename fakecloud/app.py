@@ -75,7 +75,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
     Load balancers go on running afterwards. Raises: StartError.
     """
     with ExitStack() as stack:
-        premises.check(settings)
+        settings = premises.settle(settings, system or SystemClock())
         pools = premises.parse_pools(settings)
         database = Database(settings.database_url)
         stack.callback(database.close)
@@ -116,6 +116,7 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             hook=Interference(database, chaos, clock),
             keys=certificates,
             pools=placement.served(settings.pool),
+            published=premises.published_ports(settings),
         )
         hub = Hub(database, max_watches=settings.max_watches)
         trouble = Trouble(database, chaos, dataplane, health, clock, me.name)
@@ -287,7 +288,9 @@ def _take_back(
     )
     here = (adoption.adopted | adoption.restarted) - unreachable
     provisioner.hold(adoption.adopted | adoption.restarted)
-    provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
+    provisioner.recover(
+        lb for lb in living if lb.was_active and not (lb.id in here and provisioner.fits(lb))
+    )
 
 
 def _ledger(

@@ -75,6 +75,7 @@ def load_balancer(lb: LoadBalancer) -> dict[str, Any]:
                 for c in lb.conditions
             ],
             "addresses": [msgspec.to_builtins(a) for a in lb.addresses],
+            "host_ports": [msgspec.to_builtins(one) for one in lb.host_ports],
             "generation": lb.generation,
             "observed_generation": lb.observed_generation,
             "resource_version": str(lb.resource_version),

@@ -202,6 +202,19 @@ class ProbeWeight(msgspec.Struct, frozen=True, gc=False):
     weight: int
 
 
+class HostPort(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A port of the machine around the container that leads to a listener, by name."""
+
+    listener: str
+    transport: Literal["tcp", "udp"]
+    port: int
+
+
+def transport(protocol: str) -> Literal["tcp", "udp"]:
+    """Return what carries a listener's protocol."""
+    return "udp" if protocol == "udp" else "tcp"
+
+
 class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the data plane is told to run for one load balancer.
 
@@ -220,6 +233,7 @@ class Desired(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     down: frozenset[ProbeKey] = frozenset()
     weights: frozenset[ProbeWeight] = frozenset()
     certificates: tuple[CertificateChain, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
 
 
 class Disturbance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -337,6 +351,7 @@ class LoadBalancer(msgspec.Struct, frozen=True, kw_only=True):
     deleted_at: datetime | None = None
     host: str | None = None
     ready_at: datetime | None = None
+    host_ports: tuple[HostPort, ...] = ()
 
     @property
     def suspended(self) -> bool:

@@ -13,7 +13,16 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import (
+    IPv4Address,
+    IPv4Interface,
+    IPv4Network,
+    IPv6Address,
+    IPv6Interface,
+    IPv6Network,
+    ip_address,
+    ip_interface,
+)
 from pathlib import Path
 from threading import Event
 from typing import Any, Final
@@ -95,6 +104,45 @@ class InterfaceAddresses:
         """
         with self._route() as (route, index):
             return {_text(m) for m in route.get_addr(index=index) if is_ours(m)}
+
+    def networks(self) -> list[IPv4Interface | IPv6Interface]:
+        """Return the interface's own addresses with their networks, not those that are only local.
+
+        Raises: errors.Transient when the interface is gone.
+        """
+        with self._route() as (route, index):
+            found = [
+                ip_interface(f"{_text(m)}/{m['prefixlen']}")
+                for m in route.get_addr(index=index)
+                if not is_ours(m)
+            ]
+        return [one for one in found if one.network.num_addresses > 1 and not one.is_link_local]
+
+    def anybody_in(self, network: IPv4Network | IPv6Network) -> bool:
+        """Return whether somebody else on the link answers for an address of `network`.
+
+        At most 256 addresses; all are asked at once, and waited for as long as for one.
+        """
+        ips = {str(ip) for ip in network}
+        family = socket.AF_INET if network.version == 4 else socket.AF_INET6
+        with self._route() as (route, index):
+            if network.version == 6:
+                self._await_source(route, index)
+            ips -= {_text(message) for message in route.get_addr(index=index)}
+            for ip in ips:
+                self._forget(route, index, ip)
+                self._ask(route, index, ip_address(ip))
+            # Beyond their queue's length the kernel asks a little later: twice the wait of one.
+            self._clock.wait(Event(), 2 * self._probe_wait_s)
+            neighbours = route.get_neighbours(family=family, ifindex=index)
+            owners = [
+                n.get_attr("NDA_DST")
+                for n in neighbours
+                if n["state"] & _NUD_OWNED and n.get_attr("NDA_DST") in ips
+            ]
+            for ip in ips:
+                self._forget(route, index, ip)
+        return bool(owners)
 
     def in_use_elsewhere(self, ip: str) -> bool:
         """Return whether somebody else on the link answers for `ip`, or the interface itself does.
@@ -200,8 +248,7 @@ class InterfaceAddresses:
         """Return whether a neighbour entry for `address` gets a MAC within the wait."""
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         self._forget(route, index, str(address))  # an old entry would vouch for a former owner
-        entry = {"dst": str(address), "ifindex": index, "family": family}
-        route.neigh("replace", state=0, flags=_NTF_USE, **entry)
+        self._ask(route, index, address)
         deadline, pause, never = self._clock.monotonic() + self._probe_wait_s, 0.002, Event()
         state = _NUD_INCOMPLETE
         while state == _NUD_INCOMPLETE and self._clock.monotonic() < deadline:
@@ -212,6 +259,12 @@ class InterfaceAddresses:
             state = found[0] if found else 0
         self._forget(route, index, str(address))
         return bool(state & _NUD_OWNED)
+
+    def _ask(self, route: Any, index: int, address: Address) -> None:
+        """Make the kernel ask the link for `address`."""
+        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+        entry = {"dst": str(address), "ifindex": index, "family": family}
+        route.neigh("replace", state=0, flags=_NTF_USE, **entry)
 
     def _await_source(self, route: Any, index: int) -> None:
         """Wait, bounded, until the interface's own addresses can ask: tentative ones can't."""

@@ -8,13 +8,16 @@ import pwd
 import resource
 import ssl
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Final
 
-from fakecloud import profiles, transparency
-from fakecloud.addresses import Pool, parse_pool
+import msgspec
+
+from fakecloud import files, host_ports, profiles, ranges, transparency
+from fakecloud.addresses import Pool, automatic, parse_pool
 from fakecloud.billing import books
 from fakecloud.billing.prices import PriceBook
 from fakecloud.clock import Clock
@@ -71,9 +74,67 @@ def haproxy_user(settings: Settings) -> tuple[int, int] | None:
     return int(uid), int(gid)
 
 
+def settle(settings: Settings, clock: Clock) -> Settings:
+    """Return the settings with a range for each pool that was to find its own.
+
+    A range is remembered in the state directory and stays while it is part of the interface's
+    network: the addresses in use are from it.
+    Raises: StartError, also when the address or the latency profile can't be used.
+    """
+    settings.address()
+    try:
+        profiles.find(settings.profile)
+    except profiles.UnknownProfile as error:
+        raise StartError(f"--profile: {error}") from None
+    if not any(map(automatic, settings.pool)):
+        return settings
+    note = settings.state_dir / "pool-ranges.json"
+    known: dict[str, str] = {}
+    with suppress(OSError, msgspec.MsgspecError):
+        known = msgspec.json.decode(note.read_bytes(), type=dict[str, str])
+    settled: list[str] = []
+    for text in settings.pool:
+        found = automatic(text)
+        settled += [text] if found is None else _ranges(*found, known, clock)
+    settings.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    files.write(note, msgspec.json.encode(known), durable=True)
+    return settings.model_copy(update={"pool": tuple(settled)})
+
+
+def _ranges(name: str, interface: str, known: dict[str, str], clock: Clock) -> Iterator[str]:
+    """Yield the pools of an interface as texts, and note their ranges."""
+    door = InterfaceAddresses(interface, clock, probe_wait_s=PROBE_WAIT_S)
+    own = {one.version: one for one in reversed(door.networks())}
+    if not own:
+        raise StartError(f"--pool {name}: {interface} has no address, so there is no range in it")
+    for version in sorted(own):
+        key = f"{name}@{interface}/{version}"
+        remembered = None
+        with suppress(KeyError, ValueError):
+            remembered = ip_network(known[key])
+        known[key] = str(ranges.choose(own[version], door.anybody_in, remembered))
+        yield f"{name}=interface:{known[key]}@{interface}"
+
+
+def published_ports(settings: Settings) -> range:
+    """Return the host ports to give to listeners, none unless told. Raises: StartError."""
+    if settings.host_ports is None:
+        return range(0)
+    if not all(one.kind == "interface" for one in parse_pools(settings)):
+        raise StartError(
+            "--host-ports is for a server in a container that publishes them, with an interface pool"
+        )
+    return host_ports.parse(settings.host_ports)
+
+
 def parse_pools(settings: Settings) -> list[Pool]:
     """Return the pools; a name may have one of each family. Raises: StartError."""
-    pools = [parse_pool(text) for text in settings.pool]
+    found = [automatic(text) for text in settings.pool]
+    if any(found) and not settings.uses_sqlite:
+        raise StartError(
+            "--pool …:auto: hosts that share a PostgreSQL need one range; give its CIDR"
+        )
+    pools = [parse_pool(text) for text, own in zip(settings.pool, found, strict=True) if not own]
     shared = any(pool.interface for pool in pools) and not settings.uses_sqlite
     if shared and settings.dead_after_s < LEAST_DEAD_S:
         raise StartError(
@@ -119,6 +180,7 @@ def check(settings: Settings) -> None:
     """Look at every option before anything is touched. Raises: StartError that names it."""
     settings.address()
     parse_pools(settings)
+    published_ports(settings)
     price_book(settings)
     haproxy_user(settings)
     try:

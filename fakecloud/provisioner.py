@@ -9,7 +9,7 @@ idempotent work. Turns of the loop are `step()`.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from threading import Lock
@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from fakecloud import conflicts, lifecycle, outcomes, rules
+from fakecloud import conflicts, host_ports, lifecycle, outcomes, rules
 from fakecloud.allocation import Allocator
 from fakecloud.clock import Clock
 from fakecloud.errors import (
@@ -117,13 +117,15 @@ class Provisioner:
         pools: Collection[PoolKey] | None = None,
         allocator: Allocator | None = None,
         keys: Keys | None = None,
+        published: Sequence[int] = (),
     ) -> None:
         """Claim rows of `host` as `owner`, for `lease_s` seconds each; and rows that no host has
         if their addresses are of `pools` (None: of any). `allocator`: for addresses that are taken.
-        `keys`: where certificates come from.
+        `keys`: where certificates come from. `published`: ports of the machine for listeners.
         """
         self._allocator = allocator
         self._keys = keys
+        self._published = published
         self._database = database
         self._dataplane = dataplane
         self._addresses = addresses
@@ -175,7 +177,11 @@ class Provisioner:
             self._apply(claimed)
         self._hook.at(Point.POST_APPLY, claimed)
 
-    def recover(self, lost: Collection[LoadBalancer]) -> None:
+    def fits(self, lb: LoadBalancer) -> bool:
+        """Say whether a running load balancer is as this server would run it."""
+        return host_ports.fit(lb, self._published)
+
+    def recover(self, lost: Iterable[LoadBalancer]) -> None:
         """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
         with self._database.write() as connection:
             rows.release_all(connection, self._owner)
@@ -277,6 +283,8 @@ class Provisioner:
                 lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=wall)
             lb = msgspec.structs.replace(lb, state=lifecycle.next_state(lb.state, Event.CLAIMED))
             now = self._clock.now()
+            given = host_ports.assign(connection, lb, self._published, now)
+            lb = msgspec.structs.replace(lb, host_ports=given)
             operations.enter(connection, lb.id, "apply", now, up_to_generation=lb.generation)
             return lb if lb == claimed else rows.save(connection, lb, now)
 
@@ -294,6 +302,7 @@ class Provisioner:
             down=told.down,
             weights=told.weights,
             certificates=self._keys.chains(lb.project, lb.spec) if self._keys else (),
+            host_ports=lb.host_ports,
         )
         with self._renewed(lb):
             self._dataplane.apply(self._hook.wanted(lb, desired))

@@ -35,6 +35,7 @@ def restore(settings: Settings, clock: Clock) -> int:
     if not settings.uses_sqlite or not (settings.state_dir / "lb").is_dir():
         return 0
     premises.set_limits()
+    settings = premises.settle(settings, clock)
     pools = premises.parse_pools(settings)
     dataplane = premises.host_data_plane(settings, pools, clock)
     try:

@@ -35,6 +35,7 @@ class Settings(BaseSettings):
     runtime_dir: Path | None = None  # short path for the sockets; default derived from state_dir
     pool: Annotated[tuple[str, ...], NoDecode] = ("default=loopback:127.77.0.0/16",)
     price_book: str = "aws-nlb-us-east-1"
+    host_ports: str | None = None  # FIRST-LAST, published by the container that this server is in
     haproxy: str = "haproxy"
     haproxy_user: str | None = None  # UID:GID of the HAProxy processes when the server is root
     # Load balancers connect to targets from their clients' addresses where that is asked for. Only

@@ -98,6 +98,7 @@ load_balancer = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("deleted_at", UtcDateTime),
+    Column("host_ports", JSON, nullable=False, server_default="[]"),
     Index(
         "uq_load_balancer_live_name",
         "project",
@@ -126,6 +127,18 @@ address = Table(
     Column("reserved", Boolean, nullable=False, server_default=false()),
     Index("ix_address_pool_given_at", "pool", "family", "given_at"),
     Index("ix_address_load_balancer_id", "load_balancer_id"),
+)
+
+host_port = Table(
+    "host_port",
+    metadata,
+    Column("transport", Text, primary_key=True),
+    Column("host_port", Integer, primary_key=True, autoincrement=False),
+    Column("project", Text, nullable=False),
+    Column("load_balancer", Text, nullable=False),  # its name: one that comes back has it again
+    Column("port", Integer, nullable=False),
+    Column("given_at", UtcDateTime, nullable=False),
+    Index("ix_host_port_load_balancer", "project", "load_balancer"),
 )
 
 operation = Table(

@@ -288,6 +288,14 @@ class TargetStatus(BaseModel):
     since: str
 
 
+class HostPort(BaseModel):
+    """A port of the machine around the container that leads to a listener."""
+
+    listener: str
+    transport: Literal["tcp", "udp"]
+    port: int = Field(examples=[20000])
+
+
 class Status(BaseModel):
     """How far the load balancer is."""
 
@@ -296,6 +304,7 @@ class Status(BaseModel):
     operating_state: model.OperatingState
     conditions: list[Condition]
     addresses: list[AssignedAddress]
+    host_ports: list[HostPort]
     generation: int
     observed_generation: int
     resource_version: str

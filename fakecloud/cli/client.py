@@ -106,10 +106,12 @@ class Client:
 def connect(url: str, token_file: Path | None, project: str | None = None) -> Iterator[Client]:
     """Give a client for the cloud at `url`, in `project` instead of the token's own if given.
 
+    FAKECLOUD_PROJECT says the same for every command.
     Raises: CommandFailed without a token.
     """
     headers = {"authorization": f"Bearer {_token(token_file)}"}
-    if project is not None:
+    project = project or os.environ.get("FAKECLOUD_PROJECT")
+    if project:
         headers["x-project"] = project.encode("ascii", "replace").decode()
     try:
         http = httpx2.Client(base_url=url, headers=headers, timeout=TIMEOUT_S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -16,7 +16,9 @@ from fakecloud.cli import client, op, output, progress
 
 app = typer.Typer(help="Load balancers.", no_args_is_help=True)
 
-COLUMNS = ("name", "state", "health", "addresses", "ports", "targets", "namespace", "service")
+COLUMNS = (
+    "name", "state", "health", "addresses", "ports", "targets", "namespace", "service", "localhost",
+)  # fmt: skip
 
 STATS = (
     "kind", "name", "health", "connections", "total", "in", "out", "requests", "failed",
@@ -201,7 +203,16 @@ def _row(found: dict[str, Any]) -> list[str]:
         f"{healthy}/{len(status['targets'])}",
         found["labels"].get("namespace", ""),
         found["labels"].get("service", ""),
+        ",".join(_published(spec, status)),
     ]
+
+
+def _published(spec: dict[str, Any], status: dict[str, Any]) -> Iterator[str]:
+    """Yield each port with the one of the machine that leads to it."""
+    ports = {one["listener"]: one["port"] for one in status.get("host_ports", ())}
+    for one in spec["listeners"]:
+        if one["name"] in ports:
+            yield f"{one['port']}={ports[one['name']]}"
 
 
 def _carried(one: dict[str, Any], readable: bool) -> list[str]:

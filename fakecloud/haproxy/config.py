@@ -238,7 +238,7 @@ def _frontends(
         yield Frontend(
             name=words.Word(f"f{index}"),
             mode=_mode(listener),
-            binds=tuple((ip, port) for ip in ips),
+            binds=(*((ip, port) for ip in ips), *_host_binds(desired, listener.name)),
             max_connections=fields.number(wish, 1, 10_000_000, f"{where}.max_connections"),
             idle_timeout_s=values.seconds(listener.idle_timeout_s, f"{where}.idle_timeout_s"),
             accept_proxy=listener.accept_proxy_protocol,
@@ -255,6 +255,13 @@ def _frontends(
             ),
             redirect_port=redirect_port if listener.redirect_https else None,
         )
+
+
+def _host_binds(desired: model.Desired, listener: str) -> Iterator[tuple[str, int]]:
+    """Yield where the machine around the container sends what is for the listener."""
+    for one in desired.host_ports:
+        if one.listener == listener and one.transport == "tcp":
+            yield "0.0.0.0", fields.number(one.port, 1024, 65535, "host_ports")  # noqa: S104 - the container's own
 
 
 def _tls(tls: model.Tls, certificates: dict[str, words.Word]) -> Tls:

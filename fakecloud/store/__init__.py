@@ -8,6 +8,7 @@ load_balancers  rows of load balancers: insert, find, list, claim by lease, save
 operations      progress of asynchronous work
 events          resource versions and the event history that watches read
 addresses       which address belongs to whom
+host_ports      which port of the published range belongs to which listener
 billing_events  the log of what is billed    charges  lines, and the sums of days
 invoices        closed periods               price_assignments  which book when
 proof           whether the books are right  inventories   what clusters said they have

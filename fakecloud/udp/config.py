@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from hashlib import blake2s
 from ipaddress import ip_address
 from typing import Final
@@ -30,7 +31,7 @@ def build(desired: model.Desired, *, sessions: int) -> wire.Config:
     groups = sorted((_group(g, desired) for g in spec.target_groups if g.name in used), key=_name)
     ips = sorted((fields.address(one.ip, "addresses") for one in desired.addresses), key=_order)
     return wire.Config(
-        listeners=tuple(_listener(one, tuple(ips), limit) for one in listeners) if ips else (),
+        listeners=tuple(_doors(listeners, tuple(ips), limit, desired)) if ips else (),
         groups=tuple(groups),
         ranges=tuple(sorted({fields.network(value) for value in spec.source_ranges})),
         limit=limit,
@@ -49,6 +50,7 @@ def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
     meaning: dict[tuple[str, str], tuple[tally.Kind, str]] = {
         (_listener_name(one.port), ""): ("listener", one.name) for one in listeners
     }
+    meaning |= {(_host_name(one.port), ""): ("listener", one.name) for one in listeners}
     used = {listener.target_group for listener in listeners}
     for group in spec.target_groups:
         if group.name in used:
@@ -56,6 +58,20 @@ def names(spec: model.Spec) -> dict[tuple[str, str], tuple[tally.Kind, str]]:
                 row = _group_name(group.name), f"{ip_address(target.ip)}@{target.port}"
                 meaning[row] = ("target", f"{target.ip} port {target.port}")
     return meaning
+
+
+def _doors(
+    listeners: list[model.Listener], ips: tuple[str, ...], limit: int, desired: model.Desired
+) -> Iterator[wire.Listener]:
+    """Yield each listener, and once more where the machine around the container sends to it."""
+    published = {one.listener: one.port for one in desired.host_ports if one.transport == "udp"}
+    for listener in listeners:
+        yield _listener(listener, ips, limit)
+        if listener.name in published:
+            port = fields.number(published[listener.name], 1024, 65535, "host_ports")
+            inside = _listener(listener, ("0.0.0.0",), limit)  # noqa: S104 - the container's own
+            inside.name, inside.port = _host_name(listener.port), port
+            yield inside
 
 
 def _listener(listener: model.Listener, ips: tuple[str, ...], limit: int) -> wire.Listener:
@@ -132,6 +148,10 @@ def _refuse(listeners: list[model.Listener], spec: model.Spec) -> None:
 
 def _listener_name(port: int) -> str:
     return f"u{port}"
+
+
+def _host_name(port: int) -> str:
+    return f"h{port}"
 
 
 def _group_name(name: str) -> str:

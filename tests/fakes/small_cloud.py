@@ -95,6 +95,8 @@ def wish(of: Spec | None = None, **labels: str) -> Wish:
 class SmallCloud:
     """The desk, the provisioner and what they work with. `worker()` makes one more provisioner."""
 
+    published: range = range(0)  # ports of the machine around it
+
     def __init__(self, url: str, pool: addresses.Pool = POOL) -> None:
         self.clock = FakeClock()
         self.database = Database(url)
@@ -123,7 +125,11 @@ class SmallCloud:
         self.health.register(lb for lb in living if lb.was_active)
         adoption = self.dataplane.adopt({lb.id for lb in living})
         here = adoption.adopted | adoption.restarted
-        self.provisioner.recover([lb for lb in living if lb.was_active and lb.id not in here])
+        self.provisioner.recover(
+            lb
+            for lb in living
+            if lb.was_active and not (lb.id in here and self.provisioner.fits(lb))
+        )
 
     def worker(
         self,
@@ -145,6 +151,7 @@ class SmallCloud:
             allocator=Allocator([self.pool]),
             rng=random.Random(1),
             hook=Interference(self.database, self.chaos, self.clock, end=_crash),
+            published=self.published,
         )
 
     def put(self, name: str, of: Spec | None = None, **labels: str) -> Outcome:

@@ -79,7 +79,7 @@ def problem(status: int, code: str, detail: str) -> httpx2.Response:
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Cloud]:
     found = Cloud()
-    for name in ("FAKECLOUD_URL", "FAKECLOUD_TOKEN_FILE"):
+    for name in ("FAKECLOUD_URL", "FAKECLOUD_TOKEN_FILE", "FAKECLOUD_PROJECT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FAKECLOUD_TOKEN", "t0ken")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
@@ -102,6 +102,7 @@ def test_list_is_an_aligned_table_of_all_pages(cloud: Cloud) -> None:
     lines = run("lb", "list").stdout.splitlines()
     assert lines[0].split() == [
         "NAME", "STATE", "HEALTH", "ADDRESSES", "PORTS", "TARGETS", "NAMESPACE", "SERVICE",
+        "LOCALHOST",
     ]  # fmt: skip
     assert lines[1].split() == [
         "web", "ACTIVE", "DEGRADED", "127.77.0.1", "80/tcp", "1/2", "shop", "web",
@@ -116,7 +117,7 @@ def test_list_as_json_and_csv(cloud: Cloud) -> None:
     cloud.on("GET /v1/load-balancers", page, page)
     assert json.loads(run("lb", "list", "-o", "json").stdout) == [LB]
     csv = run("lb", "list", "-o", "csv").stdout
-    assert csv.splitlines()[1] == "web,ACTIVE,DEGRADED,127.77.0.1,80/tcp,1/2,shop,web"
+    assert csv.splitlines()[1] == "web,ACTIVE,DEGRADED,127.77.0.1,80/tcp,1/2,shop,web,"
 
 
 def test_get_shows_targets_and_no_control_characters(cloud: Cloud) -> None:

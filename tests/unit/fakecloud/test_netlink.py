@@ -6,12 +6,13 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from threading import Event
 
 import pytest
 
-from fakecloud import clock, errors, netlink
+from fakecloud import clock, errors, netlink, premises, settings
 
 CLONE_NEWNET = 0x40000000
 LEFT4, RIGHT4, FREE4 = "10.9.0.1", "10.9.0.2", "10.9.0.77"
@@ -315,3 +316,53 @@ def test_addresses_are_told_apart_also_where_the_kernel_forgets_the_mark(message
 def test_label_fits_into_the_kernels_fifteen_characters(interface):
     assert len(netlink.label(interface)) <= 15
     assert netlink.label(interface).endswith(":fc")
+
+
+@needs_root
+def test_networks_are_the_interfaces_own_and_not_what_was_put_there(cable):
+    with cable.inside(cable.left):
+        addresses = door()
+        addresses.add(FREE4)
+        addresses.add(FREE6)
+        assert sorted(map(str, addresses.networks())) == [f"{LEFT4}/24", f"{LEFT6}/64"]
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("network", "used"),
+    [
+        ("10.9.0.0/24", True),
+        ("10.9.0.64/26", False),
+        ("fd09::/120", True),
+        ("fd09::ff00/120", False),
+    ],
+    ids=["peer4", "free4", "peer6", "free6"],
+)
+def test_a_block_is_used_when_one_of_its_addresses_answers(cable, network, used):
+    with cable.inside(cable.left):
+        found = door(wait_s=1.0 if used else 0.05).anybody_in(ip_network(network))
+        assert found is used
+        assert not neighbours() & {RIGHT4, RIGHT6, FREE4}
+
+
+@needs_root
+def test_a_pool_that_finds_its_range_remembers_it(cable, tmp_path):
+    wanted = settings.load(pool=("default=interface:auto@eth0",), state_dir=tmp_path)
+    first = (
+        "default=interface:10.9.0.192/26@eth0",
+        "default=interface:fd09::ffff:ffff:ffff:ff00/120@eth0",
+    )
+    with cable.inside(cable.left):
+        assert premises.settle(wanted, clock.SystemClock()).pool == first
+    with cable.inside(cable.right):
+        door().add("10.9.0.200")
+    with cable.inside(cable.left):
+        assert premises.settle(wanted, clock.SystemClock()).pool == first
+        fresh = wanted.model_copy(update={"state_dir": tmp_path / "new"})
+        assert premises.settle(fresh, clock.SystemClock()).pool[0] != first[0]
+
+
+def test_hosts_that_share_a_database_need_one_range():
+    wanted = settings.load(pool=("default=interface:auto@eth0",), database="postgresql://db/cloud")
+    with pytest.raises(errors.StartError, match="one range"):
+        premises.parse_pools(wanted)

@@ -346,3 +346,14 @@ def test_what_can_not_be_served_is_refused_by_name(
 def test_words_refuse_whatever_ends_a_line_or_an_argument(text: str) -> None:
     with pytest.raises(ValueError, match="not a word"):
         words.Word(text)
+
+
+def test_a_port_of_the_machine_leads_to_the_same_frontend():
+    plain = desired(listener(), listener("alt", 81), groups=(group(A),))
+    published = (
+        model.HostPort(listener="alt", transport="tcp", port=20000),
+        model.HostPort(listener="http", transport="udp", port=20001),
+    )
+    built = build(msgspec.structs.replace(plain, host_ports=published))
+    assert built.binds() - build(plain).binds() == {("0.0.0.0", 20000)}
+    assert ("0.0.0.0", 20000) in built.frontends[1].binds

@@ -127,3 +127,18 @@ def test_unknown_line_is_refused(line: str) -> None:
 def test_other_language_is_refused() -> None:
     with pytest.raises(ValueError, match="language"):
         wire.parse("fakecloud-udp 2\n")
+
+
+def test_a_port_of_the_machine_is_a_second_door_to_the_same_listener() -> None:
+    published = (
+        model.HostPort(listener="dns", transport="udp", port=20000),
+        model.HostPort(listener="web", transport="tcp", port=20001),
+    )
+    plain = desired()
+    both = config.build(msgspec.structs.replace(plain, host_ports=published), sessions=1000)
+    assert set(both.binds()) - set(config.build(plain, sessions=1000).binds()) == {
+        ("0.0.0.0", 20000)
+    }
+    meaning = config.names(plain.spec)
+    assert {meaning[one.name, ""] for one in both.listeners} == {("listener", "dns")}
+    assert wire.render(wire.parse(wire.render(both))) == wire.render(both)
