@@ -17,6 +17,7 @@ RUN pip install --no-compile --require-hashes --only-binary=:all: --target=/depe
 COPY pyproject.toml README.md LICENSE ./
 COPY ccm ccm
 COPY fakecloud fakecloud
+COPY manifests/base manifests/base
 RUN pip install --no-compile --no-deps --target=/product . \
  && python -m compileall -q /product
 
@@ -46,7 +47,7 @@ ENV PATH=/opt/fakecloud/bin:$PATH \
     FAKECLOUD_TOKEN_FILE=/var/lib/fakecloud/admin.token \
     FAKECLOUD_HAPROXY_USER=990:990
 # Fails here, not at the user's, when a dependency is missing.
-RUN fakecloud --help > /dev/null && fakecloud-ccm --help > /dev/null \
+RUN fakecloud --help > /dev/null && FAKECLOUD_TOKEN=t fakecloud-ccm manifests --cluster-name c --cloud-token-file /dev/null > /dev/null \
  && python -c 'import fakecloud.app, fakecloud.container, ccm.app, pyroute2'
 VOLUME /var/lib/fakecloud
 EXPOSE 8440

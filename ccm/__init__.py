@@ -1,8 +1,11 @@
 """Watches Services and Nodes and keeps one cloud load balancer per Service of type LoadBalancer.
 
     __main__.py     the command line: fakecloud-ccm run
+    commands.py     the commands that run once
     app.py          the only wiring: start-up order, leadership, shutdown
     inquiry.py      the commands that look once: explain, teardown
+    installation.py the command that prints what is applied to a cluster
+    releasing.py    the command that gives a cluster's Services back
     service/        the service controller: load balancers and the addresses in status
     node/           the node controller: addresses, provider ID and labels from the instances
     route/          the route controller: ways to the pods of each Node
@@ -23,6 +26,6 @@
     clock.py        time as an argument
     errors.py       the error tree
 
-__main__ → app | inquiry | options → service | node | lifecycle | route | returning → context → cloud | kube | serving | certificate → identity | streams | …
+__main__ → commands → app | inquiry | installation | releasing | options → service | node | lifecycle | route | returning → context → cloud | kube | serving | certificate → identity | streams | …
 → errors. Each controller is a package beside service/; they are strangers to each other.
 """

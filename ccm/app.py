@@ -59,7 +59,10 @@ async def run(settings: settings_.Settings) -> int:
     async with contextlib.AsyncExitStack() as stack:
         metrics = metrics_.Metrics()
         client = clients.Client(
-            settings.cloud_url, lambda: clients.read_token(settings.cloud_token_file), metrics
+            settings.cloud_url,
+            lambda: clients.read_token(settings.cloud_token_file),
+            metrics,
+            settings.cloud_ca_file,
         )
         stack.push_async_callback(client.aclose)
         clock = clocks.SystemClock()

@@ -42,6 +42,7 @@ class Question:
     pod_networks: tuple[str, ...]
     transparent: bool
     lease: str
+    cloud_ca_file: Path | None = None
 
 
 async def ask(question: Question) -> list[explaining.Finding]:
@@ -49,20 +50,27 @@ async def ask(question: Question) -> list[explaining.Finding]:
     async with contextlib.AsyncExitStack() as stack:
         transport = await transports.connect(question.kubeconfig)
         stack.push_async_callback(transport.close)
-        client = clients.Client(question.cloud_url, question.read_token, metrics_.Metrics())
+        client = clients.Client(
+            question.cloud_url, question.read_token, metrics_.Metrics(), question.cloud_ca_file
+        )
         stack.push_async_callback(client.aclose)
         return explaining.explain(await _situation(question, transport, client))
 
 
 async def teardown(
-    cloud_url: str, read_token: Callable[[], str], cluster_uid: str, *, delete: bool
+    cloud_url: str,
+    read_token: Callable[[], str],
+    cluster_uid: str,
+    *,
+    delete: bool,
+    ca_file: Path | None = None,
 ) -> list[str]:
     """Return the names of what a cluster left, deleted if `delete`: load balancers and routes.
 
     Raises: ConfigError, CloudError.
     """
     gone = identity.Identity("", cluster_uid)
-    client = clients.Client(cloud_url, read_token, metrics_.Metrics())
+    client = clients.Client(cloud_url, read_token, metrics_.Metrics(), ca_file)
     async with contextlib.aclosing(client):
         names = [one.name for one in await client.list() if gone.owns(one.labels)]
         routes = [one for one in await client.routes() if gone.owns(one.labels)]

@@ -68,6 +68,10 @@ class Settings:
 
     cloud_url: Annotated[str, Knob("--cloud-url", "URL of fakecloud.")]
     cloud_token_file: Annotated[Path, Knob("--cloud-token-file", "File with fakecloud's token.")]
+    cloud_ca_file: Annotated[
+        Path | None,
+        Knob("--cloud-ca-file", "Whom to trust for https. Default: whom the system trusts."),
+    ] = None
     kubeconfig: Annotated[
         Path | None,
         Knob(

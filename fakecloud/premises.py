@@ -79,13 +79,8 @@ def settle(settings: Settings, clock: Clock) -> Settings:
 
     A range is remembered in the state directory and stays while it is part of the interface's
     network: the addresses in use are from it.
-    Raises: StartError, also when the address or the latency profile can't be used.
+    Raises: StartError.
     """
-    settings.address()
-    try:
-        profiles.find(settings.profile)
-    except profiles.UnknownProfile as error:
-        raise StartError(f"--profile: {error}") from None
     if not any(map(automatic, settings.pool)):
         return settings
     note = settings.state_dir / "pool-ranges.json"

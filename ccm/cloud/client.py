@@ -80,6 +80,11 @@ class _Detail(msgspec.Struct):
     status: _DetailStatus
 
 
+class _MadeToken(msgspec.Struct):
+    secret: str | None
+
+
+_made_token_decoder = msgspec.json.Decoder(_MadeToken)
 _detail_decoder = msgspec.json.Decoder(_Detail)
 _operation_decoder = msgspec.json.Decoder(documents.Operation)
 _load_balancer_decoder = msgspec.json.Decoder(documents.LoadBalancer)
@@ -96,9 +101,20 @@ P = TypeVar("P", _Page, _RoutePage)
 
 
 class Client:
-    """Requests to one cloud. read: gives the token, again when the cloud says 401."""
+    """Requests to one cloud. read: gives the token, again when the cloud says 401.
 
-    def __init__(self, url: str, read: Callable[[], str], metrics: metrics_.Metrics) -> None:
+    ca_file: whom to trust for https, None: whom the system trusts. project: for an
+    administrator's token, "" = the token's own.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        read: Callable[[], str],
+        metrics: metrics_.Metrics,
+        ca_file: Path | None = None,
+        project: str = "",
+    ) -> None:
         self._read = read
         self._token = read()
         self._requests = metrics.cloud_requests
@@ -106,12 +122,13 @@ class Client:
         self.url = url.rstrip("/")
         self._http = httpx2.AsyncClient(
             base_url=f"{self.url}/v1",
-            headers={"User-Agent": settings.USER_AGENT, "Accept": "application/json"},
+            headers={"User-Agent": settings.USER_AGENT, "Accept": "application/json"}
+            | ({"X-Project": project} if project else {}),
             timeout=httpx2.Timeout(REQUEST_TIMEOUT_S, connect=3.0),
             limits=httpx2.Limits(
                 max_connections=MAX_CONNECTIONS, max_keepalive_connections=MAX_CONNECTIONS
             ),
-            verify=_trust(self.url),
+            verify=_trust(self.url, ca_file),
             trust_env=False,
         )
 
@@ -205,6 +222,23 @@ class Client:
         content = _encoder.encode(body)
         _checked(await self._send("PUT", path, content=content, fence=fence))
 
+    async def ensure_project(self, project: str) -> None:
+        """Make the project if there is none; needs an administrator's token."""
+        path = f"/projects/{quote(project, safe='')}"
+        if not _is_absent(response := await self._send("GET", path)):
+            _checked(response)
+            return
+        _checked(await self._send("POST", "/projects", content=_encoder.encode({"id": project})))
+
+    async def make_token(self, description: str) -> str:
+        """Return the secret of a new token with a controller's rights."""
+        body = _encoder.encode({"scopes": ["ccm"], "description": description})
+        answer = await self._send("POST", "/tokens", content=body)
+        secret = _decode(_made_token_decoder, _checked(answer)).secret
+        if secret is None:
+            raise errors.CloudBusy("no_secret", "the cloud shows no secret of the new token")
+        return secret
+
     async def watch(self, since: str | None, kinds: str = "load_balancer") -> AsyncIterator[Frame]:
         """Yield OPEN, then frames of `kinds` until the connection ends.
 
@@ -295,9 +329,16 @@ class Client:
         self._requests.labels(verb, str(status) if status else "unreachable").inc()
 
 
-def _trust(url: str) -> ssl.SSLContext | bool:
-    # Without TLS there is nothing to verify, and the system's certificates take 3 MB.
-    return True if url.startswith("https://") else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+def _trust(url: str, ca_file: Path | None) -> ssl.SSLContext | bool:
+    if not url.startswith("https://"):
+        # Without TLS there is nothing to verify, and the system's certificates take 3 MB.
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is None:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise errors.ConfigError(f"--cloud-ca-file {ca_file}: {error}") from error
 
 
 def read_token(file: Path) -> str:

@@ -103,6 +103,14 @@ class Document(msgspec.Struct, frozen=True, gc=False):
     annotations: dict[str, str] = {}
 
 
+class HostPort(msgspec.Struct, frozen=True, gc=False):
+    """A port of the machine around the cloud's container that leads to a listener."""
+
+    listener: str
+    transport: str
+    port: int
+
+
 class LastError(msgspec.Struct, frozen=True, gc=False):
     """Why the cloud failed to put a load balancer into effect."""
 
@@ -118,6 +126,7 @@ class CloudStatus(msgspec.Struct, frozen=True, gc=False):
     state: str = ""
     operating_state: str = ""
     addresses: tuple[Address, ...] = ()
+    host_ports: tuple[HostPort, ...] = ()
     generation: int = 0
     observed_generation: int = 0
     resource_version: str = ""

@@ -15,6 +15,8 @@ from ccm import errors
 from ccm.service import values
 
 PREFIX: Final = "fakecloud.dev/"
+HOST_PORTS: Final = PREFIX + "host-ports"
+"""Written by the controller: which ports of the machine lead to the Service's, 80/tcp=20000,…"""
 FAULTS: Final = "chaos.fakecloud.dev/"
 """Passed on to the cloud, which then disturbs this load balancer; it checks them itself."""
 
@@ -292,7 +294,7 @@ def read(written: Mapping[str, str]) -> Wishes:
         known = _BY_NAME.get(name)
         if known is not None:
             given[name] = _value(known, text)
-        elif name.startswith(PREFIX):
+        elif name.startswith(PREFIX) and name != HOST_PORTS:
             advice.append(_unknown(name))
     return Wishes(given, tuple(advice))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -91,12 +91,10 @@ class Cluster:
         the manager of that field. None: no such Service. Raises: KubeError.
         """
         try:
-            body = await self._transport.request("GET", _path(key))
+            body = await self._transport.request("GET", path_of(key))
         except errors.KubeNotFound:
             return None
-        service = _service_decoder.decode(body)
-        managers = _managed_decoder.decode(body).metadata.managed_fields or ()
-        return service, any(_holds_finalizer(one) for one in managers)
+        return _service_decoder.decode(body), has_our_finalizer(body)
 
     async def write(
         self,
@@ -105,16 +103,19 @@ class Cluster:
         finalizers: tuple[str, ...] | None = None,
         ingress: tuple[objects.Ingress, ...] | None = None,
         conditions: tuple[objects.Condition, ...] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
     ) -> objects.Service:
         """Write what is given in one patch; return the Service as it is now.
 
         Raises: KubeConflict if somebody else wrote since `service` was read; KubeError.
         """
         self._may_write()
-        body = _status_patch(service, finalizers=finalizers, ingress=ingress, conditions=conditions)
+        body = status_patch(service, finalizers=finalizers, ingress=ingress, conditions=conditions)
+        if annotations is not None:
+            body["metadata"]["annotations"] = dict(annotations)
         answer = await self._transport.request(
             "PATCH",
-            f"{_path(service.key)}/status",
+            f"{path_of(service.key)}/status",
             params={"fieldManager": settings.FIELD_MANAGER},
             body=body,
             content_type=transports.MERGE_PATCH,
@@ -154,7 +155,7 @@ class Cluster:
             self._slices.setdefault(new.service_key, {})[key] = new
 
 
-def _status_patch(
+def status_patch(
     service: objects.Service,
     *,
     finalizers: tuple[str, ...] | None = None,
@@ -187,9 +188,16 @@ def _condition(condition: objects.Condition) -> dict[str, Any]:
     return body
 
 
-def _path(key: str) -> str:
+def path_of(key: str) -> str:
+    """Return where the API server has the Service."""
     namespace, _, name = key.partition("/")
     return f"/api/v1/namespaces/{namespace}/services/{name}"
+
+
+def has_our_finalizer(body: bytes | msgspec.Raw) -> bool:
+    """Return whether the cleanup finalizer of a Service, as JSON, was added by this controller."""
+    managers = _managed_decoder.decode(body).metadata.managed_fields or ()
+    return any(_holds_finalizer(one) for one in managers)
 
 
 def _holds_finalizer(manager: _Manager) -> bool:

@@ -103,6 +103,20 @@ def build(
     )
 
 
+def host_ports(service: objects.Service, load_balancer: documents.LoadBalancer) -> str:
+    """Return which ports of the machine lead to the Service's: 80/tcp=20000,53/udp=20001."""
+    leads = {(one.listener, one.transport): one.port for one in load_balancer.status.host_ports}
+    found = {
+        (one.port, transport): leads[one.name, transport]
+        for one in load_balancer.spec.listeners
+        if (one.name, transport := "udp" if one.protocol == "udp" else "tcp") in leads
+    }
+    wanted = [(one.port, one.protocol.lower()) for one in service.ports]
+    return ",".join(
+        f"{port}/{kind}={found[port, kind]}" for port, kind in wanted if (port, kind) in found
+    )
+
+
 def ingress(plan: Plan, load_balancer: documents.LoadBalancer) -> tuple[objects.Ingress, ...]:
     """Return what to publish for a load balancer that serves.
 

@@ -243,6 +243,10 @@ def _about_status(situation: Situation) -> Iterator[Finding]:
             if port.error:
                 text = f"port {port.port}/{port.protocol} is not served: {port.error}"
                 yield Finding(Level.PROBLEM, text)
+    if published := service.annotations.get(annotations_.HOST_PORTS):
+        pairs = (one.partition("=") for one in published.split(","))
+        text = ", ".join(f"127.0.0.1:{there} → {port}" for port, _, there in pairs)
+        yield Finding(Level.OK, f"published on the machine around the cloud's container: {text}")
     told = {one.type: one for one in service.conditions}
     reachable = told.get(conditions.REACHABLE)
     if reachable is not None and service.ingress:

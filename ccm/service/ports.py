@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -48,6 +48,7 @@ class Kube(Protocol):
         finalizers: tuple[str, ...] | None = None,
         ingress: tuple[objects.Ingress, ...] | None = None,
         conditions: tuple[objects.Condition, ...] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
     ) -> objects.Service:
         """Write in one patch, against the version of `service`; return the new Service."""
 

@@ -12,6 +12,7 @@ from ccm import settings as settings_
 from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.kube.workers import Outcome
+from ccm.service import annotations as annotations_
 from ccm.service import conditions, desired, ports, reach, reports
 from ccm.service.ports import Memory, Verdict
 
@@ -64,6 +65,7 @@ class Publishing:
         if not load_balancer.is_applied:
             return await self._report_progress(service, memory, load_balancer)
         ingress = desired.ingress(plan, load_balancer)
+        service = await self._tell_host_ports(service, load_balancer)
         facts = await self._facts(key, service, plan, load_balancer)
         await self._reports.write(service, conditions.Stage.COMPLETE, ingress=ingress, facts=facts)
         if ingress and not service.ingress:
@@ -78,6 +80,15 @@ class Publishing:
             )
         self._reports.announce(service, memory)
         return Outcome(Verdict.IN_SYNC)
+
+    async def _tell_host_ports(
+        self, service: objects.Service, load_balancer: documents.LoadBalancer
+    ) -> objects.Service:
+        """Return the Service with the annotation that names the machine's ports, if there are any."""
+        text = desired.host_ports(service, load_balancer) or None
+        if service.annotations.get(annotations_.HOST_PORTS) == text:
+            return service
+        return await self._kube.write(service, annotations={annotations_.HOST_PORTS: text})
 
     async def _report_progress(
         self, service: objects.Service, memory: Memory, load_balancer: documents.LoadBalancer

@@ -8,7 +8,7 @@ front of which of them it dies, once for each number.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -110,6 +110,7 @@ class FakeKube:
         finalizers: tuple[str, ...] | None = None,
         ingress: tuple[objects.Ingress, ...] | None = None,
         conditions: tuple[objects.Condition, ...] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
     ) -> objects.Service:
         """Write against the version of `service`."""
         what = [
@@ -118,6 +119,7 @@ class FakeKube:
                 ("finalizers", finalizers),
                 ("ingress", ingress),
                 ("conditions", conditions),
+                ("annotations", annotations),
             )
             if value is not None
         ]
@@ -129,7 +131,7 @@ class FakeKube:
             raise errors.KubeNotFound(404, "NotFound", "no such service")
         if stored.metadata.resource_version != service.metadata.resource_version:
             raise errors.KubeConflict(409, "Conflict", "the object has been modified")
-        return self._store_written(stored, finalizers, ingress, conditions)
+        return self._store_written(_annotated(stored, annotations), finalizers, ingress, conditions)
 
     def record(self, service: objects.Service, type_: str, reason: str, note: str) -> None:
         """Keep the event."""
@@ -165,6 +167,15 @@ class FakeKube:
         if conditions is not None:
             status = msgspec.structs.replace(status, conditions=conditions)
         return self.create(msgspec.structs.replace(stored, status=status))
+
+
+def _annotated(
+    stored: objects.Service, annotations: Mapping[str, str | None] | None
+) -> objects.Service:
+    merged = {**(stored.metadata.annotations or {}), **(annotations or {})}
+    kept = {name: text for name, text in merged.items() if text is not None}
+    metadata = msgspec.structs.replace(stored.metadata, annotations=kept or None)
+    return msgspec.structs.replace(stored, metadata=metadata)
 
 
 class FakeReach:

@@ -76,7 +76,7 @@ def test_d_07_it_has_no_rights_on_its_node(pod):
     assert not any(pod.get(one) for one in ("hostNetwork", "hostPID", "hostIPC"))
 
 
-def test_d_03_on_kind_it_runs_where_its_image_is():
-    overlay = yaml.safe_load((BASE.parent / "kind" / "controller.yaml").read_text())
-    selector = overlay["spec"]["template"]["spec"]["nodeSelector"]
+def test_d_03_it_runs_on_the_control_plane_where_its_image_is():
+    deployment = yaml.safe_load((BASE / "deployment.yaml").read_text())
+    selector = deployment["spec"]["template"]["spec"]["nodeSelector"]
     assert selector == {"node-role.kubernetes.io/control-plane": ""}

@@ -171,3 +171,10 @@ def test_deletion_names_who_is_waited_for():
 def test_another_type_asks_for_nothing():
     (only,) = explained(service=builders.service(type="ClusterIP"))
     assert "asks for no load balancer" in only.text
+
+
+def test_ports_of_the_machine_are_named():
+    service = builders.service(annotations={"fakecloud.dev/host-ports": "80/tcp=20000"})
+    texts = [one.text for one in explained(service=service)]
+    assert any("127.0.0.1:20000 → 80/tcp" in text for text in texts)
+    assert not any("not known" in text for text in texts)

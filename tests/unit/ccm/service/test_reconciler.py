@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from ccm import errors
+from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.kube.workers import Outcome
 from ccm.service import nodes
@@ -193,3 +194,25 @@ async def test_an_event_that_the_stream_lost_is_asked_for(it):
     await it.clock.advance(builders.run_settings().recheck_s)
     assert (await it.look()).verdict is Verdict.IN_SYNC
     assert it.kube.store[KEY].ingress
+
+
+async def test_ports_of_the_machine_are_written_once_and_taken_away_again(it):
+    it.kube.create(builders.service())
+    await it.look()
+    name = it.cloud.store[NAME].spec.listeners[0].name
+
+    def publish(*found: documents.HostPort) -> None:
+        one = it.cloud.store[NAME]
+        status = msgspec.structs.replace(one.status, host_ports=found)
+        it.cloud.store[NAME] = msgspec.structs.replace(one, status=status)
+
+    it.cloud.finish(NAME)
+    publish(documents.HostPort(name, "tcp", 20000), documents.HostPort("other", "tcp", 20001))
+    await it.look()
+    assert it.kube.store[KEY].annotations == {"fakecloud.dev/host-ports": "80/tcp=20000"}
+    it.world.writes.clear()
+    await it.look()
+    assert it.world.writes == []
+    publish()
+    await it.look()
+    assert it.kube.store[KEY].annotations == {}
