@@ -2,10 +2,10 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down scoreboard lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down e2e scoreboard lock
 
 help:  ## list the tasks
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
 
 setup:  ## install what is missing: uv, the locked environment in .venv, HAProxy
 	@sh tests/setup.sh
@@ -43,11 +43,17 @@ bench-ccm: setup  ## the controller: 1,000 Services at once, faults, memory (PAR
 bench-dataplane: setup  ## HAProxy and UDP beside Envoy and nginx; a table and a line of JSON
 	@sh tests/bench/get_envoy.sh && $(PY) -m tests.bench.dataplane $(PARTS)
 
-kind:  ## a kind cluster whose LoadBalancer Services get addresses
-	@python3 -m tests.e2e.kind up
+kind:  ## a kind cluster whose LoadBalancer Services get addresses (NAME=, CONFIG=, CLASS_ONLY=1)
+	@python3 -m tests.e2e.kind up $(given) $(if $(CONFIG),--config $(CONFIG)) $(if $(CLASS_ONLY),--class-only)
 
-kind-down:  ## remove what `make kind` made
-	@python3 -m tests.e2e.kind down
+kind-down:  ## remove what `make kind` made (NAME=: from that cluster only)
+	@python3 -m tests.e2e.kind down $(given)
+
+e2e: setup  ## our cases on a real kind cluster (NAME=, CONFIG=, ONLY=udp, RESUME=1); about 15 minutes
+	@E2E_CLUSTER=$(if $(given),$(NAME)) E2E_CONFIG=$(CONFIG) $(PY) -m pytest -q --timeout 600 $(if $(ONLY),-k '$(ONLY)') $(if $(RESUME),--stepwise) tests/e2e/cases_traffic.py tests/e2e/cases_trouble.py tests/e2e/cases_ways_out.py
+
+# Some shells have a NAME of their own.
+given = $(if $(filter command line,$(origin NAME)),--name $(NAME))
 
 scoreboard:  ## Kubernetes' own LoadBalancer specs on that cluster, for tests/e2e/SCOREBOARD.md
 	@python3 -m tests.e2e.upstream $(ARGS)

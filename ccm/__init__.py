@@ -4,7 +4,7 @@
     commands.py     the commands that run once
     app.py          the only wiring: start-up order, leadership, shutdown
     inquiry.py      the commands that look once: explain, teardown
-    installation.py the command that prints what is applied to a cluster
+    installation.py  the command that prints what is applied to a cluster
     releasing.py    the command that gives a cluster's Services back
     service/        the service controller: load balancers and the addresses in status
     node/           the node controller: addresses, provider ID and labels from the instances

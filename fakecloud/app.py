@@ -75,7 +75,6 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
     Load balancers go on running afterwards. Raises: StartError.
     """
     with ExitStack() as stack:
-        premises.check(settings)
         settings = premises.settle(settings, system or SystemClock())
         pools = premises.parse_pools(settings)
         database = Database(settings.database_url)

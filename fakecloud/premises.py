@@ -79,8 +79,9 @@ def settle(settings: Settings, clock: Clock) -> Settings:
 
     A range is remembered in the state directory and stays while it is part of the interface's
     network: the addresses in use are from it.
-    Raises: StartError.
+    Raises: StartError, also when an option can't be used.
     """
+    check(settings)
     if not any(map(automatic, settings.pool)):
         return settings
     note = settings.state_dir / "pool-ranges.json"

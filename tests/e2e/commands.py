@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +59,27 @@ def run(
         tail = "\n    ".join(words[-8:]) or f"exit code {done.returncode}"
         raise Failure(f"{shown} … failed{f' ({hint})' if hint else ''}:\n    {tail}")
     return done.stdout
+
+
+def run_or_nothing(*command: str, both: bool = False) -> str:
+    """Return standard output, with `both` also standard error; nothing when it fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (subprocess.SubprocessError, OSError):
+        return ""
+    return done.stdout + (done.stderr if both else "")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+@contextmanager
+def step(name: str) -> Iterator[None]:
+    """Say what was done and how long it took, once it is done."""
+    began = time.monotonic()
+    yield
+    say(f"  {name}  ({time.monotonic() - began:.1f} s)")
 
 
 def inspect(kind: str, name: str) -> dict[str, Any] | None:
