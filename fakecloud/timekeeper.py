@@ -30,6 +30,9 @@ ADVANCE: Final = "clock.advance"
 STOPS: Final = 200
 """At most so many stops in one advance; things that fall due closer together share one."""
 
+COMMIT_WITHIN: Final = timedelta(seconds=5)
+"""A change of the clock is committed, or has failed, within that time."""
+
 
 class Timekeeper:
     """Changes the clock of all servers. Every method may raise Unavailable."""
@@ -49,11 +52,19 @@ class Timekeeper:
             listener()
 
     def refresh(self) -> None:
-        """Take up what other servers changed."""
+        """Take up what other servers changed.
+
+        A line older than ours: our change is being committed, unless it failed, as it then did soon.
+        """
         with self._database.read() as connection:
             timeline = clocks.load(connection)
-        if timeline != self._clock.timeline:
-            self._clock.follow(timeline)
+        ours = self._clock.timeline
+        if timeline == ours:
+            return
+        age = self._clock.wall() - ours.anchor_wall
+        if timeline.anchor_wall < ours.anchor_wall and timedelta() <= age < COMMIT_WITHIN:
+            return
+        self._clock.follow(timeline)
 
     def synchronize(self) -> None:
         """Take over PostgreSQL's wall time, which all of its servers then share."""

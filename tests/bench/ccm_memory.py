@@ -23,7 +23,7 @@ SERVICES: Final = 10_000
 NODES: Final = 1_000
 PODS: Final = 4
 _FLAGS: Final = ("--pod-networks=10.64.0.0/16", "--no-reachability-check")
-_PODS_RBAC: Final = RBAC.parents[1] / "options" / "pod-networks.yaml"
+_PODS_RBAC: Final = RBAC.parents[1] / "components" / "pod-networks" / "rbac.yaml"
 _TIMEOUT_S: Final = 900.0
 _ANNOTATIONS: Final = {"fakecloud.dev/health-check-protocol": "none"}
 

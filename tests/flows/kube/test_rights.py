@@ -31,7 +31,10 @@ NAMESPACE = "kube-system"
 
 def shipped() -> list[Json]:
     """Return the objects of the manifests that give rights."""
-    files = (MANIFESTS / "base" / "rbac.yaml", MANIFESTS / "options" / "pod-networks.yaml")
+    files = (
+        MANIFESTS / "base" / "rbac.yaml",
+        MANIFESTS / "components" / "pod-networks" / "rbac.yaml",
+    )
     return [one for file in files for one in yaml.safe_load_all(file.read_text())]
 
 
@@ -122,7 +125,9 @@ def machines(world: World) -> Iterator[Machines]:
 @pytest.fixture
 def controller(world: World) -> Iterator[Controller]:
     """A controller with every option on and no Lease yet, in place of the usual one."""
-    world.cluster.kubectl("apply", "-f", str(MANIFESTS / "options" / "pod-networks.yaml"))
+    world.cluster.kubectl(
+        "apply", "-f", str(MANIFESTS / "components" / "pod-networks" / "rbac.yaml")
+    )
     world.ccm.stop()
     with contextlib.suppress(urllib.error.HTTPError):
         world.cluster.request("DELETE", LEASE)

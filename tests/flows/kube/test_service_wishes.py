@@ -24,7 +24,7 @@ from tests.flows.kube.world import Json, World
 pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 REPAIRED_S = 5.0
-PODS_RBAC = Path(__file__).parents[3] / "manifests" / "options" / "pod-networks.yaml"
+PODS_RBAC = Path(__file__).parents[3] / "manifests" / "components" / "pod-networks" / "rbac.yaml"
 
 
 def annotated(**annotations: str) -> Json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -14,7 +16,7 @@ from fakecloud.business_time import LATEST, MAX_RATE, UNCHANGED, BusinessClock, 
 from fakecloud.errors import ClockAdvancing, ValidationFailed
 from fakecloud.model import OperationStatus
 from fakecloud.store import clocks
-from fakecloud.timekeeper import STOPS, Timekeeper
+from fakecloud.timekeeper import COMMIT_WITHIN, STOPS, Timekeeper
 from tests.fakes.clock import FakeClock
 from tests.fakes.small_cloud import PROJECT
 
@@ -92,6 +94,21 @@ def test_it_never_goes_back(changes):
         assert clock.now() >= last
         last = clock.now()
         assert last <= max(LATEST, system.wall())
+
+
+def test_a_change_that_is_being_committed_is_not_undone(cloud, keeper, clock, system):
+    """Who looks meanwhile still sees the old line; when the change has failed, it holds again."""
+    keeper.set(Mode.RATE, 2)
+    system.advance(10)
+    with suppress(LookupError), cloud.database.write():
+        keeper.set(Mode.MANUAL, 1)
+        with ThreadPoolExecutor() as another:
+            another.submit(keeper.refresh).result(10)
+        assert clock.timeline.mode is Mode.MANUAL
+        raise LookupError
+    system.advance(COMMIT_WITHIN.total_seconds())
+    keeper.refresh()
+    assert clock.timeline.mode is Mode.RATE
 
 
 def test_another_server_follows(cloud, keeper, clock, system):
