@@ -76,7 +76,8 @@ class Client(Protocol):
 class Mirror:
     """The Cloud protocol of the reconciler: reads from memory, writes through.
 
-    Handlers get (old, new) of each change that the stream tells of; new None = deleted.
+    Handlers get (old, new) of each change that the stream tells of, and of answers by which it is
+    for fewer keys; new None = deleted.
     on_return: called when the cloud is there again after a fault.
     """
 
@@ -239,6 +240,9 @@ class Mirror:
         # An answer is how it was when it was sent; the stream may be ahead.
         if stored is None or stored.status.id != answer.status.id or _is_newer(answer, stored):
             self._keep(answer)
+            if stored is not None and not set(self._keys_of(stored)) <= set(self._keys_of(answer)):
+                # The stream will tell nothing new of it, least of all to who is no longer named.
+                self._emit(stored, answer)
 
     def _keep(self, load_balancer: documents.LoadBalancer) -> None:
         self._drop(load_balancer.name)

@@ -6,6 +6,7 @@ import asyncio
 import random
 from contextlib import AsyncExitStack, asynccontextmanager
 
+import msgspec
 import pytest
 
 from ccm import errors, metrics
@@ -208,3 +209,25 @@ async def test_b_20_nothing_is_written_without_the_lease(tmp_path):
         with pytest.raises(errors.LeaseLost):
             await target.delete(NAME)
         assert fake.load_balancers == {}
+
+
+async def test_who_is_no_longer_named_by_an_answer_is_told(tmp_path):
+    """The stream's event finds the answer in memory already: it would tell nothing new."""
+    labels = {**DOCUMENT.labels, "namespace": "shop", "share": "edge"}
+
+    def noted(document, *members):
+        text = ownership.write_members(dict.fromkeys(members, "u"))
+        return msgspec.structs.replace(document, annotations={ownership.MEMBERS: text})
+
+    async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, seen):
+        both = noted(msgspec.structs.replace(DOCUMENT, labels=labels), "shop/web", "shop/api")
+        await target.put(NAME, both)
+        await until(lambda: (NAME, "ACTIVE") in seen)
+        before = target.observed(NAME)
+        told: list[tuple[str, ...]] = []
+        target.handlers.append(lambda old, _: told.append(ownership.keys_of(old)))
+        later = str(int(before.status.resource_version or 0) + 1)
+        status = msgspec.structs.replace(before.status, resource_version=later)
+        target._remember(noted(msgspec.structs.replace(before, status=status), "shop/api"))
+        assert any("shop/web" in keys for keys in told)
+        assert target.made_for("shop/web") == ()
