@@ -16,7 +16,7 @@ from typing import Final, TextIO
 import msgspec
 
 from fakecloud.billing import money, quantities, rating
-from fakecloud.billing.prices import KINDS, PriceBook, Sku
+from fakecloud.billing.prices import PriceBook, Sku
 from fakecloud.billing.quantities import MICRO
 from fakecloud.billing.usage import Attribution, Booked, Line
 
@@ -131,7 +131,7 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
         "ServiceSubcategory": subcategory,
         "SkuId": sku.id,
         "SkuMeter": meter,
-        "SkuPriceDetails": _json({"x_PriceBook": book.name, "x_Rate": rate_kind(sku)}),
+        "SkuPriceDetails": _json({"x_PriceBook": book.name, "x_Rate": sku.rate_kind}),
         "SkuPriceId": line.price_id,
         "SubAccountId": labels.get("cluster-uid", ""),
         "SubAccountName": labels.get("cluster", "") if "cluster-uid" in labels else "",
@@ -179,11 +179,6 @@ def tags(labels: Mapping[str, str]) -> dict[str, str]:
         "service-uid": "kubernetes.io/service-uid",
     }
     return {known.get(key, key): value for key, value in sorted(labels.items())}
-
-
-def rate_kind(sku: Sku) -> str:
-    """Return how a SKU is rated, by the name it has in price books."""
-    return KINDS[type(sku.rate)]
 
 
 def time(us: int) -> str:

@@ -47,7 +47,15 @@ _Decimal = Annotated[str, msgspec.Meta(pattern=r"^[0-9]{1,9}(\.[0-9]{1,6})?$")]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=10**15)]
 
 
-class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of a book: a word that isn't known in it is refused."""
+
+
+class _Rate(_Part, tag_field="kind"):
+    """How a charge comes of a reading; books tell rates apart by `kind`."""
+
+
+class Source(_Part, kw_only=True):
     """Where a figure was read, when, and how sure it is: A the provider's page, B a third party."""
 
     url: _Text
@@ -55,127 +63,69 @@ class Source(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     grade: Grade
 
 
-class Cap(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Cap(_Part, kw_only=True):
     """The most that a load balancer costs in a UTC month."""
 
     amount: _Decimal
 
 
-class LinearRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="linear",
-    tag_field="kind",
-):
+class LinearRate(_Rate, kw_only=True, tag="linear"):
     """By time or quantity; `min_seconds` once there is any."""
 
     min_seconds: _Count = 0
     cap: Cap | None = None
 
 
-class StartedHourRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="started_hour",
-    tag_field="kind",
-):
+class StartedHourRate(_Rate, kw_only=True, tag="started_hour"):
     """Each started hour as a whole, counted from the resource's start."""
 
     cap: Cap | None = None
 
 
-class MonthlyRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="monthly",
-    tag_field="kind",
-):
+class MonthlyRate(_Rate, kw_only=True, tag="monthly"):
     """A price of the month, in proportion to its time."""
 
 
-class IncludedRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="included",
-    tag_field="kind",
-):
+class IncludedRate(_Rate, kw_only=True, tag="included"):
     """What goes beyond `quantity` units in a month, of each resource or of the whole account."""
 
     quantity: _Decimal
     per: Literal["resource_month", "account_month"] = "resource_month"
 
 
-class TierBound(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class TierBound(_Part, kw_only=True):
     """Up to this many units of the month at this price; without `up_to`: all above."""
 
     price: _Decimal
     up_to: _Decimal | None = None
 
 
-class GraduatedRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="graduated",
-    tag_field="kind",
-):
+class GraduatedRate(_Rate, kw_only=True, tag="graduated"):
     """By tiers of the account's month."""
 
     tiers: Annotated[list[TierBound], msgspec.Meta(min_length=1, max_length=20)]
 
 
-class PackageRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="package",
-    tag_field="kind",
-):
+class PackageRate(_Rate, kw_only=True, tag="package"):
     """The account's first `first` cost the price together, each more costs `extra`."""
 
     first: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     extra: _Decimal
 
 
-class DimensionSize(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DimensionSize(_Part, kw_only=True):
     """So much of a meter in an hour fills a unit: connections a second, or at once, or bytes."""
 
     meter: Literal["new_connections", "active_connections", "bytes", "requests"]
     per_unit: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 
 
-class CapacityRate(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    forbid_unknown_fields=True,
-    tag="capacity",
-    tag_field="kind",
-):
+class CapacityRate(_Rate, kw_only=True, tag="capacity"):
     """Units of the dimension that is used most, hour by hour."""
 
     dimensions: Annotated[list[DimensionSize], msgspec.Meta(min_length=1, max_length=10)]
 
 
-KINDS: Final[dict[type, str]] = {
-    LinearRate: "linear",
-    StartedHourRate: "started_hour",
-    MonthlyRate: "monthly",
-    IncludedRate: "included",
-    GraduatedRate: "graduated",
-    PackageRate: "package",
-    CapacityRate: "capacity",
-}
 Rate = (
     LinearRate
     | StartedHourRate
@@ -187,7 +137,7 @@ Rate = (
 )
 
 
-class Sku(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Sku(_Part, kw_only=True):
     """One thing that is charged. `plan`: only of load balancers of this provider's plan."""
 
     id: _Id
@@ -210,6 +160,11 @@ class Sku(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     def priced(self) -> bool:
         """Say whether there is a figure that somebody verified."""
         return self.price is not None and self.source.grade != "?"
+
+    @property
+    def rate_kind(self) -> str:
+        """Return how it is rated, by the name that books use."""
+        return _kind(type(self.rate))
 
     @property
     def cap_pico(self) -> int | None:
@@ -238,14 +193,14 @@ class Sku(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ]
 
 
-class Provider(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Provider(_Part, kw_only=True):
     """Whose prices they are."""
 
     name: _Text
     region: _Text
 
 
-class PriceBook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PriceBook(_Part, kw_only=True):
     """The prices of one provider and region.
 
     applies_to: whom a new version reaches; the others keep their price until they are resized
@@ -324,12 +279,16 @@ def _check(book: PriceBook) -> None:
         raise ValueError("no SKU is for a load balancer's time: meter alive or rules")
 
 
+def _kind(rate: type[_Rate]) -> str:
+    return str(rate.__struct_config__.tag)
+
+
 def _check_sku(sku: Sku) -> None:
     if sku.unit not in UNITS:
         raise ValueError(f"{sku.id}: unit {sku.unit!r} is not one of {', '.join(UNITS)}")
     allowed = _RATES[sku.meter]
     if type(sku.rate) not in allowed:
-        kinds = ", ".join(KINDS[one] for one in allowed)
+        kinds = ", ".join(_kind(one) for one in allowed)
         raise ValueError(f"{sku.id}: meter {sku.meter} takes rate.kind {kinds}")
     if isinstance(sku.rate, GraduatedRate):
         bounds = [tier.up_to for tier in sku.tiers()]
@@ -344,7 +303,7 @@ def _check_sku(sku: Sku) -> None:
 
 _TIMED: Final = (LinearRate, StartedHourRate, MonthlyRate)
 _COUNTED: Final = (LinearRate, IncludedRate, GraduatedRate)
-_RATES: Final[dict[str, tuple[type, ...]]] = {
+_RATES: Final[dict[str, tuple[type[_Rate], ...]]] = {
     "alive": _TIMED,
     "rules": (LinearRate, StartedHourRate, PackageRate),
     "ipv4": _TIMED,

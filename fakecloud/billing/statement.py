@@ -7,7 +7,7 @@ from typing import Any
 
 from fakecloud.billing import focus, money, quantities
 from fakecloud.billing.events import BillingEvent
-from fakecloud.billing.prices import KINDS, PriceBook
+from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import MICRO
 from fakecloud.billing.usage import Line
 from fakecloud.clock import rfc3339
@@ -57,7 +57,7 @@ def _line(line: Line, book: PriceBook) -> dict[str, Any]:
         "amount": money.text(line.billed_pico),
         "saved_by_cap": money.text(line.list_pico - line.billed_pico),
         "price_book": line.book,
-        "rate": KINDS[type(sku.rate)],
+        "rate": sku.rate_kind,
         "source": sku.source.url,
         "source_read": sku.source.read,
         "grade": sku.source.grade,
