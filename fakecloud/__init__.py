@@ -41,6 +41,8 @@
     projects.py        tenants: nothing in one is seen from another
     rate_limits.py     how fast a token may ask
     costs.py           what people ask about costs
+    day_sums.py        what closed days came to, remembered
+    open_days.py       what open days come to, remembered up to an hour that is over
     spending.py        what watches over spending, put together
     budgets.py         what may be spent, and who is told
     webhooks.py        news, signed and sent again for a while
@@ -110,6 +112,6 @@
     failures.py        why operations fail, code by code
     errors.py          the error tree
 
-__main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → containers | route_table → load_balancers | networks | router | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
+__main__ | container → serving → app | cli | restoring → premises → isolation → api | rounds | housekeeping | dataplane → spending | post → waste | budgets → webhooks → insight | costs | invoices → day_sums | open_days → containers | route_table → load_balancers | networks | router | provisioner | interference | flapping | trouble | sweeper | prober | watch | tokens | ledger | haproxy | udp | netlink | transparency | pools | loops | hosts | timekeeper | projects | rate_limits | metering
 → wishes | conflicts → probes | health | chaos | placement | host_ports | seen | processes | supervisor | restarts | pulse → quotas | suspension → outcomes | store → billing_tables | spending_tables | traffic_tables → tables → lifecycle | hooks | refusals | fields | tally | business_time | addresses | ranges | documents | checks | traffic | billing | chaos_labels | scenarios | fault_actions | scopes | merge_patch → faults → filters → metrics → resources → model | routing | profiles | ids | files | clock | settings | logs | failures → errors
 """

@@ -102,7 +102,7 @@ line = Table(
     Column("corrects", Text),
     Column("period", Text, nullable=False),
     Index("ix_line_account_period_id", "account", "period", "id"),
-    Index("ix_line_resource_start_us", "resource", "start_us"),
+    Index("ix_line_account_start_us", "account", "start_us"),
 )
 
 cost_day = Table(
@@ -129,6 +129,7 @@ billing_progress = Table(
     Column("account", Text, primary_key=True),
     Column("day", Integer, nullable=False),  # the next to be closed
     Column("after", Text, nullable=False),  # in that day, resources up to this one are done
+    Column("corrections", Integer, nullable=False, server_default="0"),  # of days closed before
 )
 
 # Closed days from this one on are rated again.

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import chain
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -28,20 +27,24 @@ from fakecloud.billing import report as reports
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
-from fakecloud.billing.usage import Attribution, Charge, Span, Usage
+from fakecloud.billing.usage import Attribution, Charge, Series, Span, Usage
 from fakecloud.clock import rfc3339
+from fakecloud.day_sums import DaySums
 from fakecloud.errors import NotFound
 from fakecloud.ledger import Ledger, Used
+from fakecloud.open_days import OpenDays, Standing
 from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
 
-_WHOLE_US: Final = 1 << 62  # no line is that long
-
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What a report is made of: charges, those of a month of what is there, and for whom."""
+    """What a report is made of: charges, those of a month of what is there, and for whom.
+
+    daily: charges of closed days, only where days are told apart.
+    """
 
     charges: list[Charge]
+    daily: list[Series]
     monthly: list[Charge]
     people: dict[str, Attribution]
     there: list[Usage]
@@ -56,11 +59,13 @@ class Costs:
         """Read from the ledger."""
         self._database = database
         self._ledger = ledger
+        self._day_sums = DaySums()
+        self._open_days = OpenDays(ledger)
 
     def report(self, project: str, asked: reports.Asked) -> dict[str, Any]:
         """Return the cost report's document. Raises: InvalidParameter."""
         found = self.found(project, asked, reports.needed(asked.group_by))
-        groups = reports.build(asked, found.charges, found.monthly, found.people)
+        groups = reports.build(asked, found.charges, found.monthly, found.people, found.daily)
         complete = min(events.seconds_us(asked.end), found.now_us)
         return reports.document(
             asked,
@@ -80,20 +85,30 @@ class Costs:
         """
         with self._database.read() as connection:
             now_us = self._ledger.now_us()
-            found = list(self._charges(connection, project, asked, needed))
             at_us = min(now_us, events.seconds_us(asked.end))
-            standing = self._standing(connection, project, at_us)
-            there = projection.month_of(projection.open_spans(_usages(standing), at_us))
-            schedules = projection.from_now_on(_schedules(standing), at_us)
-            monthly = [
-                usage.charge(line) for line in accounts.bill(there, schedules, step_us=_WHOLE_US)
-            ]
+            found, daily, standing = self._charges(connection, project, asked, needed, at_us)
+            if standing is None:
+                standing = Standing(used=self._standing(connection, project, at_us))
+            there = projection.month_of(projection.open_spans(_usages(standing.used), at_us))
+            monthly = list(projection.monthly(there, _schedules(standing.used), at_us))
             book = self._ledger.book_at(connection, now_us)
-            named = (one for one in chain(found, monthly) if one.attribution)
-            people = billing_events.attributions(connection, named)
-            people[""] = Attribution(id="", account=project, name="", labels={})
+            people = {"": Attribution(id="", account=project, name="", labels={})}
+            people |= standing.people
+            named = {
+                one.attribution: one.resource
+                for some in (found, daily, monthly)
+                for one in some
+                if one.attribution not in people
+            }
+            people |= billing_events.attributions(connection, named)
         return Found(
-            charges=found, monthly=monthly, people=people, there=there, book=book, now_us=now_us
+            charges=found,
+            daily=daily,
+            monthly=monthly,
+            people=people,
+            there=there,
+            book=book,
+            now_us=now_us,
         )
 
     def forecast(self, project: str) -> dict[str, Any]:
@@ -204,23 +219,41 @@ class Costs:
         project: str,
         asked: reports.Asked,
         needed: frozenset[str],
-    ) -> Iterator[Charge]:
-        """Yield all charges: of whole closed days from their sums, of the rest as rated now."""
+        at_us: int,
+    ) -> tuple[list[Charge], list[Series], Standing | None]:
+        """Return all charges: of whole closed days from their sums, of the rest as rated now.
+
+        at_us: how far time has come in what is asked for. With them comes what is there then, if
+        that is known already.
+        """
         start, end = events.seconds_us(asked.start), events.seconds_us(asked.end)
-        over_time = reports.OVER_TIME & set(asked.group_by)
-        by_the_hour = "hour" in over_time or (over_time and asked.zone is not UTC)
-        first_day = -(-start // DAY_US)
-        closed = self._ledger.closed_until_us(connection, project) // DAY_US
-        after_day = min(end // DAY_US, closed)
-        if by_the_hour or after_day <= first_day:
+        over_time = bool(reports.OVER_TIME.keys() & set(asked.group_by))
+        by_the_hour = "hour" in asked.group_by or (over_time and asked.zone is not UTC)
+        closed_us = self._ledger.closed_until_us(connection, project)
+        if by_the_hour or start > closed_us:
             step = HOUR_US if by_the_hour else DAY_US
-            yield from self._live(connection, project, start, end, step)
-            return
-        yield from self._live(connection, project, start, first_day * DAY_US)
-        yield from charges.sums(
-            connection, project, first_day, after_day, needed, daily=bool(over_time)
-        )
-        yield from self._live(connection, project, after_day * DAY_US, end)
+            return list(self._live(connection, project, start, end, step)), [], None
+        found: list[Charge] = []
+        daily: list[Series] = []
+        first, after = -(-start // DAY_US), min(end, closed_us) // DAY_US
+        if first <= after:
+            found += self._live(connection, project, start, first * DAY_US)
+            start = after * DAY_US
+            known = self._day_sums.series(connection, project, first, after)
+            if known is None:
+                found += charges.sums(connection, project, first, after, needed, daily=over_time)
+            elif over_time:
+                daily = known
+            else:
+                found += [one.total() for one in known]
+        standing = None
+        if start == closed_us:
+            standing = self._open_days.standing(connection, project, start, at_us)
+        if standing is None:
+            found += self._live(connection, project, start, end)
+        else:
+            found += standing.charges
+        return found, daily, standing
 
     def _live(
         self, connection: Connection, project: str, start: int, end: int, step: int = DAY_US

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final
 
-from fakecloud.billing import events, focus, money, quantities, usage
+from fakecloud.billing import events, focus_rows, money, quantities
 from fakecloud.billing.quantities import MICRO
-from fakecloud.billing.usage import Booked
+from fakecloud.billing.usage import Attribution
 from fakecloud.clock import Clock, rfc3339
 from fakecloud.errors import NotFound, PeriodOpen
 from fakecloud.ledger import LATENESS_US, Ledger
@@ -19,6 +21,7 @@ from fakecloud.store.database import Connection, Database
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _PERIOD: Final = re.compile(r"^20\d\d-(0[1-9]|1[0-2])$")
+_WHOSE: Final = itemgetter(*map(focus_rows.FIELDS.index, ("resource", "attribution")))
 _CENT_PICO: Final = money.PICO // 100
 
 
@@ -83,31 +86,37 @@ class Invoices:
         self._ledger.rerate(project, events.seconds_us(start))
         return {"project": project, "from": rfc3339(start)}
 
-    def export(self, project: str, start: datetime, end: datetime) -> Iterator[dict[str, str]]:
-        """Yield the rows of FOCUS CostAndUsage for charges that begin in [start, end).
+    def export(
+        self, project: str, start: datetime, end: datetime, columns: Sequence[str]
+    ) -> Iterator[Iterable[Sequence[str]]]:
+        """Yield columns of FOCUS CostAndUsage of charges that begin in [start, end), by some rows.
 
         Days that are closed come from their lines, the rest is rated now.
         """
         first, last = events.seconds_us(start), events.seconds_us(end)
         with self._database.read() as connection:
-            books = self._ledger.books(connection)
             closed = rows.closed(connection, project)
-            people: dict[str, Any] = {}
-            for some in _some(self._lines(connection, project, first, last)):
-                new = [usage.charge(one.line) for one in some if one.line.attribution not in people]
+            made = focus_rows.Rows(
+                columns,
+                self._ledger.books(connection),
+                {period: f"{project}-{period}" for period in closed},
+            )
+            people: dict[str, Attribution] = {}
+            for some in self._lines(connection, project, first, last):
+                new = {of: resource for resource, of in map(_WHOSE, some) if of not in people}
                 people |= billing_events.attributions(connection, new)
-                for one, entry in zip(some, focus.entries(some, people, books), strict=True):
-                    invoice = f"{project}-{one.period}" if one.period in closed else None
-                    yield focus.row(entry, invoice=invoice)
+                yield made.cells(some, people)
 
     def _lines(
         self, connection: Connection, project: str, first: int, last: int
-    ) -> Iterator[Booked]:
+    ) -> Iterator[Sequence[focus_rows.Row]]:
         done = self._ledger.closed_until_us(connection, project)
-        yield from charges.lines(connection, project, first, min(last, done))
+        with charges.rows(connection, project, first, min(last, done)) as found:
+            yield from found
         if max(first, done) < last:
-            for line in self._ledger.charge(connection, project, max(first, done), last):
-                yield charges.booked(project, line)
+            live = self._ledger.charge(connection, project, max(first, done), last)
+            while some := list(islice(live, charges.AT_ONCE)):
+                yield [focus_rows.row_of(charges.booked(project, line)) for line in some]
 
     def _document(
         self, connection: Connection, project: str, period: str, closed: rows.Closed | None
@@ -136,17 +145,6 @@ def rounded(pico: int) -> int:
     """Return an amount in whole hundredths, halves away from zero: the only rounding of money."""
     sign = -1 if pico < 0 else 1
     return sign * ((abs(pico) + _CENT_PICO // 2) // _CENT_PICO) * _CENT_PICO
-
-
-def _some(lines: Iterator[Booked]) -> Iterator[list[Booked]]:
-    some = []
-    for one in lines:
-        some.append(one)
-        if len(some) == 1000:
-            yield some
-            some = []
-    if some:
-        yield some
 
 
 def _time(us: int) -> str:

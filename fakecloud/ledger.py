@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -20,7 +20,7 @@ from fakecloud.billing.events import BillingEvent, Ends, Kind
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
-from fakecloud.billing.usage import Hour, Line, Usage, charge
+from fakecloud.billing.usage import Hour, Line, Span, Usage
 from fakecloud.clock import Clock
 from fakecloud.store import (
     billing_events,
@@ -111,7 +111,9 @@ class Ledger:
             else:
                 found = list(self._shared(connection, account, books, start, end))
                 to = (day + 1, "")
-            people = billing_events.attributions(connection, map(charge, found))
+            people = billing_events.attributions(
+                connection, {one.attribution: one.resource for one in found}
+            )
         with self._database.write() as connection:
             if charges.move(connection, account, at, to):
                 charges.add(connection, account, [charges.booked(account, one) for one in found])
@@ -132,7 +134,9 @@ class Ledger:
             before = list(charges.lines(connection, account, start, end))
             due = self.charge(connection, account, start, end)
             found = list(corrections.between((one.line for one in before), due))
-            people = billing_events.attributions(connection, map(charge, found))
+            people = billing_events.attributions(
+                connection, {one.attribution: one.resource for one in found}
+            )
         with self._database.write() as connection:
             if not late.move(connection, again, None if end == closed else again.day + 1):
                 return True
@@ -143,7 +147,7 @@ class Ledger:
                 invoices.closed(connection, account),
                 charges.period_of(self.now_us()),
             )
-            charges.add(connection, account, made)
+            charges.correct(connection, account, made)
             billing_events.keep_attributions(connection, people.values())
         if made:
             log.info("closed_day_corrected", account=account, day=again.day, lines=len(made))
@@ -209,7 +213,7 @@ class Ledger:
         carried = _carried(connection, list(histories), month, start_us, end_us)
         until = min(end_us, self.now_us())
         return [
-            _used(one, history, carried.get(one, []), until, books)
+            used(one, history, carried.get(one, []), until, books)
             for one, history in histories.items()
         ]
 
@@ -223,7 +227,7 @@ class Ledger:
         """Return resources' spans from their beginning up to a moment, without their traffic."""
         histories = billing_events.histories(connection, resources)
         until = min(at_us, self.now_us())
-        return [_used(one, history, [], until, books) for one, history in histories.items()]
+        return [used(one, history, [], until, books) for one, history in histories.items()]
 
     def _own(
         self,
@@ -289,40 +293,51 @@ def _carried(
         some = resources[first : first + CHUNK]
         earlier = traffic.carried_in_all(connection, some, month, start)
         for one in (*earlier, *traffic.carried(connection, some, start, quantities.moment(end_us))):
-            found[one.load_balancer_id].append(
-                Hour(
-                    start_us=events.seconds_us(one.hour),
-                    attribution="",
-                    bytes_in=one.bytes_in,
-                    bytes_out=one.bytes_out,
-                    new_connections=one.connections,
-                    connection_us=one.connection_us,
-                    requests=one.requests,
-                    estimated=one.estimated,
-                )
-            )
+            found[one.load_balancer_id].append(hour(one))
     return found
 
 
-def _used(
+def hour(carried: traffic.Carried) -> Hour:
+    """Return what was carried, for nobody yet."""
+    return Hour(
+        start_us=events.seconds_us(carried.hour),
+        attribution="",
+        bytes_in=carried.bytes_in,
+        bytes_out=carried.bytes_out,
+        new_connections=carried.connections,
+        connection_us=carried.connection_us,
+        requests=carried.requests,
+        estimated=carried.estimated,
+    )
+
+
+def used(
     resource: str,
-    history: list[BillingEvent],
-    hours: list[Hour],
+    history: Sequence[BillingEvent],
+    hours: Sequence[Hour],
     until_us: int,
     books: Sequence[Assignment],
 ) -> Used:
     """Return what a resource has used; an hour's traffic is for whom the hour began with."""
     schedule = schedule_of(books, history)
     spans = tuple(events.spans(history, until_us, lambda us: _ends(schedule.at(us))))
-    starts = [span.start_us for span in spans]
-    billed = []
-    for hour in hours if spans else ():
-        at = max(0, bisect_right(starts, hour.start_us) - 1)
-        billed.append(msgspec.structs.replace(hour, attribution=spans[at].attribution))
     usage = Usage(
-        resource=resource, kind=history[0].resource_kind, spans=spans, hours=tuple(billed)
+        resource=resource, kind=history[0].resource_kind, spans=spans, hours=of_spans(hours, spans)
     )
     return Used(usage=usage, schedule=schedule)
+
+
+def of_spans(hours: Iterable[Hour], spans: Sequence[Span]) -> tuple[Hour, ...]:
+    """Return hours for whom they began with."""
+    if not spans:
+        return ()
+    starts = [span.start_us for span in spans]
+    return tuple(
+        msgspec.structs.replace(
+            one, attribution=spans[max(0, bisect_right(starts, one.start_us) - 1)].attribution
+        )
+        for one in hours
+    )
 
 
 def _ends(book: PriceBook) -> Ends:

@@ -23,7 +23,7 @@ from fakecloud.model import Counters
 from fakecloud.store import late
 from fakecloud.store import traffic as rows
 from fakecloud.store.database import Connection, Database
-from fakecloud.traffic import Totals
+from fakecloud.traffic import HourPart, Totals
 
 log = structlog.get_logger()
 
@@ -130,13 +130,16 @@ class Metering:
         told = {id: counters for id in ids if (counters := self._read(id)) is not None}
         late = self._clock.now() - LATE
         with self._database.write() as connection:
-            news = [
-                pair
-                for id, counters in told.items()
-                if id in places and not self._is_over(places[id], late)
-                for pair in self._record(connection, places[id], counters)
-            ]
+            news, carried = [], []
+            for id, counters in told.items():
+                if id not in places or self._is_over(places[id], late):
+                    continue
+                for key, totals, parts in self._record(counters, places[id]):
+                    news.append((key, totals))
+                    carried += [(places[id].project, key, part) for part in parts]
             rows.save_totals(connection, news)
+            rows.add_hours(connection, carried)
+            self._mark_late(connection, carried)
             if self._share:
                 for id in told.keys() & places.keys():
                     self._show(connection, places[id], told[id])
@@ -174,9 +177,9 @@ class Metering:
             return None
 
     def _record(
-        self, connection: Connection, place: rows.Place, counters: list[Counters]
-    ) -> Iterable[tuple[rows.Key, Totals]]:
-        """Add to the hours; yield the totals to be written."""
+        self, counters: list[Counters], place: rows.Place
+    ) -> Iterable[tuple[rows.Key, Totals, list[HourPart]]]:
+        """Yield the totals to be written, with what they add to the hours."""
         at = self._clock.now()
         for one in counters:
             if one.kind != "listener":
@@ -189,11 +192,20 @@ class Metering:
                 self._seen[key] = totals
                 if self._clock.monotonic() - self._written[key] < IDLE_S:
                     continue
-            carried = list(traffic.parts(before, totals))
-            rows.add_hours(connection, place.project, key, carried)
-            if carried and carried[0].hour.date() < at.date():
-                late.mark(connection, place.project, (carried[0].hour - _EPOCH).days)
-            yield key, totals
+            yield key, totals, list(traffic.parts(before, totals))
+
+    def _mark_late(
+        self, connection: Connection, carried: Iterable[tuple[str, rows.Key, HourPart]]
+    ) -> None:
+        """Say from which day on the charges of projects may have changed: it may be closed."""
+        today = (self._clock.now() - _EPOCH).days
+        first: dict[str, int] = {}
+        for project, _, part in carried:
+            day = (part.hour - _EPOCH).days
+            if day < today:
+                first[project] = min(day, first.get(project, day))
+        for project, day in sorted(first.items()):
+            late.mark(connection, project, day)
 
     def _show(self, connection: Connection, place: rows.Place, counters: list[Counters]) -> None:
         if place.host != self._host or place.deleted_at is not None:

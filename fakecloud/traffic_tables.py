@@ -42,6 +42,16 @@ usage_hour = Table(
 )
 
 
+# How often anything was added to a project's hour: what was reckoned from hours whose marks are
+# the same still holds.
+usage_mark = Table(
+    "usage_mark",
+    metadata,
+    Column("project", Text, primary_key=True),
+    Column("hour", UtcDateTime, primary_key=True),
+    Column("marks", BigInteger, nullable=False),
+)
+
 # What the host that runs a load balancer sees of it, for the other hosts.
 runtime_view = Table(
     "runtime_view",

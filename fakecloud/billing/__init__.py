@@ -10,4 +10,5 @@ projection     a month at this rate, and the rest of it
 preview        what manifests would cost                 consolidation  who could share one
 waste          what serves nobody                         budgets     periods and thresholds
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
+focus_rows     rows of it by the million
 """

@@ -59,7 +59,7 @@ def rate(
     used = [_since(usage, month_us) for usage in usages]
     edges = sorted({from_us, *(at for one in schedules.values() for at in one.changes)})
     for book in books.values():
-        for line in _under(book, used, edges, step_us):
+        for line in _under(book, used, edges, from_us, step_us):
             theirs = schedules[line.resource].at(line.start_us)
             if line.start_us >= from_us and theirs is book:
                 yield line
@@ -76,7 +76,7 @@ def _since(usage: Usage, start_us: int) -> Usage:
 
 
 def _under(
-    book: PriceBook, usages: Sequence[Usage], edges: Sequence[int], step_us: int
+    book: PriceBook, usages: Sequence[Usage], edges: Sequence[int], from_us: int, step_us: int
 ) -> Iterator[Line]:
     for sku in book.skus:
         if not rating.by_account(sku) or not sku.priced:
@@ -84,7 +84,7 @@ def _under(
         if isinstance(sku.rate, prices.PackageRate):
             yield from _package(sku, sku.rate, book, usages, edges, step_us)
         else:
-            yield from _traffic(sku, book, usages)
+            yield from _traffic(sku, book, usages, from_us)
 
 
 class _Step(msgspec.Struct):
@@ -168,7 +168,7 @@ def _ruled(book: PriceBook, usages: Iterable[Usage]) -> Iterator[tuple[Usage, Sp
                 yield usage, span, count
 
 
-def _traffic(sku: Sku, book: PriceBook, usages: Sequence[Usage]) -> Iterator[Line]:
+def _traffic(sku: Sku, book: PriceBook, usages: Sequence[Usage], from_us: int) -> Iterator[Line]:
     """Graduated or included: by the account's reading of the month, hour after hour."""
     hours: defaultdict[int, defaultdict[Owner, int]] = defaultdict(lambda: defaultdict(int))
     estimated: set[int] = set()
@@ -184,6 +184,8 @@ def _traffic(sku: Sku, book: PriceBook, usages: Sequence[Usage]) -> Iterator[Lin
         if this_month != month:
             month, total = this_month, 0
         before, total = total, total + sum(weights.values())
+        if start < from_us:
+            continue
         earlier = _parts(sku, before * MICRO // unit)
         for (part, price, quantity), (_, _, had) in zip(
             _parts(sku, total * MICRO // unit), earlier, strict=True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from decimal import Decimal
 from typing import Final, TextIO
 
 import msgspec
@@ -98,7 +97,7 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
         "BillingPeriodStart": time(first),
         "ChargeCategory": "Usage",
         "ChargeClass": "Correction" if late else "",
-        "ChargeDescription": f"{sku.description}, {quantity} {sku.unit}",
+        "ChargeDescription": f"{sku.description}, {price} {book.currency} per {sku.unit}",
         "ChargeFrequency": "Usage-Based",
         "ChargePeriodEnd": time(line.end_us),
         "ChargePeriodStart": time(line.start_us),
@@ -188,7 +187,9 @@ def time(us: int) -> str:
 
 def decimal(micros: int) -> str:
     """Return micro-units as a plain decimal."""
-    return format(Decimal(micros).scaleb(-6).normalize(), "f")
+    whole, fraction = divmod(abs(micros), MICRO)
+    sign = "-" if micros < 0 else ""
+    return f"{sign}{whole}.{fraction:06d}".rstrip("0") if fraction else f"{sign}{whole}"
 
 
 def _json(value: Mapping[str, str]) -> str:

@@ -51,11 +51,11 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of a book: a word that isn't known in it is refused."""
 
 
-class _Rate(_Part, tag_field="kind"):
+class _Rate(_Part, frozen=True, tag_field="kind"):
     """How a charge comes of a reading; books tell rates apart by `kind`."""
 
 
-class Source(_Part, kw_only=True):
+class Source(_Part, frozen=True, kw_only=True):
     """Where a figure was read, when, and how sure it is: A the provider's page, B a third party."""
 
     url: _Text
@@ -63,64 +63,64 @@ class Source(_Part, kw_only=True):
     grade: Grade
 
 
-class Cap(_Part, kw_only=True):
+class Cap(_Part, frozen=True, kw_only=True):
     """The most that a load balancer costs in a UTC month."""
 
     amount: _Decimal
 
 
-class LinearRate(_Rate, kw_only=True, tag="linear"):
+class LinearRate(_Rate, frozen=True, kw_only=True, tag="linear"):
     """By time or quantity; `min_seconds` once there is any."""
 
     min_seconds: _Count = 0
     cap: Cap | None = None
 
 
-class StartedHourRate(_Rate, kw_only=True, tag="started_hour"):
+class StartedHourRate(_Rate, frozen=True, kw_only=True, tag="started_hour"):
     """Each started hour as a whole, counted from the resource's start."""
 
     cap: Cap | None = None
 
 
-class MonthlyRate(_Rate, kw_only=True, tag="monthly"):
+class MonthlyRate(_Rate, frozen=True, kw_only=True, tag="monthly"):
     """A price of the month, in proportion to its time."""
 
 
-class IncludedRate(_Rate, kw_only=True, tag="included"):
+class IncludedRate(_Rate, frozen=True, kw_only=True, tag="included"):
     """What goes beyond `quantity` units in a month, of each resource or of the whole account."""
 
     quantity: _Decimal
     per: Literal["resource_month", "account_month"] = "resource_month"
 
 
-class TierBound(_Part, kw_only=True):
+class TierBound(_Part, frozen=True, kw_only=True):
     """Up to this many units of the month at this price; without `up_to`: all above."""
 
     price: _Decimal
     up_to: _Decimal | None = None
 
 
-class GraduatedRate(_Rate, kw_only=True, tag="graduated"):
+class GraduatedRate(_Rate, frozen=True, kw_only=True, tag="graduated"):
     """By tiers of the account's month."""
 
     tiers: Annotated[list[TierBound], msgspec.Meta(min_length=1, max_length=20)]
 
 
-class PackageRate(_Rate, kw_only=True, tag="package"):
+class PackageRate(_Rate, frozen=True, kw_only=True, tag="package"):
     """The account's first `first` cost the price together, each more costs `extra`."""
 
     first: Annotated[int, msgspec.Meta(ge=1, le=1000)]
     extra: _Decimal
 
 
-class DimensionSize(_Part, kw_only=True):
+class DimensionSize(_Part, frozen=True, kw_only=True):
     """So much of a meter in an hour fills a unit: connections a second, or at once, or bytes."""
 
     meter: Literal["new_connections", "active_connections", "bytes", "requests"]
     per_unit: Annotated[int, msgspec.Meta(ge=1, le=10**15)]
 
 
-class CapacityRate(_Rate, kw_only=True, tag="capacity"):
+class CapacityRate(_Rate, frozen=True, kw_only=True, tag="capacity"):
     """Units of the dimension that is used most, hour by hour."""
 
     dimensions: Annotated[list[DimensionSize], msgspec.Meta(min_length=1, max_length=10)]
@@ -137,7 +137,7 @@ Rate = (
 )
 
 
-class Sku(_Part, kw_only=True):
+class Sku(_Part, frozen=True, kw_only=True):
     """One thing that is charged. `plan`: only of load balancers of this provider's plan."""
 
     id: _Id
@@ -193,14 +193,14 @@ class Sku(_Part, kw_only=True):
         ]
 
 
-class Provider(_Part, kw_only=True):
+class Provider(_Part, frozen=True, kw_only=True):
     """Whose prices they are."""
 
     name: _Text
     region: _Text
 
 
-class PriceBook(_Part, kw_only=True):
+class PriceBook(_Part, frozen=True, kw_only=True):
     """The prices of one provider and region.
 
     applies_to: whom a new version reaches; the others keep their price until they are resized

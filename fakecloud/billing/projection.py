@@ -14,8 +14,9 @@ from fakecloud.billing import accounts, quantities, rating
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import HOUR_US, MICRO
 from fakecloud.billing.rating import Schedule
-from fakecloud.billing.usage import Hour, Line, Span, Usage
+from fakecloud.billing.usage import Charge, Hour, Line, Span, Usage, charge
 
+_WHOLE_US: Final = 1 << 62  # no line is that long
 HOURS_PER_MONTH: Final = 730
 _SOME_MONTH_US: Final = 1_772_323_200 * MICRO  # March 2026: it has 744 hours, so 730 fit in
 
@@ -48,6 +49,27 @@ def month_of(spans: Iterable[tuple[str, Span]]) -> list[Usage]:
         )
         for resource, span in spans
     ]
+
+
+def monthly(
+    usages: Sequence[Usage], schedules: Mapping[str, Schedule], at_us: int
+) -> Iterator[Charge]:
+    """Yield what usages of `month_of` come to, each by itself and all together.
+
+    schedules: of each; what is in force at a moment is as if it were for ever.
+    """
+    forever = from_now_on(schedules, at_us)
+    alike: dict[tuple[int, Span], list[Charge]] = {}  # most are: what one costs all of them do
+    for usage in usages:
+        schedule = forever[usage.resource]
+        kind = (id(schedule.books[0]), msgspec.structs.replace(usage.spans[0], attribution=""))
+        if kind not in alike:
+            alike[kind] = [charge(line) for line in rating.rate(usage, schedule, step_us=_WHOLE_US)]
+        for one in alike[kind]:
+            yield msgspec.structs.replace(
+                one, resource=usage.resource, attribution=usage.spans[0].attribution
+            )
+    yield from map(charge, accounts.rate(usages, forever, step_us=_WHOLE_US))
 
 
 def from_now_on(schedules: Mapping[str, Schedule], at_us: int) -> dict[str, Schedule]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -88,7 +89,12 @@ def months(start_us: int, end_us: int) -> int:
 
 def month_of(us: int) -> tuple[int, int]:
     """Return the UTC month around a moment, [first, after), in microseconds of Unix time."""
-    first = moment(us).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return _month_of_day(us // DAY_US)
+
+
+@lru_cache(maxsize=4096)
+def _month_of_day(day: int) -> tuple[int, int]:
+    first = moment(day * DAY_US).replace(day=1)
     after = (first + timedelta(days=32)).replace(day=1)
     return microseconds(first), microseconds(after)
 

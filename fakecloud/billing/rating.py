@@ -7,6 +7,7 @@ are in `accounts`.
 
 from __future__ import annotations
 
+import copy
 from bisect import bisect_right
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -68,21 +69,40 @@ def rate(
     usage: its spans from the very beginning, its hours from that month's beginning at least:
     charges are cumulative. Only what begins at `from_us` or later is charged.
     """
+    return go_on(begun(usage, schedule, from_us), usage, from_us, step_us)
+
+
+def go_on(meter: Meter, usage: Usage, from_us: int, step_us: int = DAY_US) -> Iterator[Line]:
+    """Yield the lines from `from_us` on by a meter that has seen everything before."""
+    for span in usage.spans:
+        if span.end_us > from_us:
+            yield from meter.pass_time(_from(span, from_us), step_us)
+    for hour in usage.hours:
+        if hour.start_us >= from_us:
+            yield from meter.count(hour)
+
+
+def begun(usage: Usage, schedule: Schedule, from_us: int) -> Meter:
+    """Return a meter that has seen whatever begins before `from_us`."""
     meter = Meter(usage.resource, schedule)
     for span in usage.spans:
         for part in _parts(span, from_us):
             if part.start_us >= from_us:
-                yield from meter.pass_time(part, step_us)
-            elif part.end_us <= quantities.month_of(from_us)[0]:
+                break
+            if part.end_us <= quantities.month_of(from_us)[0]:
                 meter.skip(part)
             else:
                 deque(meter.pass_time(part, _ANY_LENGTH_US), maxlen=0)
     for hour in usage.hours:
-        found = meter.count(hour)
-        if hour.start_us >= from_us:
-            yield from found
-        else:
-            deque(found, maxlen=0)
+        if hour.start_us < from_us:
+            deque(meter.count(hour), maxlen=0)
+    return meter
+
+
+def _from(span: Span, from_us: int) -> Span:
+    if span.start_us >= from_us:
+        return span
+    return msgspec.structs.replace(span, start_us=from_us)
 
 
 def _parts(span: Span, from_us: int) -> Iterator[Span]:
@@ -109,6 +129,16 @@ class Meter:
         self._of_month: defaultdict[tuple[str, str], int] = defaultdict(int)  # each month anew
         self._traffic_month = 0
         self._hour: Hour | None = None
+
+    def copy(self) -> Meter:
+        """Return a meter that goes on from here by itself."""
+        made = copy.copy(self)
+        made._readings = self._readings.copy()
+        made._spent = defaultdict(lambda: defaultdict(int))
+        for key, spent in self._spent.items():
+            made._spent[key] = spent.copy()
+        made._of_month = self._of_month.copy()
+        return made
 
     def pass_time(self, span: Span, step_us: int = DAY_US) -> Iterator[Line]:
         """Yield what a span costs. A later call may continue it where it ended."""

@@ -5,9 +5,12 @@ Times are microseconds of Unix time on whole seconds; intervals are half-open.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
+
+from fakecloud.billing.quantities import DAY_US
 
 
 class Span(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -97,10 +100,40 @@ class Charge(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     price_id: str
     book: str
     start_us: int
-    quantity_micros: int
     list_pico: int
     billed_pico: int
     estimated: bool = False
+
+
+class Series(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What lines of one kind come to, day by day from `first_day` (since 1970) on.
+
+    flags: 0 where there is no line, else 1, and 3 where some are estimated.
+    """
+
+    resource: str
+    attribution: str
+    sku: str
+    price_id: str
+    book: str
+    first_day: int
+    list_pico: Sequence[int]
+    billed_pico: Sequence[int]
+    flags: Sequence[int]
+
+    def total(self) -> Charge:
+        """Return what all days come to."""
+        return Charge(
+            resource=self.resource,
+            attribution=self.attribution,
+            sku=self.sku,
+            price_id=self.price_id,
+            book=self.book,
+            start_us=self.first_day * DAY_US,
+            list_pico=sum(self.list_pico),
+            billed_pico=sum(self.billed_pico),
+            estimated=max(self.flags) > 1,
+        )
 
 
 class Attribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,7 +154,6 @@ def charge(line: Line) -> Charge:
         price_id=line.price_id,
         book=line.book,
         start_us=line.start_us,
-        quantity_micros=line.quantity_micros,
         list_pico=line.list_pico,
         billed_pico=line.billed_pico,
         estimated=line.estimated,

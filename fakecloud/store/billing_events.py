@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from fakecloud.billing import events
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.quantities import HOUR_US
-from fakecloud.billing.usage import Attribution, Charge
+from fakecloud.billing.usage import Attribution
 from fakecloud.billing_tables import attribution, billed_resource, billing_event, billing_seal
 from fakecloud.model import LoadBalancer
 from fakecloud.store import journal
@@ -117,9 +117,11 @@ def accounts(connection: Connection) -> list[tuple[str, int]]:
     return [(row[0], row[1]) for row in rows]
 
 
-def attributions(connection: Connection, charges: Iterable[Charge]) -> dict[str, Attribution]:
-    """Return for whom charges are, by id: kept since their day was closed, or from the events."""
-    resources = {charge.attribution: charge.resource for charge in charges}
+def attributions(connection: Connection, resources: Mapping[str, str]) -> dict[str, Attribution]:
+    """Return for whom charges are, by id: kept since their day was closed, or from the events.
+
+    resources: by the ids of whom they were for, one each.
+    """
     found: dict[str, Attribution] = {}
     wanted = sorted(resources)
     for start in range(0, len(wanted), 500):
@@ -141,6 +143,28 @@ def keep_attributions(connection: Connection, found: Iterable[Attribution]) -> N
     values = [msgspec.structs.asdict(one) for one in found]
     if values:
         connection.execute(_KEEP[connection.dialect.name], values)
+
+
+def last(connection: Connection, account: str) -> int:
+    """Return the number of an account's newest event; 0: there is none."""
+    newest = select(func.max(billing_event.c.seq)).where(billing_event.c.account == account)
+    return connection.execute(newest).scalar_one() or 0
+
+
+def between(connection: Connection, account: str, after: int, until: int) -> list[BillingEvent]:
+    """Return the events of an account above number `after` up to `until`, in their order."""
+    if until <= after:
+        return []
+    rows = connection.execute(
+        select(*_COLUMNS)
+        .where(
+            billing_event.c.account == account,
+            billing_event.c.seq > after,
+            billing_event.c.seq <= until,
+        )
+        .order_by(billing_event.c.seq)
+    )
+    return [_event(row) for row in rows]
 
 
 def unsealed(connection: Connection) -> list[str]:

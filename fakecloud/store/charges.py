@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, func, insert, select, type_coerce, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import NullType
 
 from fakecloud.billing.corrections import key
+from fakecloud.billing.focus_rows import FIELDS
 from fakecloud.billing.quantities import DAY_US, MICRO, moment
 from fakecloud.billing.usage import Booked, Charge, Line
 from fakecloud.billing_tables import billing_progress, cost_day
 from fakecloud.billing_tables import line as line_table
 
 COLUMNS: Final = frozenset({"resource", "attribution", "sku", "price_id", "book"})
+AT_ONCE: Final = 2000
+_AS_IT_IS: Final = NullType()  # a look at every value takes as long as the query
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 
 
@@ -107,6 +112,17 @@ def add(connection: Connection, account: str, lines: Sequence[Booked]) -> None:
     connection.execute(_added(connection), list(days.values()))
 
 
+def correct(connection: Connection, account: str, lines: Sequence[Booked]) -> None:
+    """Add lines of days that are closed: what was read of their sums before is outdated."""
+    if not lines:
+        return
+    add(connection, account, lines)
+    table = billing_progress
+    connection.execute(
+        update(table).where(table.c.account == account).values(corrections=table.c.corrections + 1)
+    )
+
+
 def _added(connection: Connection) -> Any:
     made = _DIALECTS[connection.dialect.name].insert(cost_day)
     summed = {
@@ -138,7 +154,6 @@ def sums(
     rows = connection.execute(
         select(
             *keys,
-            *_whole("quantity_micros"),
             *_whole("list_pico"),
             *_whole("billed_pico"),
             func.max(cost_day.c.estimated.cast(cost_day.c.day.type)).label("estimated"),
@@ -155,11 +170,38 @@ def sums(
         yield Charge(
             **(nothing | {name: getattr(row, name) for name in needed}),
             start_us=(row.day if daily else first_day) * DAY_US,
-            quantity_micros=_exact(row, "quantity_micros"),
             list_pico=_exact(row, "list_pico"),
             billed_pico=_exact(row, "billed_pico"),
             estimated=bool(row.estimated),
         )
+
+
+@contextmanager
+def days(
+    connection: Connection, account: str, first_day: int, after_day: int
+) -> Iterator[Iterator[tuple[tuple[str, str, str, str, str], int, int, int, bool]]]:
+    """Give every sum of [first_day, after_day), in the order of days.
+
+    Each is (resource, attribution, SKU, price, book), the day, at list prices, billed, estimated.
+    """
+    day = cost_day.c
+    with connection.execute(
+        select(
+            day.resource,
+            day.attribution,
+            day.sku,
+            day.price_id,
+            day.book,
+            day.day,
+            day.list_pico,
+            day.billed_pico,
+            day.estimated,
+        )
+        .where(day.account == account, day.day >= first_day, day.day < after_day)
+        .order_by(day.day),
+        execution_options={"yield_per": 2000},
+    ) as rows:
+        yield ((row[:5], *row[5:]) for row in rows)
 
 
 def _whole(name: str) -> list[Any]:
@@ -185,6 +227,15 @@ def progress(connection: Connection, account: str) -> tuple[int, str] | None:
     return None if row is None else (row.day, row.after)
 
 
+def closed(connection: Connection, account: str) -> tuple[int, int]:
+    """Return the day after the last closed one, 0 if none is, and how often they were corrected."""
+    table = billing_progress
+    row = connection.execute(
+        select(table.c.day, table.c.corrections).where(table.c.account == account)
+    ).first()
+    return (0, 0) if row is None else (row.day, row.corrections)
+
+
 def begin(connection: Connection, account: str, day: int) -> None:
     """Say that an account's first day is this one, unless another server has."""
     made = _DIALECTS[connection.dialect.name].insert(billing_progress)
@@ -205,26 +256,33 @@ def move(connection: Connection, account: str, at: tuple[int, str], to: tuple[in
     )
 
 
-def lines(connection: Connection, account: str, start_us: int, end_us: int) -> Iterator[Booked]:
-    """Yield the lines of an account that begin in [start, end), in the order of time.
+@contextmanager
+def rows(
+    connection: Connection, account: str, start_us: int, end_us: int
+) -> Iterator[Iterator[Sequence[Any]]]:
+    """Give the lines of an account that begin in [start, end), some at a time, as tuples.
 
-    What corrects another comes after it.
+    They are in the order of time, what corrects another after it; `focus_rows.FIELDS` are in each.
     """
-    columns = [line_table.c[name] for name in Line.__struct_fields__]
-    rows: Iterable[Any] = connection.execute(
-        select(line_table.c.id, line_table.c.corrects, line_table.c.period, *columns)
-        .where(
-            line_table.c.account == account,
-            line_table.c.start_us >= start_us,
-            line_table.c.start_us < end_us,
-        )
-        .order_by(line_table.c.start_us, line_table.c.corrects.is_not(None), line_table.c.id),
-        execution_options={"yield_per": 2000},
+    table = line_table.c
+    statement = (
+        select(*(type_coerce(table[name], _AS_IT_IS) for name in FIELDS))
+        .where(table.account == account, table.start_us >= start_us, table.start_us < end_us)
+        .order_by(table.start_us, table.corrects.is_not(None), table.id)
     )
-    for row in rows:
-        values = {name: getattr(row, name) for name in Line.__struct_fields__}
-        line = msgspec.convert(values, Line)
-        yield Booked(id=row.id, line=line, period=row.period, corrects=row.corrects)
+    with connection.execute(statement, execution_options={"yield_per": AT_ONCE}) as found:
+        yield found.partitions(AT_ONCE)
+
+
+def lines(connection: Connection, account: str, start_us: int, end_us: int) -> Iterator[Booked]:
+    """Yield the lines of `rows`."""
+    with rows(connection, account, start_us, end_us) as found:
+        for some in found:
+            for id, corrects, period, *values in some:
+                line = msgspec.convert(
+                    dict(zip(Line.__struct_fields__, values, strict=True)), Line, strict=False
+                )
+                yield Booked(id=id, line=line, period=period, corrects=corrects)
 
 
 def first_wrong_day(connection: Connection, account: str) -> int | None:

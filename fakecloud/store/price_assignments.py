@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.rating import Assignment
@@ -23,6 +23,11 @@ def assign(connection: Connection, book: PriceBook, from_us: int) -> bool:
         )
     )
     return True
+
+
+def count(connection: Connection) -> int:
+    """Return how many assignments there are: it grows, and they never change."""
+    return connection.execute(select(func.count(table.c.pk))).scalar_one()
 
 
 def all(connection: Connection) -> list[Assignment]:

@@ -17,6 +17,7 @@ from fakecloud.traffic import HourPart, Totals
 from fakecloud.traffic_tables import runtime_view
 from fakecloud.traffic_tables import usage_counter as counter
 from fakecloud.traffic_tables import usage_hour as hour
+from fakecloud.traffic_tables import usage_mark as mark
 
 Key = tuple[str, str, str]
 """Load balancer, listener, epoch."""
@@ -93,8 +94,8 @@ def save_totals(connection: Connection, news: Iterable[tuple[Key, Totals]]) -> N
     )
 
 
-def add_hours(connection: Connection, project: str, key: Key, carried: Iterable[HourPart]) -> None:
-    """Add what hours carried."""
+def add_hours(connection: Connection, carried: Collection[tuple[str, Key, HourPart]]) -> None:
+    """Add what hours of projects' load balancers carried, and mark the hours."""
     values = [
         {
             "load_balancer_id": key[0],
@@ -102,7 +103,7 @@ def add_hours(connection: Connection, project: str, key: Key, carried: Iterable[
             "project": project,
             **msgspec.structs.asdict(part),
         }
-        for part in carried
+        for project, key, part in carried
     ]
     if not values:
         return
@@ -115,6 +116,24 @@ def add_hours(connection: Connection, project: str, key: Key, carried: Iterable[
         ),
         values,
     )
+    marked = _insert(connection, mark)
+    connection.execute(
+        marked.on_conflict_do_update(
+            index_elements=[mark.c.project, mark.c.hour], set_={"marks": mark.c.marks + 1}
+        ),
+        [
+            {"project": project, "hour": at, "marks": 1}
+            for project, at in sorted({(project, part.hour) for project, _, part in carried})
+        ],
+    )
+
+
+def marks(connection: Connection, project: str, start: datetime, end: datetime) -> int:
+    """Return a number that grows with everything that is added to hours in [start, end)."""
+    total = select(func.coalesce(func.sum(mark.c.marks), 0)).where(
+        mark.c.project == project, mark.c.hour >= start, mark.c.hour < end
+    )
+    return int(connection.execute(total).scalar_one())
 
 
 def hours(connection: Connection, load_balancer_id: str) -> list[tuple[str, HourPart]]:
@@ -157,10 +176,27 @@ def view(connection: Connection, load_balancer_id: str) -> View | None:
 
 def forget(connection: Connection, *, hours_before: datetime, gone_before: datetime) -> None:
     """Delete old hours, and the rest of what belongs to load balancers deleted long ago."""
-    connection.execute(delete(hour).where(hour.c.hour < hours_before))
+    for table in (hour, mark):
+        connection.execute(delete(table).where(table.c.hour < hours_before))
     gone = select(load_balancer.c.id).where(load_balancer.c.deleted_at < gone_before)
     for table in (counter, runtime_view):
         connection.execute(delete(table).where(table.c.load_balancer_id.in_(gone)))
+
+
+def carried_since(connection: Connection, project: str, start: datetime) -> list[Carried]:
+    """Return what a project's load balancers carried in hours that begin at `start` or later."""
+    rows = connection.execute(
+        select(
+            hour.c.load_balancer_id,
+            hour.c.hour,
+            *(func.sum(hour.c[name]).label(name) for name in _SUMS),
+            func.max(hour.c.estimated.cast(Integer)).label("estimated"),
+        )
+        .where(hour.c.project == project, hour.c.hour >= start)
+        .group_by(hour.c.load_balancer_id, hour.c.hour)
+        .order_by(hour.c.load_balancer_id, hour.c.hour)
+    )
+    return [_carried(row) for row in rows]
 
 
 def _insert(connection: Connection, table: Any) -> Any:
@@ -211,6 +247,8 @@ def carried(
     connection: Connection, ids: Collection[str], start: datetime, end: datetime
 ) -> list[Carried]:
     """Return what these load balancers carried in hours that begin in [start, end), in order."""
+    if start >= end:
+        return []
     rows = connection.execute(
         select(
             hour.c.load_balancer_id,
@@ -222,12 +260,17 @@ def carried(
         .group_by(hour.c.load_balancer_id, hour.c.hour)
         .order_by(hour.c.load_balancer_id, hour.c.hour)
     )
-    return [
-        Carried(
-            load_balancer_id=row.load_balancer_id,
-            hour=row.hour,
-            estimated=bool(row.estimated),
-            **{name: int(getattr(row, name)) for name in _SUMS},
-        )
-        for row in rows
-    ]
+    return [_carried(row) for row in rows]
+
+
+def _carried(row: Any) -> Carried:
+    return Carried(
+        load_balancer_id=row[0],
+        hour=row[1],
+        connections=int(row[2]),
+        bytes_in=int(row[3]),
+        bytes_out=int(row[4]),
+        requests=int(row[5]),
+        connection_us=int(row[6]),
+        estimated=bool(row[7]),
+    )

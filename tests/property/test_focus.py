@@ -6,7 +6,7 @@ import io
 
 from hypothesis import strategies as st
 
-from fakecloud.billing import focus, focus_check
+from fakecloud.billing import focus, focus_check, focus_rows
 from fakecloud.billing.usage import Attribution, Booked, Usage
 from fakecloud.store import charges
 from tests.property.histories import BOOKS, usages
@@ -73,6 +73,38 @@ def findings(of: list[dict[str, str]]) -> list[focus_check.Finding]:
 def test_invariant_18_every_export_passes(found: list[Usage], book: int) -> None:
     """Catches: the list price is what is billed; a charge ends before it begins."""
     assert findings(rows(found, book)) == []
+
+
+@given(usages(), st.integers(0, len(BOOKS) - 1), st.integers(0, 2))
+@settings(max_examples=50, deadline=None)
+def test_rows_by_the_million_are_those_one_by_one(
+    found: list[Usage], index: int, corrected: int
+) -> None:
+    """What is shared between rows must be what they have in common."""
+    book = BOOKS[index]
+    lines = [
+        Booked(
+            id=f"line-{number}",
+            line=line,
+            period="2026-07" if number % 3 < corrected else charges.period_of(line.start_us),
+            corrects=f"line-{number - 1}" if number % 3 < corrected else None,
+        )
+        for number, line in enumerate(bill(book, found))
+    ]
+    invoices = {"2026-02": "default-2026-02"}
+    made = focus_rows.Rows(focus.COLUMNS, {book.id: book}, invoices)
+    one_by_one = []
+    for booked in lines:
+        entry = next(focus.entries([booked], PEOPLE, {book.id: book}))
+        row = focus.row(entry, invoices.get(booked.period))
+        one_by_one.append(tuple(row.get(name, "") for name in focus.COLUMNS))
+    by_some = [lines[start : start + 5] for start in range(0, len(lines), 5)]
+    together = [
+        cells
+        for some in by_some
+        for cells in made.cells(list(map(focus_rows.row_of, some)), PEOPLE)
+    ]
+    assert together == one_by_one
 
 
 TEXTS = ["", "x", "N/A", "-1", "0.000001", "2026-11-01T00:00:00Z", "Purchase", "USDX", "{}"]

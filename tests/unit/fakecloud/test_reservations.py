@@ -82,7 +82,9 @@ def test_it_is_billed_while_nothing_uses_it(cloud, desk):
     cloud.clock.advance(10 * 3600)
     with cloud.database.read() as connection:
         found = list(ledger.charge(connection, PROJECT, begun, ledger.now_us()))
-        people = billing_events.attributions(connection, found)
+        people = billing_events.attributions(
+            connection, {one.attribution: one.resource for one in found}
+        )
     hours: defaultdict[tuple[str, str], int] = defaultdict(int)
     for one in found:
         if one.sku.startswith("ipv4"):
