@@ -13,6 +13,7 @@ import msgspec
 
 from fakecloud.billing import (
     accounts,
+    anomalies,
     books,
     consolidation,
     events,
@@ -158,6 +159,39 @@ class Costs:
                 used = self._used(connection, project, first, last, instead)
                 found.append(_compared(book, used, first))
         return {"from": rfc3339(start), "to": rfc3339(end), "books": found}
+
+    def anomalies(self, project: str, start: datetime, end: datetime) -> dict[str, Any]:
+        """Return which whole days of [start, end) cost another amount than usual, and why."""
+        first = -(-events.seconds_us(start) // DAY_US)
+        begun = quantities.moment((first - anomalies.BEFORE_DAYS) * DAY_US)
+        with self._database.read() as connection:
+            closed_us = self._ledger.closed_until_us(connection, project)
+            known = self._ledger.books(connection)
+        after = min(events.seconds_us(end), closed_us) // DAY_US
+        asked = reports.Asked(start=begun, end=max(start, end), group_by=("day", "namespace"))
+        found = self.found(project, asked)
+        costs = [
+            anomalies.Cost(
+                day=day,
+                resource=one.resource,
+                attribution=one.attribution,
+                sku=one.sku,
+                book=one.book,
+                billed_pico=billed,
+            )
+            for one in found.daily
+            for day, billed, flag in zip(
+                range(one.first_day, after), one.billed_pico, one.flags, strict=False
+            )
+            if flag
+        ]
+        made = anomalies.find(costs, found.people, known, first, after)
+        return {
+            "from": rfc3339(start),
+            "to": rfc3339(end),
+            "complete_until": rfc3339(quantities.moment(closed_us)),
+            **anomalies.document(made, found.book),
+        }
 
     def preview(self, project: str, manifests: Sequence[Any], *, whole: bool) -> dict[str, Any]:
         """Return what manifests would change of a month's bill. Raises: ValidationFailed."""

@@ -90,6 +90,17 @@ def compare(
     return replies.json(cloud.costs.compare(caller.project, names, *asked_range(cloud, start, end)))
 
 
+@router.get("/costs/anomalies", summary="Days that cost something unusual")
+def anomalies(cloud: CloudParts, caller: Caller, start: From = None, end: To = None) -> Response:
+    """Return which days of [from, to) stand out in a namespace, and what the difference is made of.
+
+    Whole days that are rated only; by default those of the last 30 days.
+    """
+    if start is None:
+        start = (end or cloud.clock.now()) - timedelta(days=30)
+    return replies.json(cloud.costs.anomalies(caller.project, *asked_range(cloud, start, end)))
+
+
 class PreviewBody(BaseModel):
     """Manifests as they would be applied; those that aren't Services cost nothing."""
 

@@ -9,6 +9,6 @@ report         charges grouped and totalled              statement   why it cost
 projection     a month at this rate, and the rest of it
 preview        what manifests would cost                 consolidation  who could share one
 waste          what serves nobody                         budgets     periods and thresholds
+anomalies      unusual days, and why                      focus_rows     rows of it by the million
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
-focus_rows     rows of it by the million
 """

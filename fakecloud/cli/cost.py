@@ -57,10 +57,9 @@ def report(
     money = (f"cost {found['currency']}", "per month (730 h)")
     total = ["total", *[""] * (len(names) - 1), found["total"], found["monthly_run_rate"]]
     output.rows(o, (*names, *money), lines, right=frozenset(money), total=total)
-    if o is output.Format.TABLE:
-        typer.echo(f"\n{found['from']} to {found['to']}, prices of {found['price_book']}")
-        for note in found["notes"]:
-            typer.echo(f"note: {output.clean(note)}")
+    typer.echo(f"\n{found['from']} to {found['to']}, prices of {found['price_book']}")
+    for note in found["notes"]:
+        typer.echo(f"note: {output.clean(note)}")
 
 
 @app.command()
@@ -153,7 +152,6 @@ def diff(
     whole: Annotated[
         bool, typer.Option("--whole", help="they are everything: other Services go")
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="for a pull request")] = False,
     fail_on_delta: Annotated[
         str | None, typer.Option(help="exit with 1 if a month gets dearer by more than this")
     ] = None,
@@ -163,7 +161,7 @@ def diff(
 ) -> None:
     """Show what manifests would change of a month's bill, before anybody applies them.
 
-    Example: fakecloud cost diff -f deploy/ -f extra.yaml --markdown --fail-on-delta 50
+    Example: fakecloud cost diff -f deploy/ -f extra.yaml -o markdown --fail-on-delta 50
     """
     limit = None if fail_on_delta is None else _decimal(fail_on_delta)
     manifests = [one for file in files for one in _manifests(file)]
@@ -172,7 +170,7 @@ def diff(
     if o is output.Format.JSON:
         output.json(found)
     else:
-        _show_diff(found, o, markdown=markdown)
+        _show_diff(found, o)
     if limit is not None and Decimal(found["summary"]["delta"]) > limit:
         raise client.CommandFailed(
             f"a month gets dearer by {found['summary']['delta']} {found['currency']}, "
@@ -241,6 +239,40 @@ def waste(
     columns = ("kind", "name", "why", *money, "protected", "command")
     total = ["total", "", "each once", "", found["monthly_run_rate"], "", ""]
     output.rows(o, columns, lines, right=frozenset(money), total=total)
+
+
+@app.command()
+def anomalies(
+    start: Annotated[
+        str | None, typer.Option("--from", help="RFC 3339; default: 30 days ago")
+    ] = None,
+    end: To = None,
+    o: output.Output = output.Format.TABLE,
+    url: client.Url = client.DEFAULT_URL,
+    token_file: client.TokenFile = None,
+) -> None:
+    """Show days on which a namespace cost something else than usual, and why.
+
+    Example: fakecloud cost anomalies --from 2026-11-01T00:00:00Z
+    """
+    with client.connect(url, token_file) as cloud:
+        found = cloud.get("/v1/costs/anomalies", **{"from": start, "to": end})
+    if o is output.Format.JSON:
+        output.json(found)
+        return
+    lines = [
+        [one["day"], f"{one['cluster'] or '-'}/{one['namespace'] or '-'}", one["usual"],
+         one["amount"], "; ".join(f"{_signed(part['amount'])} {part['message']}"
+                                  for part in one["causes"])]
+        for one in found["items"]
+    ]  # fmt: skip
+    cost = f"cost {found['currency']}"
+    columns = ("day", "cluster/namespace", "usual", cost, "why")
+    output.rows(o, columns, lines, right=frozenset({"usual", cost}))
+    if o is output.Format.TABLE:
+        for one in found["insufficient_history"]:
+            where = output.clean(f"{one['cluster'] or '-'}/{one['namespace'] or '-'}")
+            typer.echo(f"note: {where} has too few days to judge ({one['days']})")
 
 
 @app.command()
@@ -324,7 +356,7 @@ _TOTAL: Final = frozenset({"total"})
 _MONEY: Final = frozenset({"now", "then", "change"})
 
 
-def _show_diff(found: Any, o: output.Format, *, markdown: bool) -> None:
+def _show_diff(found: Any, o: output.Format) -> None:
     summary, currency = found["summary"], found["currency"]
     columns = ("service", "now", "then", "change")
     lines = [
@@ -338,13 +370,11 @@ def _show_diff(found: Any, o: output.Format, *, markdown: bool) -> None:
         summary["monthly_after"],
         _signed(summary["delta"]),
     ]
-    if markdown:
+    if o is output.Format.MARKDOWN:
         typer.echo(f"### Load balancers: {_signed(summary['delta'])} {currency} a month\n")
-        for line in (columns, ("---", "---:", "---:", "---:"), *lines, total):
-            typer.echo(f"| {' | '.join(output.clean(cell).replace('|', '/') for cell in line)} |")
-        typer.echo(f"\nPrices of {found['price_book']}, 730 hours; traffic {found['traffic']}.")
-        return
     output.rows(o, columns, lines, right=_MONEY, total=total)
+    if o is output.Format.MARKDOWN:
+        typer.echo(f"\nPrices of {found['price_book']}, 730 hours; traffic {found['traffic']}.")
     if o is output.Format.TABLE:
         typer.echo(f"\n{currency} a month of 730 hours, prices of {found['price_book']}")
 

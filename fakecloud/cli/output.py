@@ -1,4 +1,4 @@
-"""What commands print: a table with colours on a terminal and plain in a pipe, JSON, or CSV."""
+"""What commands print: a table (with colours on a terminal), JSON, CSV, or Markdown."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+    MARKDOWN = "markdown"
 
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="how to print")]
@@ -47,13 +48,16 @@ def rows(
     right: frozenset[str] = frozenset(),
     total: Sequence[str] | None = None,
 ) -> None:
-    """Print rows as a table or as CSV; `total` is the last line of a table only."""
+    """Print rows; `total` is the last line of a table, in CSV there is none."""
     made = [[clean(cell) for cell in line] for line in lines]
     if format is Format.CSV:
         csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *made])
         return
     if total is not None:
         made.append(list(total))
+    if format is Format.MARKDOWN:
+        _markdown(columns, made, right)
+        return
     console = Console()
     if console.is_terminal:
         _coloured(console, columns, made, right)
@@ -66,6 +70,12 @@ def rows(
             for name, cell, width in zip(columns, line, widths, strict=True)
         ]
         typer.echo("  ".join(cells).rstrip())
+
+
+def _markdown(columns: Sequence[str], lines: list[list[str]], right: frozenset[str]) -> None:
+    rule = ["---:" if name in right else "---" for name in columns]
+    for line in (columns, rule, *lines):
+        typer.echo(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |")
 
 
 def _coloured(
