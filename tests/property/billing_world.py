@@ -33,7 +33,7 @@ from tests.fakes.clock import FakeClock
 START: Final = datetime(2026, 11, 29, tzinfo=UTC)  # a month ends soon
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 TABLES: Final = (
-    "usage_hour", "load_balancer", "billing_event", "billing_seal", "billed_resource", "attribution",
+    "usage_hour", "usage_mark", "load_balancer", "billing_event", "billing_seal", "billed_resource", "attribution",
     "price_assignment", "line", "cost_day", "billing_progress", "late_usage", "billing_period",
 )  # fmt: skip
 GROUPS: Final = ("load_balancer", "namespace,sku", "day", "price_book,month", "project")
@@ -143,7 +143,7 @@ class World:
             requests=1, connection_us=7, estimated=hours_ago > 3,
         )  # fmt: skip
         with self.database.write() as connection:
-            traffic.add_hours(connection, "default", (resource, "web", "e"), [part])
+            traffic.add_hours(connection, [("default", (resource, "web", "e"), part)])
             late.mark(connection, "default", (hour - EPOCH).days)
 
     def steps(self, most: int = 10_000) -> int:
@@ -200,7 +200,8 @@ class World:
         return self.costs.report("default", asked)
 
     def export(self) -> list[dict[str, str]]:
-        return list(self.invoices.export("default", START, self.clock.now()))
+        parts = self.invoices.export("default", START, self.clock.now(), focus.COLUMNS)
+        return [dict(zip(focus.COLUMNS, cells, strict=True)) for part in parts for cells in part]
 
     def export_findings(self) -> list[str]:
         file = io.StringIO()

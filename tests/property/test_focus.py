@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakecloud.billing import focus, focus_check, focus_rows
