@@ -110,9 +110,9 @@ def find(connection: Connection, account: str, name: str) -> str | None:
 def accounts(connection: Connection) -> list[tuple[str, int]]:
     """Return every account that was ever billed, with the time of its first event."""
     rows = connection.execute(
-        select(billed_resource.c.account, func.min(billed_resource.c.begun_us)).group_by(
-            billed_resource.c.account
-        )
+        select(billed_resource.c.account, func.min(billed_resource.c.begun_us))
+        .group_by(billed_resource.c.account)
+        .order_by(billed_resource.c.account)
     )
     return [(row[0], row[1]) for row in rows]
 
@@ -175,6 +175,7 @@ def unsealed(connection: Connection) -> list[str]:
             select(billing_event.c.account)
             .where(billing_event.c.seq > func.coalesce(last, 0))
             .distinct()
+            .order_by(billing_event.c.account)
         ).scalars()
     )
 
