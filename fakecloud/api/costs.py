@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from fakecloud import errors
@@ -26,8 +26,17 @@ MAX_RANGE = timedelta(days=3660)
 MAX_HOURS = timedelta(days=35)
 MAX_BOOKS = 20
 
-From = Annotated[datetime | None, Query(alias="from", description="default: this month")]
-To = Annotated[datetime | None, Query(alias="to", description="default: now")]
+
+def _dated(value: Any) -> Any:
+    """Refuse bare numbers, which would be taken for seconds of Unix time."""
+    if isinstance(value, str) and "-" not in value[1:]:
+        raise ValueError("is no moment such as 2026-11-01T00:00:00Z")
+    return value
+
+
+_Moment = Annotated[datetime | None, BeforeValidator(_dated)]
+From = Annotated[_Moment, Query(alias="from", description="default: this month")]
+To = Annotated[_Moment, Query(alias="to", description="default: now")]
 
 
 @router.get(
