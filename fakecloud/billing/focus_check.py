@@ -180,6 +180,8 @@ def _periods(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if not first.endswith("-01T00:00:00Z") or row["BillingPeriodEnd"] != after:
         yield "BillingPeriodEnd", "BillingPeriodStart and End are not a month of UTC"
     inside = first <= start < after
+    if inside and end > after:
+        yield "ChargePeriodEnd", "is after the end of the billing period"
     if not inside and not row["ChargeClass"]:
         yield "ChargePeriodStart", "is outside of the billing period, and it is no correction"
     if row["ChargeClass"] and (inside or not row.get("x_CorrectsLineId", "x")):
