@@ -253,9 +253,8 @@ def through(trouble: Trouble, place: Place, words: str, targets: list) -> None:
             before = traffic.answers
             moved = document(targets, port=8081)
             refused(server.request("PUT", PATH, json=moved), words)
-            ready = server.request("GET", "/readyz")
-            assert ready.status_code == 503
-            assert re.search(words, ready.text)
+            assert server.request("GET", "/readyz").status_code == 503
+            eventually(lambda: re.search(words, server.request("GET", "/readyz").text))
             assert server.request("GET", "/healthz").status_code == 200
             eventually(lambda: traffic.answers > before + 3)
         eventually(lambda: server.request("GET", "/readyz").status_code == 200, 20)
