@@ -46,13 +46,14 @@ class Mutation:
     def __init__(
         self, cloud: Cloud, caller: Token, request: Request, body: bytes, key: str | None
     ) -> None:
-        """Run it for `caller`, once per `key`."""
+        """Run it for `caller`, once per `key`. Raises: FenceInvalid."""
         self._cloud = cloud
         self._caller = caller
         self._request = request
         self._body = body
         self._key = key
-        self._fence = request.headers.get("fakecloud-fence")
+        fence = request.headers.get("fakecloud-fence")
+        self._fence = None if fence is None else parse_fence(fence)
         self._changed = True
 
     def unchanged(self) -> None:
@@ -126,10 +127,10 @@ class Mutation:
         return response
 
     def _check_fence(self, connection: Connection) -> None:
-        """Raises: StaleFence if a later writer of that name was here, FenceInvalid."""
+        """Raises: StaleFence if a later writer of that name was here."""
         if self._fence is None:
             return
-        name, number = parse_fence(self._fence)
+        name, number = self._fence
         wall = self._cloud.clock.wall()
         seen = fences.raise_to(connection, self._caller.project, name, number, wall)
         if seen > number:
@@ -147,6 +148,8 @@ class Mutation:
 
         For what no transaction of the database can hold, such as a copy of it. Keys aren't kept.
         """
+        with self._cloud.database.write() as connection:
+            self._check_fence(connection)
         response = act()
         with self._cloud.database.write() as connection:
             status = response.status_code

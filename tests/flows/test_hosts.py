@@ -131,4 +131,4 @@ def test_work_is_spread_and_the_clock_is_heard_at_once(new_host, targets):
     assert not one.broken()
     mode = {"mode": "manual"}
     assert one.request("PUT", "/v1/clock", json=mode).is_success
-    eventually(lambda: other.request("GET", "/v1/clock").json()["mode"] == "manual", 0.4)
+    eventually(lambda: other.request("GET", "/v1/clock").json()["mode"] == "manual", 0.8)
