@@ -1,7 +1,7 @@
 """What reports remember is never stale: they say the same as those of a desk that knows nothing.
 
-Seen red with each sign left out in turn: marks of hours, events before the hour, corrections of
-closed days, new price books, and days closed since.
+What makes a memory stale: marks of hours, events before the hour, corrections of closed days (seen
+red without them), new price books, and days closed since.
 """
 
 from __future__ import annotations
