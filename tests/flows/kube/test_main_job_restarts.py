@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
 MANY = 50
 SOME = [f"web-{number}" for number in range(12)]
-_BACK_S = 5.0
+_BACK_S = 3.5
 """Bound of what has to happen soon after the cloud's return: 0.5 s, and 4 s with a back-off."""
 
 
