@@ -18,7 +18,7 @@ NUMBERS: Final = range(1, 22)
 Bug = Callable[[pytest.MonkeyPatch], None]
 
 _HUNT: Final = settings(
-    max_examples=400,
+    max_examples=5000,
     deadline=None,
     database=None,
     derandomize=True,
