@@ -20,6 +20,28 @@ from ccm.cloud import client as clients
 from ccm.service import explaining
 
 MAX_KUBECONFIG: Final = 1_000_000
+LEASE: Final = "kube-system/cloud-controller-manager"
+
+CloudUrl = Annotated[
+    str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
+]
+CloudTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
+        help="File with fakecloud's token.",
+    ),
+]
+CloudToken = Annotated[
+    str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
+]
+CloudCaFile = Annotated[
+    Path | None,
+    typer.Option(
+        envvar="CCM_CLOUD_CA_FILE", help="Whom to trust for https; default: the system's."
+    ),
+]
+Lease = Annotated[str, typer.Option(help="Where the controller's Lease is.")]
 
 
 class Output(StrEnum):
@@ -31,25 +53,10 @@ class Output(StrEnum):
 
 def explain(
     service: Annotated[str, typer.Argument(metavar="NAMESPACE/SERVICE")],
-    cloud_url: Annotated[
-        str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
-    ],
-    cloud_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
-            help="File with fakecloud's token.",
-        ),
-    ] = None,
-    cloud_token: Annotated[
-        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
-    ] = "",
-    cloud_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CCM_CLOUD_CA_FILE", help="Whom to trust for https; default: the system's."
-        ),
-    ] = None,
+    cloud_url: CloudUrl,
+    cloud_token_file: CloudTokenFile = None,
+    cloud_token: CloudToken = "",
+    cloud_ca_file: CloudCaFile = None,
     kubeconfig: Annotated[
         Path | None,
         typer.Option(envvar=["CCM_KUBECONFIG", "KUBECONFIG"], help="How to reach the API server."),
@@ -67,9 +74,7 @@ def explain(
     transparent: Annotated[
         bool, typer.Option(envvar="CCM_TRANSPARENT", help="As the controller was started.")
     ] = False,
-    lease: Annotated[
-        str, typer.Option(help="Where the controller's Lease is.")
-    ] = "kube-system/cloud-controller-manager",
+    lease: Lease = LEASE,
     output: Annotated[Output, typer.Option("-o", "--output", help="text or json.")] = Output.TEXT,
 ) -> None:
     """Say why a Service has no address, or one that doesn't answer. Changes nothing.
@@ -106,25 +111,10 @@ def teardown(
     cluster_uid: Annotated[
         str, typer.Option(help="UID of the kube-system namespace of the cluster that is gone.")
     ],
-    cloud_url: Annotated[
-        str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
-    ],
-    cloud_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
-            help="File with fakecloud's token.",
-        ),
-    ] = None,
-    cloud_token: Annotated[
-        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
-    ] = "",
-    cloud_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CCM_CLOUD_CA_FILE", help="Whom to trust for https; default: the system's."
-        ),
-    ] = None,
+    cloud_url: CloudUrl,
+    cloud_token_file: CloudTokenFile = None,
+    cloud_token: CloudToken = "",
+    cloud_ca_file: CloudCaFile = None,
     delete: Annotated[
         bool, typer.Option(help="Delete them; otherwise they are only named.")
     ] = False,
@@ -161,31 +151,14 @@ def release(
             help="How to reach the API server; - reads it from standard input.",
         ),
     ],
-    cloud_url: Annotated[
-        str, typer.Option(envvar=["CCM_CLOUD_URL", "FAKECLOUD_URL"], help="URL of fakecloud.")
-    ] = "http://127.0.0.1:8440",
-    cloud_token_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar=["CCM_CLOUD_TOKEN_FILE", "FAKECLOUD_TOKEN_FILE"],
-            help="File with fakecloud's token.",
-        ),
-    ] = None,
-    cloud_token: Annotated[
-        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
-    ] = "",
-    cloud_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CCM_CLOUD_CA_FILE", help="Whom to trust for https; default: the system's."
-        ),
-    ] = None,
+    cloud_url: CloudUrl = "http://127.0.0.1:8440",
+    cloud_token_file: CloudTokenFile = None,
+    cloud_token: CloudToken = "",
+    cloud_ca_file: CloudCaFile = None,
     project: Annotated[
         str, typer.Option(help="The controller's project, if the token is an administrator's.")
     ] = "",
-    lease: Annotated[
-        str, typer.Option(help="Where the controller's Lease is.")
-    ] = "kube-system/cloud-controller-manager",
+    lease: Lease = LEASE,
 ) -> None:
     """Give a cluster's Services back after its controller was deleted: <pending>, free to go.
 
@@ -225,15 +198,8 @@ def manifests(
             help="File with the controller's token; with --project, an administrator's.",
         ),
     ] = None,
-    cloud_token: Annotated[
-        str, typer.Option(envvar="FAKECLOUD_TOKEN", help="The token itself; better not as a flag.")
-    ] = "",
-    cloud_ca_file: Annotated[
-        Path | None,
-        typer.Option(
-            envvar="CCM_CLOUD_CA_FILE", help="Whom to trust for https; default: the system's."
-        ),
-    ] = None,
+    cloud_token: CloudToken = "",
+    cloud_ca_file: CloudCaFile = None,
     project: Annotated[
         str,
         typer.Option(
