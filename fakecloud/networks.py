@@ -86,10 +86,7 @@ class Networks:
     ) -> None:
         mine = None if current is None else current.id
         others = [
-            text
-            for one in network_rows.everyones(connection)
-            if one.id != mine
-            for text in one.ranges
+            text for one in network_rows.living(connection) if one.id != mine for text in one.ranges
         ]
         shared = routing.overlapping(wish.ranges, [*self._pools, *others])
         if shared is None:

@@ -22,6 +22,7 @@ clocks          business time                hosts         who runs load balance
 certificates    chains, and their keys sealed
 instances       machines                     reservations  addresses that are kept
 networks        ranges behind machines       routes        ways to them
+named           rows of whatever has a name
 listings        pages of any list            census        everything, for the invariants
 notifications   news between processes       readiness     can the database be written
 sqlite_file     nobody takes it away under the server
