@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
@@ -15,7 +16,6 @@ from fakecloud.errors import InUse
 from fakecloud.model import Address, LoadBalancer
 from fakecloud.reservations import Wanted
 from fakecloud.resources import ReservedAddress
-from fakecloud.store import listings
 from fakecloud.wishes import Wish
 
 router = APIRouter(tags=["addresses"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
@@ -45,15 +45,7 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(KIND))]
 )
 def list_all(cloud: CloudParts, caller: Caller, asked: ListAsked) -> Response:
     """Return a page of the project's reserved addresses."""
-    versions: list[int] = []
-
-    def fetch(page: listings.Page) -> lists.Found:
-        version, found = cloud.reservations.page(caller.project, page)
-        versions.append(version)
-        return [(key, documents.reserved_address(one)) for key, one in found]
-
-    items, last = asked.collect(fetch)
-    return asked.answer(items, last, versions[0])
+    return asked.read(partial(cloud.reservations.page, caller.project), documents.reserved_address)
 
 
 @router.post(

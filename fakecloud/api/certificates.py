@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path
@@ -12,7 +13,6 @@ from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.certificates import Kept
-from fakecloud.store import listings
 
 router = APIRouter(
     prefix="/certificates",
@@ -50,15 +50,7 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(KIND))]
 )
 def list_all(cloud: CloudParts, caller: Caller, asked: ListAsked) -> Response:
     """Return a page of certificates."""
-    versions: list[int] = []
-
-    def fetch(page: listings.Page) -> lists.Found:
-        version, found = cloud.certificates.page(caller.project, page)
-        versions.append(version)
-        return [(key, documents.certificate(one)) for key, one in found]
-
-    items, last = asked.collect(fetch)
-    return asked.answer(items, last, versions[0])
+    return asked.read(partial(cloud.certificates.page, caller.project), documents.certificate)
 
 
 @router.post(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -13,7 +14,6 @@ from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.resources import Instance, InstanceWish
-from fakecloud.store import listings
 
 router = APIRouter(
     prefix="/instances", tags=["instances"], dependencies=CHECKED, responses=replies.ANY_PROBLEM
@@ -39,15 +39,7 @@ ListAsked = Annotated[lists.Asked, Depends(lists.asking(KIND))]
 )
 def list_all(cloud: CloudParts, caller: Caller, asked: ListAsked) -> Response:
     """Return a page of instances."""
-    versions: list[int] = []
-
-    def fetch(page: listings.Page) -> lists.Found:
-        version, found = cloud.instances.page(caller.project, page)
-        versions.append(version)
-        return [(key, documents.instance(one)) for key, one in found]
-
-    items, last = asked.collect(fetch)
-    return asked.answer(items, last, versions[0])
+    return asked.read(partial(cloud.instances.page, caller.project), documents.instance)
 
 
 @router.post(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import msgspec
 from fastapi import Query
@@ -29,6 +29,7 @@ _TOKEN: Final = Annotated[
 ]
 Found = list[tuple[Key, dict[str, Any]]]
 Fetch = Callable[[Page], Found]
+T = TypeVar("T")
 
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,6 +115,22 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
             if seen >= SCAN_MOST:
                 return items, last
             page = msgspec.structs.replace(page, after=last)
+
+    def read(
+        self,
+        fetch: Callable[[Page], tuple[int, list[tuple[Key, T]]]],
+        document: Callable[[T], dict[str, Any]],
+    ) -> Response:
+        """Return the page as a response: `fetch` reads, and says the version it read at first."""
+        versions: list[int] = []
+
+        def documented(page: Page) -> Found:
+            version, found = fetch(page)
+            versions.append(version)
+            return [(key, document(one)) for key, one in found]
+
+        items, last = self.collect(documented)
+        return self.answer(items, last, versions[0])
 
     def answer(self, items: list[dict[str, Any]], last: Key | None, version: int) -> Response:
         """Return the page as a response."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -83,7 +82,7 @@ def put(
     if threshold:
         body["thresholds"] = threshold
     with client.connect(url, token_file) as cloud:
-        found = cloud.put(_path(name), body)
+        found = cloud.put(client.path("budgets", name), body)
     _show(o, found if o is output.Format.JSON else [found])
 
 
@@ -114,7 +113,7 @@ def get(
     Example: fakecloud budget get shop -o json
     """
     with client.connect(url, token_file) as cloud:
-        found = cloud.get(_path(name))
+        found = cloud.get(client.path("budgets", name))
     _show(o, found if o is output.Format.JSON else [found])
 
 
@@ -129,11 +128,7 @@ def delete(
     Example: fakecloud budget delete shop
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(_path(name))
-
-
-def _path(name: str) -> str:
-    return f"/v1/budgets/{quote(name, safe='')}"
+        cloud.delete(client.path("budgets", name))
 
 
 def _label(text: str) -> tuple[str, str]:

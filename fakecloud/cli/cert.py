@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -33,7 +32,7 @@ def put(
     """
     body = {"certificate": certificate.read_text(), "private_key": key.read_text()}
     with client.connect(url, token_file) as cloud:
-        found = cloud.put(_path(name), body)
+        found = cloud.put(client.path("certificates", name), body)
     _show(o, found if o is output.Format.JSON else [found])
 
 
@@ -64,7 +63,7 @@ def get(
     Example: fakecloud cert get shop -o json
     """
     with client.connect(url, token_file) as cloud:
-        found = cloud.get(_path(name))
+        found = cloud.get(client.path("certificates", name))
     _show(o, found if o is output.Format.JSON else [found])
 
 
@@ -79,11 +78,7 @@ def delete(
     Example: fakecloud cert delete shop
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(_path(name))
-
-
-def _path(name: str) -> str:
-    return f"/v1/certificates/{quote(name, safe='')}"
+        cloud.delete(client.path("certificates", name))
 
 
 def _show(o: output.Format, found: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
+from urllib.parse import quote
 
 import httpx2
 import typer
@@ -100,6 +101,16 @@ class Client:
             f"no answer from {self._http.base_url}: {reason}; "
             "start it with `fakecloud serve`, or set FAKECLOUD_URL"
         )
+
+
+def path(kind: str, name: str, what: str = "a name") -> str:
+    """Return where a resource is; whatever `name` holds is one segment of the path.
+
+    Raises: BadParameter, saying that it isn't `what`, for a name that paths understand otherwise.
+    """
+    if name in ("", ".", ".."):
+        raise typer.BadParameter(f"{name!r} is not {what}")
+    return f"/v1/{kind}/{quote(name, safe='')}"
 
 
 @contextmanager

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import msgspec
 import typer
@@ -185,10 +184,7 @@ def _name(document: Any) -> str:
 
 
 def _path(name: str) -> str:
-    """Return where a load balancer is; whatever `name` holds is one segment of the path."""
-    if name in ("", ".", ".."):
-        raise typer.BadParameter(f"{name!r} is not the name of a load balancer")
-    return f"/v1/load-balancers/{quote(name, safe='')}"
+    return client.path("load-balancers", name, "the name of a load balancer")
 
 
 def _row(found: dict[str, Any]) -> list[str]:

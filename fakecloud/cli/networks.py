@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -44,7 +43,7 @@ def put_network(
     Example: fakecloud network put pods --range 10.244.0.0/16
     """
     with client.connect(url, token_file) as cloud:
-        _show(o, NETWORKS, [cloud.put(_path("networks", name), {"ranges": ranges})])
+        _show(o, NETWORKS, [cloud.put(client.path("networks", name), {"ranges": ranges})])
 
 
 @networks.command("delete")
@@ -56,7 +55,7 @@ def delete_network(
     Example: fakecloud network delete pods
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(_path("networks", name))
+        cloud.delete(client.path("networks", name))
 
 
 @routes.command("list")
@@ -89,7 +88,7 @@ def put_route(
     """
     body = {"network": network, "destination": destination, "next_hop": next_hop}
     with client.connect(url, token_file) as cloud:
-        _show(o, ROUTES, [cloud.put(_path("routes", name), body)])
+        _show(o, ROUTES, [cloud.put(client.path("routes", name), body)])
 
 
 @routes.command("delete")
@@ -101,11 +100,7 @@ def delete_route(
     Example: fakecloud route delete n1
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(_path("routes", name))
-
-
-def _path(kind: str, name: str) -> str:
-    return f"/v1/{kind}/{quote(name, safe='')}"
+        cloud.delete(client.path("routes", name))
 
 
 def _show(o: output.Format, columns: tuple[str, ...], found: list[Any]) -> None:

@@ -6,7 +6,6 @@ Exit codes: 0 done, 1 failed (also: it ended otherwise than well, or not in time
 from __future__ import annotations
 
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -128,9 +127,7 @@ def _row(found: dict[str, Any]) -> list[str]:
 
 
 def _path(id: str) -> str:
-    if id in ("", ".", ".."):
-        raise typer.BadParameter(f"{id!r} is not the id of an operation")
-    return f"/v1/operations/{quote(id, safe='')}"
+    return client.path("operations", id, "the id of an operation")
 
 
 def _quoted(value: str) -> str:

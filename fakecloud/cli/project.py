@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
@@ -60,5 +59,5 @@ def delete(
     Example: fakecloud project delete shop
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(f"/v1/projects/{quote(id, safe='')}")
+        cloud.delete(client.path("projects", id))
     typer.echo(f"{id}: deleted")

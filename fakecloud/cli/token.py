@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -81,7 +80,7 @@ def revoke(
     Example: fakecloud token revoke tok_1a2084183f41fbed35f2284
     """
     with client.connect(url, token_file, project) as cloud:
-        cloud.delete(f"/v1/tokens/{quote(id, safe='')}")
+        cloud.delete(client.path("tokens", id))
     typer.echo(f"{id}: revoked")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Final
-from urllib.parse import quote
 
 import typer
 
@@ -39,7 +38,7 @@ def put(
     secret = None if secret_file is None else secret_file.read_text().strip()
     body = {"url": target, "enabled": enabled, "secret": secret}
     with client.connect(url, token_file) as cloud:
-        found = cloud.put(_path(name), body)
+        found = cloud.put(client.path("webhooks", name), body)
     _show(o, found if o is output.Format.JSON else [found])
 
 
@@ -70,7 +69,7 @@ def get(
     Example: fakecloud webhook get ops -o csv
     """
     with client.connect(url, token_file) as cloud:
-        found = cloud.get(_path(name))
+        found = cloud.get(client.path("webhooks", name))
     if o is output.Format.JSON:
         output.json(found)
         return
@@ -89,11 +88,7 @@ def delete(
     Example: fakecloud webhook delete ops
     """
     with client.connect(url, token_file) as cloud:
-        cloud.delete(_path(name))
-
-
-def _path(name: str) -> str:
-    return f"/v1/webhooks/{quote(name, safe='')}"
+        cloud.delete(client.path("webhooks", name))
 
 
 def _show(o: output.Format, found: Any) -> None:
