@@ -11,9 +11,11 @@ from typing import Any
 
 import httpx2
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from fakecloud import __main__ as program
+from fakecloud.cli import client
 
 LB: dict[str, Any] = {
     "name": "web",
@@ -321,3 +323,13 @@ def test_a_webhooks_secret_and_deliveries_are_shown(cloud: Cloud, tmp_path: Path
     assert "HTTP 500" in run("webhook", "get", "ops").stdout
     cloud.on("GET /v1/webhooks", {"items": [hook]})
     assert "https://ops/" in run("webhook", "list").stdout
+
+
+def test_a_typed_name_is_one_segment_of_the_path():
+    assert client.path("budgets", "shop/../x?y") == "/v1/budgets/shop%2F..%2Fx%3Fy"
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_a_path_understands_otherwise_is_no_name(name):
+    with pytest.raises(typer.BadParameter, match="is not the name of a load balancer"):
+        client.path("load-balancers", name, "the name of a load balancer")
