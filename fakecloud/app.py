@@ -14,52 +14,55 @@ from typing import Final
 import structlog
 from fastapi import FastAPI
 
-from fakecloud import hosts, housekeeping, placement, premises, rounds, tokens
-from fakecloud.actions import Actions
-from fakecloud.addresses import Pool
-from fakecloud.allocation import Allocator
+from fakecloud import hosts, housekeeping, rounds
+from fakecloud.access import tokens
+from fakecloud.access.quotas import STANDARD, Quotas
+from fakecloud.access.rate_limits import RateLimiter
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices
+from fakecloud.accounting.ledger import Ledger
+from fakecloud.accounting.post import HttpPost
+from fakecloud.accounting.spending import Spending
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.api.writer import Writer
-from fakecloud.business_time import BusinessClock
-from fakecloud.certificates import Certificates
-from fakecloud.chaos import Chaos
+from fakecloud.chaos.engine import Chaos
+from fakecloud.chaos.flapping import Flapping
+from fakecloud.chaos.interference import Interference
+from fakecloud.chaos.trouble import Trouble
 from fakecloud.clock import Clock, SystemClock
-from fakecloud.costs import Costs
-from fakecloud.dataplane import HostDataPlane
-from fakecloud.flapping import Flapping
-from fakecloud.health import Health, TakesHealth
+from fakecloud.dataplane import premises
+from fakecloud.dataplane.host import HostDataPlane
+from fakecloud.dataplane.isolation import IsolatingDataPlane
+from fakecloud.domain.addresses import Pool
+from fakecloud.domain.business_time import BusinessClock
+from fakecloud.domain.sealing import Seal
+from fakecloud.health.board import Health, TakesHealth
+from fakecloud.health.prober import Prober
 from fakecloud.insight import Insight
-from fakecloud.instances import Instances
-from fakecloud.interference import Interference
-from fakecloud.invoices import Invoices
-from fakecloud.isolation import IsolatingDataPlane
-from fakecloud.ledger import Ledger
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.loops import Loops, Nudge
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
-from fakecloud.networks import Networks, Routes
-from fakecloud.pools import PooledAddresses
-from fakecloud.post import HttpPost
-from fakecloud.prober import Prober
-from fakecloud.provisioner import Provisioner
-from fakecloud.quotas import STANDARD, Quotas
-from fakecloud.rate_limits import RateLimiter
-from fakecloud.reservations import Reservations
-from fakecloud.router import Router
-from fakecloud.sealing import Seal
+from fakecloud.network.allocation import Allocator
+from fakecloud.network.pools import PooledAddresses
+from fakecloud.network.router import Router
+from fakecloud.provisioning import placement
+from fakecloud.provisioning.provisioner import Provisioner
+from fakecloud.provisioning.sweeper import Sweeper
+from fakecloud.requests.actions import Actions
+from fakecloud.requests.certificates import Certificates
+from fakecloud.requests.instances import Instances
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.networks import Networks, Routes
+from fakecloud.requests.reservations import Reservations
+from fakecloud.requests.snapshots import Snapshots
 from fakecloud.settings import Settings
-from fakecloud.snapshots import Snapshots
-from fakecloud.spending import Spending
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
 from fakecloud.store.notifications import Notifications
 from fakecloud.store.readiness import Readiness
-from fakecloud.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
-from fakecloud.trouble import Trouble
-from fakecloud.watch import Hub
+from fakecloud.watch.hub import Hub
 
 log = structlog.get_logger()
 

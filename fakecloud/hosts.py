@@ -12,11 +12,12 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import outcomes, placement
 from fakecloud.clock import Clock
+from fakecloud.domain import outcomes
 from fakecloud.errors import StartError
 from fakecloud.model import LoadBalancer
-from fakecloud.placement import Placement
+from fakecloud.provisioning import placement
+from fakecloud.provisioning.placement import Placement
 from fakecloud.store import hosts as host_rows
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database

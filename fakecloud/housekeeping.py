@@ -6,15 +6,15 @@ from datetime import timedelta
 from threading import Event
 from typing import Final
 
-from fakecloud import tokens
-from fakecloud.certificates import Certificates
+from fakecloud.access import tokens
+from fakecloud.accounting.ledger import Ledger
+from fakecloud.accounting.spending import Spending
 from fakecloud.clock import Clock
-from fakecloud.ledger import Ledger
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
+from fakecloud.requests.certificates import Certificates
 from fakecloud.settings import Settings
-from fakecloud.spending import Spending
 from fakecloud.store import (
     audit,
     events,

@@ -15,15 +15,15 @@ from typing import Final, Protocol
 import msgspec
 import structlog
 
-from fakecloud import traffic
 from fakecloud.clock import Clock
+from fakecloud.domain import traffic
+from fakecloud.domain.traffic import HourPart, Totals
 from fakecloud.errors import Transient
 from fakecloud.metrics import Carried
 from fakecloud.model import Counters
 from fakecloud.store import late
 from fakecloud.store import traffic as rows
 from fakecloud.store.database import Connection, Database
-from fakecloud.traffic import HourPart, Totals
 
 log = structlog.get_logger()
 

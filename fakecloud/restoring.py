@@ -12,8 +12,8 @@ from typing import Final
 
 import structlog
 
-from fakecloud import premises
 from fakecloud.clock import Clock
+from fakecloud.dataplane import premises
 from fakecloud.errors import DataPlaneError
 from fakecloud.haproxy import state
 from fakecloud.settings import Settings

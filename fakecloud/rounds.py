@@ -10,20 +10,21 @@ from queue import Empty, SimpleQueue
 from threading import Event
 from typing import Final
 
-from fakecloud import hosts, placement
-from fakecloud.chaos import Chaos
+from fakecloud import hosts
+from fakecloud.chaos.engine import Chaos
+from fakecloud.chaos.flapping import Flapping
+from fakecloud.chaos.trouble import Trouble
 from fakecloud.clock import Clock
 from fakecloud.errors import Unavailable
-from fakecloud.flapping import Flapping
-from fakecloud.health import Health
+from fakecloud.health.board import Health
 from fakecloud.loops import Nudge
 from fakecloud.metrics import Metrics
-from fakecloud.pools import PooledAddresses
-from fakecloud.provisioner import Provisioner
-from fakecloud.router import Router
-from fakecloud.sweeper import Sweeper
+from fakecloud.network.pools import PooledAddresses
+from fakecloud.network.router import Router
+from fakecloud.provisioning import placement
+from fakecloud.provisioning.provisioner import Provisioner
+from fakecloud.provisioning.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
-from fakecloud.trouble import Trouble
 
 POLL_S: Final = 1.0
 BURST_S: Final = 0.2

@@ -14,7 +14,8 @@ import uvicorn
 from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fakecloud import app, premises
+from fakecloud import app
+from fakecloud.dataplane import premises
 from fakecloud.errors import StartError
 from fakecloud.settings import Settings
 

@@ -12,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from fakecloud.addresses import QUARANTINE_S
-from fakecloud.business_time import (
+from fakecloud.domain.addresses import QUARANTINE_S
+from fakecloud.domain.business_time import (
     LATEST,
     MAX_ADVANCE,
     BusinessClock,

@@ -10,17 +10,17 @@ import msgspec
 from fastapi import APIRouter, Path
 from starlette.responses import Response
 
-from fakecloud import documents, edits
 from fakecloud.api import load_balancers as whole
 from fakecloud.api import replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.load_balancers import Outcome
+from fakecloud.domain import documents, edits
 from fakecloud.model import LoadBalancer, Spec, Target
+from fakecloud.requests.load_balancers import Outcome
+from fakecloud.requests.wishes import Wish
 from fakecloud.resources import Token
 from fakecloud.store import events
 from fakecloud.store import load_balancers as rows
-from fakecloud.wishes import Wish
 
 router = APIRouter(
     prefix="/load-balancers",

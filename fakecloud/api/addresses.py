@@ -8,15 +8,15 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from fakecloud import documents, edits
 from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
+from fakecloud.domain import documents, edits
 from fakecloud.errors import InUse
 from fakecloud.model import Address, LoadBalancer
-from fakecloud.reservations import Wanted
+from fakecloud.requests.reservations import Wanted
+from fakecloud.requests.wishes import Wish
 from fakecloud.resources import ReservedAddress
-from fakecloud.wishes import Wish
 
 router = APIRouter(tags=["addresses"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
 

@@ -9,13 +9,15 @@ import msgspec
 from fastapi import APIRouter, Path
 from starlette.responses import Response, StreamingResponse
 
-from fakecloud import documents, errors, invariants
+from fakecloud import errors
 from fakecloud.api import replies, resource_schemas
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
+from fakecloud.domain import documents, invariants
 from fakecloud.model import LoadBalancer, State
-from fakecloud.snapshots import Snapshot
+from fakecloud.requests.snapshots import Snapshot
+from fakecloud.requests.wishes import Wish
 from fakecloud.store import (
     census,
     certificates,
@@ -28,7 +30,6 @@ from fakecloud.store import (
     routes,
 )
 from fakecloud.store.database import Connection
-from fakecloud.wishes import Wish
 
 router = APIRouter(
     tags=["admin"], dependencies=[*CHECKED, needs("admin")], responses=replies.ANY_PROBLEM

@@ -14,6 +14,7 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.responses import Response
 
+from fakecloud.accounting.webhooks import PREFIX
 from fakecloud.api import replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
@@ -22,7 +23,6 @@ from fakecloud.billing.money import PICO
 from fakecloud.clock import rfc3339
 from fakecloud.store import events
 from fakecloud.store.webhooks import Delivery, Webhook
-from fakecloud.webhooks import PREFIX
 
 router = APIRouter(tags=["billing"], dependencies=[*CHECKED], responses=replies.ANY_PROBLEM)
 

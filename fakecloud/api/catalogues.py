@@ -6,9 +6,9 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from fakecloud import catalogue
 from fakecloud.api import replies, resource_schemas
 from fakecloud.api.context import CHECKED, Caller
+from fakecloud.domain import catalogue
 
 router = APIRouter(tags=["catalogues"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
 

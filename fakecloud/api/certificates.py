@@ -8,11 +8,11 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from fakecloud import documents, pem
 from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.certificates import Kept
+from fakecloud.domain import documents, pem
+from fakecloud.requests.certificates import Kept
 
 router = APIRouter(
     prefix="/certificates",

@@ -8,10 +8,11 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query
 from starlette.responses import Response
 
-from fakecloud import errors, scenarios
+from fakecloud import errors
 from fakecloud.api import fault_schemas, replies
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
+from fakecloud.domain import scenarios
 from fakecloud.resources import Token
 from fakecloud.store import events
 

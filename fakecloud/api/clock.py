@@ -12,8 +12,8 @@ from starlette.responses import Response
 from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.business_time import LATEST, MAX_RATE, BusinessClock, Mode, Status, Timeline
 from fakecloud.clock import rfc3339
+from fakecloud.domain.business_time import LATEST, MAX_RATE, BusinessClock, Mode, Status, Timeline
 
 router = APIRouter(tags=["clock"], dependencies=CHECKED, responses=replies.ANY_PROBLEM)
 

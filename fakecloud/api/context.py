@@ -14,31 +14,31 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.convertors import StringConvertor, register_url_convertor
 
-from fakecloud import scopes
-from fakecloud.actions import Actions
+from fakecloud.access.quotas import Quotas
+from fakecloud.access.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
+from fakecloud.access.tokens import Authority
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices
+from fakecloud.accounting.spending import Spending
 from fakecloud.api.writer import Writer
-from fakecloud.business_time import BusinessClock
-from fakecloud.certificates import Certificates
-from fakecloud.chaos import Chaos
-from fakecloud.costs import Costs
+from fakecloud.chaos.engine import Chaos
+from fakecloud.domain import scopes
+from fakecloud.domain.business_time import BusinessClock
 from fakecloud.errors import NotFound, RateLimited, ScopeMissing, Unauthenticated, UnknownParameter
 from fakecloud.insight import Insight
-from fakecloud.instances import Instances
-from fakecloud.invoices import Invoices
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metrics import Metrics
-from fakecloud.networks import Networks, Routes
-from fakecloud.quotas import Quotas
-from fakecloud.rate_limits import GET, LIST, MUTATE, WATCH, RateLimiter
-from fakecloud.reservations import Reservations
+from fakecloud.requests.actions import Actions
+from fakecloud.requests.certificates import Certificates
+from fakecloud.requests.instances import Instances
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.networks import Networks, Routes
+from fakecloud.requests.reservations import Reservations
+from fakecloud.requests.snapshots import Snapshots
 from fakecloud.resources import Token
-from fakecloud.snapshots import Snapshots
-from fakecloud.spending import Spending
 from fakecloud.store.database import Database
 from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
-from fakecloud.tokens import Authority
-from fakecloud.watch import Hub
+from fakecloud.watch.hub import Hub
 
 
 class _NoColon(StringConvertor):

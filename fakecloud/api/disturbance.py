@@ -20,8 +20,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fakecloud import errors
 from fakecloud.api import envelope, page_faults, problems, tampering
 from fakecloud.api.context import Cloud
-from fakecloud.fault_actions import AT_ADMISSION
-from fakecloud.faults import Facts, Hit, Layer
+from fakecloud.domain.fault_actions import AT_ADMISSION
+from fakecloud.domain.faults import Facts, Hit, Layer
 from fakecloud.resources import Token
 from fakecloud.store import load_balancers
 

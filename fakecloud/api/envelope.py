@@ -10,10 +10,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fakecloud.access.rate_limits import Allowance
 from fakecloud.api import mutations, problems
 from fakecloud.api.context import Cloud
 from fakecloud.clock import rfc3339
-from fakecloud.rate_limits import Allowance
 
 _VERSION: Final = version("fakecloud").encode()
 

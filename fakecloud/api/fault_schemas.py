@@ -7,9 +7,9 @@ from typing import Annotated, Literal, get_args
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from fakecloud import fault_actions, faults
-from fakecloud.chaos import Draft
+from fakecloud.chaos.engine import Draft
 from fakecloud.clock import rfc3339
+from fakecloud.domain import fault_actions, faults
 from fakecloud.store.faults import Record
 
 Glob = Annotated[str, StringConstraints(max_length=253)]

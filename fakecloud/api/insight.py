@@ -8,10 +8,10 @@ from fastapi import APIRouter, Query
 from fastapi.responses import PlainTextResponse
 from starlette.responses import Response
 
-from fakecloud import documents
 from fakecloud.api import insight_schemas, replies
 from fakecloud.api.actions import ActionName
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
+from fakecloud.domain import documents
 
 router = APIRouter(
     prefix="/load-balancers/{name}",

@@ -9,10 +9,10 @@ import msgspec
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from fakecloud import documents
 from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
+from fakecloud.domain import documents
 from fakecloud.resources import Instance, InstanceWish
 
 router = APIRouter(

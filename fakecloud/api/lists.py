@@ -11,9 +11,10 @@ import msgspec
 from fastapi import Query
 from starlette.responses import Response
 
-from fakecloud import errors, filters
+from fakecloud import errors
 from fakecloud.api import replies, waiting
 from fakecloud.api.context import CloudParts
+from fakecloud.domain import filters
 from fakecloud.store.listings import ORDERS, Key, Page
 
 BATCH: Final = 500

@@ -15,16 +15,18 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.responses import Response
 
-from fakecloud import documents, errors, filters, merge_patch, rules, tables
+from fakecloud import errors
 from fakecloud.api import lists, replies, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change, Mutation
 from fakecloud.api.preferences import Preferences, Preferred
-from fakecloud.load_balancers import Outcome
+from fakecloud.domain import documents, filters, merge_patch, rules
 from fakecloud.model import LoadBalancer, Spec, State
+from fakecloud.requests.load_balancers import Outcome
+from fakecloud.requests.wishes import Expectation, New, Wish
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
-from fakecloud.wishes import Expectation, New, Wish
+from fakecloud.tables import cloud as tables
 
 router = APIRouter(
     prefix="/load-balancers",

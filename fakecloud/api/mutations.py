@@ -26,10 +26,10 @@ from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.api.writer import Change as Wanted
 from fakecloud.model import LoadBalancer
+from fakecloud.requests.wishes import New
 from fakecloud.resources import Token
 from fakecloud.store import audit, database, events, fences, idempotency
 from fakecloud.store.database import Connection
-from fakecloud.wishes import New
 
 log = structlog.get_logger()
 

@@ -9,11 +9,11 @@ import msgspec
 from fastapi import APIRouter, Depends, Path
 from starlette.responses import Response
 
-from fakecloud import documents
 from fakecloud.api import lists, replies, resource_schemas, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.routing import NetworkWish
+from fakecloud.domain import documents
+from fakecloud.domain.routing import NetworkWish
 
 router = APIRouter(
     prefix="/networks", tags=["networks"], dependencies=CHECKED, responses=replies.ANY_PROBLEM

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Depends, Path, Query
 from fastapi.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from fakecloud import documents, errors
+from fakecloud import errors
 from fakecloud.api import lists, replies, resource_schemas, schemas, waiting
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
+from fakecloud.domain import documents
 from fakecloud.model import Operation, OperationStatus
 from fakecloud.store import events, listings, operations
 

@@ -9,9 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from fakecloud import errors, profiles
+from fakecloud import errors
 from fakecloud.api import replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts
+from fakecloud.domain import profiles
 
 router = APIRouter(
     prefix="/profiles", tags=["profiles"], dependencies=CHECKED, responses=replies.ANY_PROBLEM

@@ -8,11 +8,11 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from fakecloud.access.projects import Projects
 from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
-from fakecloud.projects import Projects
 from fakecloud.resources import Project
 from fakecloud.store import events
 

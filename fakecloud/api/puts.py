@@ -17,13 +17,13 @@ from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from fakecloud.access.rate_limits import MUTATE
 from fakecloud.api import load_balancers, problems, schemas
 from fakecloud.api.context import Cloud
 from fakecloud.api.mutations import Mutation
 from fakecloud.errors import Problem
-from fakecloud.rate_limits import MUTATE
+from fakecloud.requests.wishes import New, Wish
 from fakecloud.resources import Token
-from fakecloud.wishes import New, Wish
 
 _PREFIX: Final = "/v1/load-balancers/"
 _PLAIN: Final = frozenset(

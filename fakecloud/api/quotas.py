@@ -9,10 +9,10 @@ from fastapi import APIRouter, Path
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
+from fakecloud.access.projects import Projects
 from fakecloud.api import replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
-from fakecloud.projects import Projects
 
 router = APIRouter(
     prefix="/quotas", tags=["quotas"], dependencies=CHECKED, responses=replies.ANY_PROBLEM

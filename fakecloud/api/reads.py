@@ -12,11 +12,11 @@ from typing import Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from fakecloud.access.rate_limits import GET
 from fakecloud.api.context import Cloud
 from fakecloud.errors import Problem
-from fakecloud.rate_limits import GET
 from fakecloud.resources import Token
-from fakecloud.seen import Document
+from fakecloud.watch.seen import Document
 
 _PREFIX: Final = "/v1/load-balancers/"
 _ELSEWHERE: Final = frozenset({b"x-project", b"if-none-match"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fakecloud.faults import Hit
+from fakecloud.domain.faults import Hit
 
 
 class _Object(msgspec.Struct):

@@ -12,7 +12,8 @@ from fastapi import Query
 from pydantic import JsonValue
 from starlette.responses import Response
 
-from fakecloud import documents, errors
+from fakecloud import errors
+from fakecloud.domain import documents
 from fakecloud.model import LoadBalancer, Operation
 
 LONGEST_RETRY_S: Final = 15

@@ -13,9 +13,9 @@ from pydantic import (
     model_validator,
 )
 
-from fakecloud import routing
 from fakecloud.api import schemas
 from fakecloud.api.schemas import Ip, LabelKey, LabelValue, Port, Target
+from fakecloud.domain import routing
 
 # Without "_", which every id has: a name is never another resource's id.
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$")]

@@ -12,9 +12,10 @@ from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse, PlainTextResponse
 from starlette.responses import Response
 
-from fakecloud import errors, failures
+from fakecloud import errors
 from fakecloud.api import problems, replies
 from fakecloud.api.context import BEARER, CloudParts, caller
+from fakecloud.domain import failures
 
 router = APIRouter(tags=["service"])
 

@@ -11,14 +11,14 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fakecloud import watch
 from fakecloud.api import envelope, problems, reordering
 from fakecloud.api.context import Cloud
 from fakecloud.clock import rfc3339
+from fakecloud.domain.faults import Facts, Hit
 from fakecloud.errors import Unavailable, WatchExpired
-from fakecloud.faults import Facts, Hit
 from fakecloud.store import events
 from fakecloud.store.database import Connection, Database
+from fakecloud.watch import hub as watch
 
 OF_READS: Final = frozenset({"stale_read", "omit_from_list"})
 """What only changes the answers to reads that succeeded."""

@@ -10,11 +10,12 @@ from fastapi import APIRouter, Path
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from fakecloud import errors, scopes
+from fakecloud import errors
 from fakecloud.api import replies, schemas
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.clock import rfc3339
+from fakecloud.domain import scopes
 from fakecloud.resources import Token
 from fakecloud.store import events
 from fakecloud.store import tokens as rows

@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from fakecloud import errors, filters
+from fakecloud import errors
 from fakecloud.api import (
     addresses,
     certificates,
@@ -25,7 +25,8 @@ from fakecloud.api import (
 )
 from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.watch_views import View
-from fakecloud.watch import Frame, Hub, Watcher, bookmark
+from fakecloud.domain import filters
+from fakecloud.watch.hub import Frame, Hub, Watcher, bookmark
 
 router = APIRouter(
     tags=["watch"], dependencies=[*CHECKED, needs("watch")], responses=replies.ANY_PROBLEM

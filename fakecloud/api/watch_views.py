@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from fakecloud import filters
-from fakecloud.watch import Frame
+from fakecloud.domain import filters
+from fakecloud.watch.hub import Frame
 
 ALWAYS: Final = (("id",), ("name",))
 

@@ -20,11 +20,11 @@ import msgspec
 from starlette.responses import Response
 
 from fakecloud.errors import Unavailable
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import LoadBalancer
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.wishes import New
 from fakecloud.store import events
 from fakecloud.store.database import Connection, Database
-from fakecloud.wishes import New
 
 MOST: Final = 32
 _QUIET: Final = 3

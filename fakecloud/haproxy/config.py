@@ -13,7 +13,8 @@ from typing import Final, Literal
 
 import msgspec
 
-from fakecloud import errors, fields, model, rules, tally
+from fakecloud import errors, model
+from fakecloud.domain import fields, rules, tally
 from fakecloud.haproxy import targets, values, words
 
 Mode = Literal["tcp", "http"]

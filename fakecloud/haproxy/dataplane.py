@@ -15,7 +15,8 @@ from typing import Final
 
 import structlog
 
-from fakecloud import clock, errors, model, processes, pulse, refusals, supervisor, tally
+from fakecloud import clock, errors, model
+from fakecloud.domain import tally
 from fakecloud.haproxy import (
     artifacts,
     generation,
@@ -26,6 +27,7 @@ from fakecloud.haproxy import (
     runtime,
     words,
 )
+from fakecloud.supervision import processes, pulse, refusals, supervisor
 
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from fakecloud import errors, refusals
+from fakecloud import errors
 from fakecloud.haproxy import runtime
+from fakecloud.supervision import refusals
 
 MAX_MESSAGE: Final = 500
 MAX_LOG_BYTES: Final = 256 * 1024

@@ -13,7 +13,7 @@ from signal import Signals
 from threading import Event
 from typing import Final
 
-from fakecloud import errors, processes
+from fakecloud import errors
 from fakecloud.haproxy import (
     affinity,
     changes,
@@ -28,6 +28,7 @@ from fakecloud.haproxy import (
 )
 from fakecloud.haproxy.artifacts import Artifacts
 from fakecloud.haproxy.host import Host, spare_socket
+from fakecloud.supervision import processes
 
 READY_TIMEOUT_S: Final = 5.0
 POLL_S: Final = 0.001

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from fakecloud import clock, pulse
+from fakecloud import clock
 from fakecloud.haproxy import launcher, runtime
+from fakecloud.supervision import pulse
 
 
 @dataclass(frozen=True, slots=True)

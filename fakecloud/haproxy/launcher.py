@@ -7,8 +7,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Protocol
 
-from fakecloud import processes
 from fakecloud.haproxy import process
+from fakecloud.supervision import processes
 
 
 def runtime_name(lb_id: str) -> str:

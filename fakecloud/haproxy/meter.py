@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fakecloud import errors, model
+from fakecloud.domain.tally import Tally
 from fakecloud.haproxy import config, generation
-from fakecloud.tally import Tally
 
 
 class Meter(Tally):

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from fakecloud import errors, processes
+from fakecloud import errors
+from fakecloud.supervision import processes
 
 OLDEST: Final = (2, 6)
 INSTALL: Final = "install it (Debian, Ubuntu: apt-get install haproxy) or name it with --haproxy"

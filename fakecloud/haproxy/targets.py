@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from fakecloud import errors, fields, model
+from fakecloud import errors, model
+from fakecloud.domain import fields
 from fakecloud.haproxy import values, words
 
 

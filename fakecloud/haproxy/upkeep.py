@@ -12,15 +12,16 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import errors, fields, model
+from fakecloud import errors, model
+from fakecloud.domain import fields
 from fakecloud.haproxy import artifacts, changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
 from fakecloud.haproxy.generations import Generations
 from fakecloud.haproxy.host import Host
 from fakecloud.haproxy.journal import Journal
 from fakecloud.haproxy.meter import Meter
-from fakecloud.pulse import Pulse
-from fakecloud.restarts import Restarts
+from fakecloud.supervision.pulse import Pulse
+from fakecloud.supervision.restarts import Restarts
 
 RETELL_S: Final = 1.0
 WRITE_S: Final = 0.5

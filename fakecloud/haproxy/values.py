@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from fakecloud import fields
+from fakecloud.domain import fields
 from fakecloud.haproxy import words
 
 REMEMBERED: Final = 16_384

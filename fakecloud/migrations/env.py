@@ -7,8 +7,7 @@ from typing import Any, Literal
 from alembic import context
 
 # Their tables are in the metadata when they are imported.
-from fakecloud import billing_tables, spending_tables, traffic_tables  # noqa: F401
-from fakecloud.tables import UtcDateTime, metadata
+from fakecloud.tables.cloud import UtcDateTime, metadata
 
 
 def _render_item(type_: str, item: Any, _context: Any) -> str | Literal[False]:

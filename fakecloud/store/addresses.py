@@ -11,8 +11,8 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.model import Address
 from fakecloud.store import reservations
-from fakecloud.tables import address as table
-from fakecloud.tables import load_balancer
+from fakecloud.tables.cloud import address as table
+from fakecloud.tables.cloud import load_balancer
 
 _LAST_GIVEN = (
     select(table.c.ip)

@@ -15,9 +15,9 @@ from fakecloud.billing import events
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.quantities import HOUR_US
 from fakecloud.billing.usage import Attribution
-from fakecloud.billing_tables import attribution, billed_resource, billing_event, billing_seal
 from fakecloud.model import LoadBalancer
 from fakecloud.store import journal
+from fakecloud.tables.billing import attribution, billed_resource, billing_event, billing_seal
 
 _COLUMNS: Final = tuple(getattr(billing_event.c, name) for name in BillingEvent.__struct_fields__)
 

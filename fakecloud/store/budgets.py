@@ -9,8 +9,8 @@ from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.billing.budgets import Budget
-from fakecloud.spending_tables import budget as table
-from fakecloud.spending_tables import budget_alert as alert
+from fakecloud.tables.spending import budget as table
+from fakecloud.tables.spending import budget_alert as alert
 
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 _COLUMNS: Final = tuple(table.c[name] for name in Budget.__struct_fields__)

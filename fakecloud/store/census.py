@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import BigInteger, Connection, func, select, type_coerce
 
-from fakecloud.invariants import (
+from fakecloud.domain.invariants import (
     Backwards,
     LastEvent,
     Lease,
@@ -26,7 +26,7 @@ from fakecloud.store import (
     proof,
     reservations,
 )
-from fakecloud.tables import (
+from fakecloud.tables.cloud import (
     UtcDateTime,
     address,
     certificate,

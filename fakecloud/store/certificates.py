@@ -7,10 +7,10 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from fakecloud import documents
+from fakecloud.domain import documents
 from fakecloud.resources import Certificate
 from fakecloud.store import named as rows
-from fakecloud.tables import certificate as table
+from fakecloud.tables.cloud import certificate as table
 
 _rows = rows.Rows(table, Certificate, "certificate", documents.certificate)
 find, listing, living = _rows.find, _rows.listing, _rows.living

@@ -16,8 +16,8 @@ from fakecloud.billing.corrections import key
 from fakecloud.billing.focus_rows import FIELDS
 from fakecloud.billing.quantities import DAY_US, MICRO, moment
 from fakecloud.billing.usage import Booked, Charge, Line
-from fakecloud.billing_tables import billing_progress, cost_day
-from fakecloud.billing_tables import line as line_table
+from fakecloud.tables.billing import billing_progress, cost_day
+from fakecloud.tables.billing import line as line_table
 
 COLUMNS: Final = frozenset({"resource", "attribution", "sku", "price_id", "book"})
 AT_ONCE: Final = 2000

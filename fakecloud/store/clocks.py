@@ -8,9 +8,9 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from fakecloud.business_time import UNCHANGED, Timeline
-from fakecloud.tables import address, load_balancer, operation, token
-from fakecloud.tables import clock as table
+from fakecloud.domain.business_time import UNCHANGED, Timeline
+from fakecloud.tables.cloud import address, load_balancer, operation, token
+from fakecloud.tables.cloud import clock as table
 
 GLOBAL: Final = "global"
 _COLUMNS = tuple(getattr(table.c, name) for name in Timeline.__struct_fields__)

@@ -10,7 +10,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 
 from fakecloud.store import journal
-from fakecloud.tables import event, version
+from fakecloud.tables.cloud import event, version
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
-from fakecloud.faults import Rule
+from fakecloud.domain.faults import Rule
 from fakecloud.model import LoadBalancer, State
 from fakecloud.store import load_balancers, quotas
-from fakecloud.tables import address, load_balancer
-from fakecloud.tables import fault as table
-from fakecloud.tables import fault_hit as hits
+from fakecloud.tables.cloud import address, load_balancer
+from fakecloud.tables.cloud import fault as table
+from fakecloud.tables.cloud import fault_hit as hits
 
 KEPT_HITS = 10_000
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, delete, func, insert, select, update
 
-from fakecloud.tables import fence as table
+from fakecloud.tables.cloud import fence as table
 
 MOST: Final = 1000
 """Of one project; beyond that the one that grew longest ago is forgotten."""

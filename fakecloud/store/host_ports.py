@@ -7,8 +7,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection, and_, delete, insert, select
 
-from fakecloud.tables import host_port as table
-from fakecloud.tables import load_balancer
+from fakecloud.tables.cloud import host_port as table
+from fakecloud.tables.cloud import load_balancer
 
 
 def of(connection: Connection, project: str, name: str) -> dict[tuple[str, int], int]:

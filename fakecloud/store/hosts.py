@@ -7,7 +7,7 @@ from datetime import datetime
 import msgspec
 from sqlalchemy import Connection, delete, insert, select, update
 
-from fakecloud.tables import host as table
+from fakecloud.tables.cloud import host as table
 
 
 class Host(msgspec.Struct, frozen=True, kw_only=True):

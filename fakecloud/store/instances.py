@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fakecloud import documents
+from fakecloud.domain import documents
 from fakecloud.resources import Instance
 from fakecloud.store import named
-from fakecloud.tables import instance as table
+from fakecloud.tables.cloud import instance as table
 
 _rows = named.Rows(table, Instance, "instance", documents.instance)
 find, listing, living = _rows.find, _rows.listing, _rows.living

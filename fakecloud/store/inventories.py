@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fakecloud.spending_tables import inventory as table
+from fakecloud.tables.spending import inventory as table
 
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 

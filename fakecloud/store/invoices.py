@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from fakecloud.billing.usage import Line
-from fakecloud.billing_tables import billing_period as table
-from fakecloud.billing_tables import line
+from fakecloud.tables.billing import billing_period as table
+from fakecloud.tables.billing import line
 
 
 class Closed(msgspec.Struct, frozen=True, kw_only=True):

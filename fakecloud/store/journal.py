@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Table, bindparam, insert, select, update
 
-from fakecloud.tables import version
+from fakecloud.tables.cloud import version
 
 _KEY: Final = "fakecloud_journal"
 _VERSION: Final = select(version.c.value)

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, case, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fakecloud.billing_tables import late_usage as table
+from fakecloud.tables.billing import late_usage as table
 
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 

@@ -19,7 +19,7 @@ from sqlalchemy import (
     type_coerce,
 )
 
-from fakecloud import tables
+from fakecloud.tables import cloud as tables
 
 Key = tuple[int | str, ...]
 

@@ -26,11 +26,11 @@ from sqlalchemy import (
 )
 from sqlalchemy.sql.dml import ReturningUpdate
 
-from fakecloud import documents
+from fakecloud.domain import documents
 from fakecloud.model import LoadBalancer, Operation, PoolKey, State
 from fakecloud.store import events, listings, operations, quotas
-from fakecloud.tables import address
-from fakecloud.tables import load_balancer as table
+from fakecloud.tables.cloud import address
+from fakecloud.tables.cloud import load_balancer as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
 

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 import msgspec
 from sqlalchemy import JSON, ColumnElement, Connection, Table, delete, insert, or_, select, update
 
+from fakecloud.domain.routing import Network, Route
 from fakecloud.resources import Certificate, Instance
-from fakecloud.routing import Network, Route
 from fakecloud.store import events, listings
 
 T = TypeVar("T", Certificate, Instance, Network, Route)

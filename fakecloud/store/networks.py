@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fakecloud import documents
-from fakecloud.routing import Network
+from fakecloud.domain import documents
+from fakecloud.domain.routing import Network
 from fakecloud.store import named
-from fakecloud.tables import network as table
+from fakecloud.tables.cloud import network as table
 
 _rows = named.Rows(table, Network, "network", documents.network)
 find, listing, living = _rows.find, _rows.listing, _rows.living

@@ -9,11 +9,11 @@ from typing import Any, Final
 import msgspec
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
-from fakecloud import documents
+from fakecloud.domain import documents
 from fakecloud.ids import new_id
 from fakecloud.model import ErrorNote, Operation, OperationStatus, Phase
 from fakecloud.store import events, listings
-from fakecloud.tables import operation as table
+from fakecloud.tables.cloud import operation as table
 
 MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)

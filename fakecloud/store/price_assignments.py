@@ -7,7 +7,7 @@ from sqlalchemy import Connection, func, insert, select
 
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.rating import Assignment
-from fakecloud.billing_tables import price_assignment as table
+from fakecloud.tables.billing import price_assignment as table
 
 
 def assign(connection: Connection, book: PriceBook, from_us: int) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, true, update
 
 from fakecloud.resources import Project
-from fakecloud.tables import (
+from fakecloud.tables.cloud import (
     certificate,
     fault,
     instance,
@@ -17,7 +17,7 @@ from fakecloud.tables import (
     reserved_address,
     token,
 )
-from fakecloud.tables import project as table
+from fakecloud.tables.cloud import project as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Project.__struct_fields__)
 _LIVING = {

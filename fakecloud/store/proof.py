@@ -9,7 +9,7 @@ from typing import Final
 from sqlalchemy import Connection
 
 from fakecloud.clock import rfc3339
-from fakecloud.invariants import Discrepancy
+from fakecloud.domain.invariants import Discrepancy
 from fakecloud.store import billing_events, charges, invoices
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)

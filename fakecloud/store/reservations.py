@@ -11,14 +11,14 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, or_, sel
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from fakecloud import documents
 from fakecloud.billing import events as billing
 from fakecloud.billing.events import Kind
+from fakecloud.domain import documents
 from fakecloud.model import Address
 from fakecloud.resources import ReservedAddress
 from fakecloud.store import billing_events, events, listings
-from fakecloud.tables import address, load_balancer
-from fakecloud.tables import reserved_address as table
+from fakecloud.tables.cloud import address, load_balancer
+from fakecloud.tables.cloud import reserved_address as table
 
 _OWN = ("id", "project", "name", "labels", "ip", "resource_version", "created_at", "updated_at")
 

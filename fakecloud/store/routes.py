@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sqlalchemy import Connection
 
-from fakecloud import documents
-from fakecloud.routing import Route
+from fakecloud.domain import documents
+from fakecloud.domain.routing import Route
 from fakecloud.store import named
-from fakecloud.tables import route as table
+from fakecloud.tables.cloud import route as table
 
 _rows = named.Rows(table, Route, "route", documents.route)
 find, listing, living = _rows.find, _rows.listing, _rows.living

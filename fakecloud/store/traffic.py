@@ -11,13 +11,13 @@ from sqlalchemy import Connection, Integer, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
+from fakecloud.domain.traffic import HourPart, Totals
 from fakecloud.model import Counters
-from fakecloud.tables import load_balancer
-from fakecloud.traffic import HourPart, Totals
-from fakecloud.traffic_tables import runtime_view
-from fakecloud.traffic_tables import usage_counter as counter
-from fakecloud.traffic_tables import usage_hour as hour
-from fakecloud.traffic_tables import usage_mark as mark
+from fakecloud.tables.cloud import load_balancer
+from fakecloud.tables.traffic import runtime_view
+from fakecloud.tables.traffic import usage_counter as counter
+from fakecloud.tables.traffic import usage_hour as hour
+from fakecloud.tables.traffic import usage_mark as mark
 
 Key = tuple[str, str, str]
 """Load balancer, listener, epoch."""

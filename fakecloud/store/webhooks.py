@@ -10,8 +10,8 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from fakecloud.spending_tables import webhook as table
-from fakecloud.spending_tables import webhook_delivery as delivery
+from fakecloud.tables.spending import webhook as table
+from fakecloud.tables.spending import webhook_delivery as delivery
 
 _DIALECTS: Final = {"sqlite": sqlite, "postgresql": postgresql}
 

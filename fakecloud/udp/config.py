@@ -7,7 +7,8 @@ from hashlib import blake2s
 from ipaddress import ip_address
 from typing import Final
 
-from fakecloud import errors, fields, model, tally
+from fakecloud import errors, model
+from fakecloud.domain import fields, tally
 from fakecloud.udp import wire
 
 DEFAULT_SESSIONS: Final = 16_384

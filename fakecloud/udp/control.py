@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from fakecloud import errors, refusals
+from fakecloud import errors
+from fakecloud.supervision import refusals
 from fakecloud.udp import orders, passing, wire
 
 TIMEOUT_S: Final = 2.0

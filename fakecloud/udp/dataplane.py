@@ -11,7 +11,9 @@ from typing import Final
 
 import structlog
 
-from fakecloud import clock, model, processes, pulse, refusals, supervisor, tally
+from fakecloud import clock, model
+from fakecloud.domain import tally
+from fakecloud.supervision import processes, pulse, refusals, supervisor
 from fakecloud.udp import instance, process, worker
 
 ADOPTERS: Final = 4

@@ -17,9 +17,11 @@ from typing import Final
 import msgspec
 import structlog
 
-from fakecloud import errors, fields, files, model, processes
-from fakecloud.pulse import Pulse
-from fakecloud.restarts import Restarts
+from fakecloud import errors, files, model
+from fakecloud.domain import fields
+from fakecloud.supervision import processes
+from fakecloud.supervision.pulse import Pulse
+from fakecloud.supervision.restarts import Restarts
 from fakecloud.udp import config, control, wire, worker
 from fakecloud.udp.meter import Meter
 

@@ -6,7 +6,7 @@ A successor goes on counting where its predecessor was: one epoch of a relay is 
 from __future__ import annotations
 
 from fakecloud import errors, model
-from fakecloud.tally import Tally
+from fakecloud.domain.tally import Tally
 from fakecloud.udp import config, wire
 from fakecloud.udp.control import Row
 from fakecloud.udp.worker import Worker

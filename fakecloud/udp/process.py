@@ -12,7 +12,7 @@ from hashlib import blake2s
 from pathlib import Path
 from typing import Final
 
-from fakecloud import processes
+from fakecloud.supervision import processes
 from fakecloud.udp import relay
 
 _PACKAGE: Final = Path(__file__).parent

@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from fakecloud import clock, errors, processes
+from fakecloud import clock, errors
+from fakecloud.supervision import processes
 from fakecloud.udp import control, process
 
 READY_TIMEOUT_S: Final = 5.0

@@ -20,14 +20,16 @@ import sqlalchemy
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from fakecloud import app, logs, model, premises, serving, settings, tables
-from fakecloud.addresses import parse_pool
+from fakecloud import app, logs, model, serving, settings
 from fakecloud.clock import SystemClock
-from fakecloud.load_balancers import LoadBalancers
+from fakecloud.dataplane import premises
+from fakecloud.domain.addresses import parse_pool
 from fakecloud.model import Desired, ProbeKey, ProbeWeight, Spec, State
-from fakecloud.processes import Adoption
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.wishes import Wish
 from fakecloud.store.database import Database
-from fakecloud.wishes import Wish
+from fakecloud.supervision.processes import Adoption
+from fakecloud.tables import cloud as tables
 
 POOL = "default=loopback:127.80.0.0/15"
 PER_COMMIT = 5

@@ -21,15 +21,17 @@ from typing import Any
 import httpx2
 import sqlalchemy
 
-from fakecloud import logs, premises, serving, settings, tables
+from fakecloud import logs, serving, settings
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books, events
 from fakecloud.billing.events import BillingEvent, Kind, Terms
-from fakecloud.billing_tables import line
 from fakecloud.clock import SystemClock
-from fakecloud.ledger import Ledger
+from fakecloud.dataplane import premises
 from fakecloud.store import billing_events
 from fakecloud.store.database import Database
-from fakecloud.traffic_tables import usage_hour
+from fakecloud.tables import cloud as tables
+from fakecloud.tables.billing import line
+from fakecloud.tables.traffic import usage_hour
 from tests.bench import api_server
 from tests.fakes import postgresql
 from tests.flows import servers

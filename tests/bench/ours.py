@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from fakecloud import clock, dataplane, model
+from fakecloud import clock, model
+from fakecloud.dataplane import host as dataplane
 from tests.bench.peers import Place, Running
 from tests.demo import programs
 

@@ -22,8 +22,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from fakecloud import clock, containers, errors, model, pulse
+from fakecloud import clock, errors, model
+from fakecloud.dataplane import containers
 from fakecloud.haproxy import dataplane, runtime, state
+from fakecloud.supervision import pulse
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 
 NET = f"127.91.{os.getpid() % 250}"  # runs beside each other don't meet

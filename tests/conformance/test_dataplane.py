@@ -16,8 +16,9 @@ from threading import Event
 import msgspec
 import pytest
 
-from fakecloud import clock, errors, model, processes
+from fakecloud import clock, errors, model
 from fakecloud.haproxy import draining, process, runtime, state, words
+from fakecloud.supervision import processes
 from tests.conformance.dataplane_world import (
     HAPROXY,
     IP,

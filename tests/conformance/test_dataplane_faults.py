@@ -16,8 +16,9 @@ from threading import Barrier, Event
 
 import pytest
 
-from fakecloud import clock, errors, model, pulse
+from fakecloud import clock, errors, model
 from fakecloud.haproxy import process, words
+from fakecloud.supervision import pulse
 from tests.conformance.dataplane_world import HAPROXY, IP, PORT, HaproxyWorld, Load, desired
 
 pytestmark = [

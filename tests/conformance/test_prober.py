@@ -13,7 +13,9 @@ from threading import Event
 
 import pytest
 
-from fakecloud import checks, model, prober
+from fakecloud import model
+from fakecloud.domain import checks
+from fakecloud.health import prober
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 BUSY = b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from fakecloud import errors, route_table
+from fakecloud import errors
+from fakecloud.network import route_table
 from tests.fakes.lan import NETWORK, SWITCH, Lan, can_make_namespaces
 from tests.fakes.route_table import FakeRoutes
 

@@ -11,7 +11,8 @@ from threading import Event, Thread
 
 import msgspec
 
-from fakecloud import clock, dataplane, model
+from fakecloud import clock, model
+from fakecloud.dataplane import host as dataplane
 from fakecloud.udp import control, process
 from tests.conformance.dataplane_world import IP, NET, PORT, HaproxyWorld, desired
 

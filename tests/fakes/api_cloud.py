@@ -14,43 +14,43 @@ from typing import Any
 import msgspec
 from fastapi import FastAPI
 
-from fakecloud import addresses, scopes
-from fakecloud.actions import Actions
+from fakecloud.access.quotas import STANDARD, Quotas
+from fakecloud.access.tokens import Authority
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices
+from fakecloud.accounting.ledger import Ledger
+from fakecloud.accounting.spending import Spending
+from fakecloud.accounting.webhooks import Undelivered
 from fakecloud.api import application
 from fakecloud.api.context import Cloud
 from fakecloud.api.writer import Writer
 from fakecloud.billing import books
-from fakecloud.business_time import BusinessClock
-from fakecloud.certificates import Certificates
-from fakecloud.chaos import Chaos
-from fakecloud.costs import Costs
-from fakecloud.health import Health
-from fakecloud.hooks import Point
+from fakecloud.chaos.engine import Chaos
+from fakecloud.chaos.interference import Interference
+from fakecloud.domain import addresses, scopes
+from fakecloud.domain.business_time import BusinessClock
+from fakecloud.domain.hooks import Point
+from fakecloud.domain.sealing import Seal
+from fakecloud.health.board import Health
 from fakecloud.hosts import Hosts
 from fakecloud.insight import Insight
-from fakecloud.instances import Instances
-from fakecloud.interference import Interference
-from fakecloud.invoices import Invoices
-from fakecloud.ledger import Ledger
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.metering import Metering
 from fakecloud.metrics import Metrics
 from fakecloud.model import Counters, Desired, LoadBalancer
-from fakecloud.networks import Networks, Routes
-from fakecloud.pools import PooledAddresses
-from fakecloud.provisioner import Provisioner
-from fakecloud.quotas import STANDARD, Quotas
-from fakecloud.reservations import Reservations
-from fakecloud.sealing import Seal
-from fakecloud.snapshots import Snapshots
-from fakecloud.spending import Spending
+from fakecloud.network.pools import PooledAddresses
+from fakecloud.provisioning.provisioner import Provisioner
+from fakecloud.requests.actions import Actions
+from fakecloud.requests.certificates import Certificates
+from fakecloud.requests.instances import Instances
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.networks import Networks, Routes
+from fakecloud.requests.reservations import Reservations
+from fakecloud.requests.snapshots import Snapshots
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Database
 from fakecloud.store.readiness import Readiness
 from fakecloud.timekeeper import Timekeeper
-from fakecloud.tokens import Authority
-from fakecloud.watch import Hub, Watcher
-from fakecloud.webhooks import Undelivered
+from fakecloud.watch.hub import Hub, Watcher
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 from tests.fakes.small_cloud import LEASE_S, POOL, Crashed, FakeProbes

@@ -9,9 +9,10 @@ from threading import RLock
 
 import msgspec
 
-from fakecloud import errors, fields, model
+from fakecloud import errors, model
+from fakecloud.domain import fields
 from fakecloud.haproxy import changes, config
-from fakecloud.processes import Adoption
+from fakecloud.supervision.processes import Adoption
 
 
 @dataclass

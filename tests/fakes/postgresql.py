@@ -19,7 +19,7 @@ import psycopg
 
 from fakecloud.clock import SystemClock
 from fakecloud.store.database import Database
-from fakecloud.tables import metadata
+from fakecloud.tables.cloud import metadata
 
 MISSING = "no PostgreSQL server here; for these tests: apt-get install postgresql"
 _SMALL = ("shared_buffers=16MB", "max_connections=60")

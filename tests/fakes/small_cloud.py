@@ -7,21 +7,22 @@ from collections.abc import Collection
 
 import msgspec
 
-from fakecloud import addresses, documents, model
-from fakecloud.allocation import Allocator
+from fakecloud import model
 from fakecloud.billing.events import BillingEvent, Kind
-from fakecloud.chaos import Chaos
-from fakecloud.checks import ProbeResult
+from fakecloud.chaos.engine import Chaos
+from fakecloud.chaos.interference import Interference
+from fakecloud.domain import addresses, documents
+from fakecloud.domain.checks import ProbeResult
 from fakecloud.errors import AddressElsewhere
-from fakecloud.health import Health
-from fakecloud.interference import Interference
-from fakecloud.load_balancers import LoadBalancers, Outcome
+from fakecloud.health.board import Health
 from fakecloud.metrics import Metrics
 from fakecloud.model import Address, LoadBalancer, ProbeKey, Spec, Target, TargetGroup
-from fakecloud.provisioner import Provisioner
+from fakecloud.network.allocation import Allocator
+from fakecloud.provisioning.provisioner import Provisioner
+from fakecloud.requests.load_balancers import LoadBalancers, Outcome
+from fakecloud.requests.wishes import Wish
 from fakecloud.store import billing_events, events, load_balancers, operations
 from fakecloud.store.database import Database
-from fakecloud.wishes import Wish
 from tests.fakes.clock import FakeClock
 from tests.fakes.dataplane import FakeDataPlane, FakeHost
 

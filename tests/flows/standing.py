@@ -12,7 +12,7 @@ from threading import Event
 
 from fakecloud import app
 from fakecloud.__main__ import main
-from fakecloud.interference import Interference
+from fakecloud.chaos.interference import Interference
 from fakecloud.model import LoadBalancer, State
 
 

@@ -18,8 +18,8 @@ import pytest
 import sqlalchemy
 
 from fakecloud.billing.events import Kind
-from fakecloud.billing_tables import billing_event
-from fakecloud.tables import address, load_balancer
+from fakecloud.tables.billing import billing_event
+from fakecloud.tables.cloud import address, load_balancer
 from tests.fakes import postgresql
 from tests.flows import servers
 from tests.flows.conftest import ask, document, eventually

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fakecloud import containers
+from fakecloud.dataplane import containers
 from tests.conformance.dataplane_world import DockerWorld, EchoServers, docker_missing
 from tests.flows import servers
 from tests.flows.conftest import eventually

@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from fakecloud import app, premises, serving, settings
+from fakecloud import app, serving, settings
+from fakecloud.dataplane import premises
 from fakecloud.errors import StartError
 from tests.demo import programs
 from tests.flows.conftest import Running, document, eventually

@@ -12,8 +12,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from fakecloud import watch
 from fakecloud.store import events
+from fakecloud.watch import hub as watch
 from tests.flows.conftest import CLOCK, Running, document, eventually
 
 pytestmark = pytest.mark.haproxy

@@ -17,17 +17,17 @@ import yaml
 from sqlalchemy import Connection, insert, select, text
 
 from fakecloud import errors
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import events, focus, focus_check, prices, report
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.prices import PriceBook
-from fakecloud.billing_tables import APPEND_ONLY, cost_day, line, refuse_changes
-from fakecloud.costs import Costs
-from fakecloud.invoices import Invoices
-from fakecloud.ledger import Ledger
+from fakecloud.domain.traffic import HourPart
 from fakecloud.store import billing_events, late, traffic
 from fakecloud.store.database import Database
-from fakecloud.tables import UtcDateTime, load_balancer
-from fakecloud.traffic import HourPart
+from fakecloud.tables.billing import APPEND_ONLY, cost_day, line, refuse_changes
+from fakecloud.tables.cloud import UtcDateTime, load_balancer
 from tests.fakes.clock import FakeClock
 
 START: Final = datetime(2026, 11, 29, tzinfo=UTC)  # a month ends soon

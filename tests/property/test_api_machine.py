@@ -24,9 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from fakecloud import lifecycle
+from fakecloud.domain import lifecycle
+from fakecloud.domain.hooks import Point
 from fakecloud.errors import Permanent, Transient
-from fakecloud.hooks import Point
 from tests.fakes import postgresql
 from tests.fakes.api_cloud import DEAD_AFTER_S, Answer, ApiCloud
 from tests.fakes.small_cloud import LEASE_S

@@ -12,14 +12,15 @@ from pathlib import Path
 import msgspec
 from hypothesis import strategies as st
 
-from fakecloud import ledger, traffic
+from fakecloud.accounting import ledger
 from fakecloud.billing import books, events, prices, projection, quantities, rating
 from fakecloud.billing.events import BillingEvent, Kind
 from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.usage import Line
-from fakecloud.business_time import Mode, Timeline
-from fakecloud.tally import Tally
-from fakecloud.traffic import Totals
+from fakecloud.domain import traffic
+from fakecloud.domain.business_time import Mode, Timeline
+from fakecloud.domain.tally import Tally
+from fakecloud.domain.traffic import Totals
 from tests.property.histories import (
     LONGEST_S,
     START_US,

@@ -31,10 +31,10 @@ from hypothesis.stateful import (
 from sqlalchemy import text
 
 from fakecloud import errors
+from fakecloud.accounting.costs import Costs
 from fakecloud.billing import corrections, events
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.quantities import DAY_US, MICRO
-from fakecloud.costs import Costs
 from fakecloud.store import billing_events, charges, invoices, late
 from tests.property import billing_world, invariants
 from tests.property.billing_world import BOOK, GROUPS, START, Crashed, Pair, World

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import select
 
-from fakecloud import errors, lifecycle
+from fakecloud import errors
 from fakecloud.billing import events as billing
+from fakecloud.domain import lifecycle
+from fakecloud.domain.lifecycle import TRANSITIONAL
 from fakecloud.errors import Permanent, Transient
-from fakecloud.lifecycle import TRANSITIONAL
 from fakecloud.model import State
 from fakecloud.store import load_balancers
-from fakecloud.tables import address, load_balancer
+from fakecloud.tables.cloud import address, load_balancer
 from tests.fakes.small_cloud import LEASE_S, SmallCloud, spec
 
 NAMES = st.sampled_from(["a", "b", "c"])

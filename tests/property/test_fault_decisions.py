@@ -10,8 +10,8 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakecloud import chaos_labels, faults
-from fakecloud.faults import Action, Layer, Match, Rule, Trigger, Window
+from fakecloud.domain import chaos_labels, faults
+from fakecloud.domain.faults import Action, Layer, Match, Rule, Trigger, Window
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 IDS = st.text("abcdef0123456789", min_size=1, max_size=20).map("flt_".__add__)

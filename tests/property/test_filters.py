@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakecloud import errors, filters
+from fakecloud import errors
+from fakecloud.domain import filters
 
 FIELDS = {"name": ("name",), "state": ("status", "state"), "labels.": ("labels",)}
 KEYS = st.from_regex(r"[a-z][a-z0-9]{0,5}([./-][a-z0-9]{1,4})?", fullmatch=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from fakecloud import billing_tables
+from fakecloud.tables import billing as billing_tables
 
 revision = "0005"
 down_revision = "0004"

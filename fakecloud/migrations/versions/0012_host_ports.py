@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from fakecloud.tables import UtcDateTime
+from fakecloud.tables.cloud import UtcDateTime
 
 revision = "0012"
 down_revision = "0011"

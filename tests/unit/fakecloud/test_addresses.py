@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fakecloud import addresses
+from fakecloud.domain import addresses
 from fakecloud.errors import StartError
 
 SMALL = addresses.parse_pool("small=loopback:127.9.0.0/29")  # gives .1 to .6

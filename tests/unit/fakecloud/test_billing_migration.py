@@ -11,10 +11,10 @@ import pytest
 import sqlalchemy as sa
 from alembic import command
 
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books, events, report
-from fakecloud.costs import Costs
-from fakecloud.invoices import Invoices
-from fakecloud.ledger import Ledger
 from fakecloud.store import billing_events
 from fakecloud.store.database import Database, alembic_config
 from tests.fakes import postgresql

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakecloud import addresses
-from fakecloud.business_time import LATEST, MAX_RATE, UNCHANGED, BusinessClock, Mode, Status
+from fakecloud.domain import addresses
+from fakecloud.domain.business_time import LATEST, MAX_RATE, UNCHANGED, BusinessClock, Mode, Status
 from fakecloud.errors import ClockAdvancing, ValidationFailed
 from fakecloud.model import OperationStatus
 from fakecloud.store import clocks

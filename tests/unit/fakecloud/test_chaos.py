@@ -5,12 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fakecloud import chaos, errors
-from fakecloud.chaos import Chaos, Draft
-from fakecloud.faults import Action, Facts, Layer, Match, Trigger
+from fakecloud import errors
+from fakecloud.chaos import engine as chaos
+from fakecloud.chaos.engine import Chaos, Draft
+from fakecloud.domain.faults import Action, Facts, Layer, Match, Trigger
 from fakecloud.metrics import Metrics
 from fakecloud.model import State
-from fakecloud.wishes import Wish
+from fakecloud.requests.wishes import Wish
 from tests.fakes.small_cloud import LEASE_S, PROJECT, Crashed, SmallCloud, spec
 
 PREFIX = "chaos.fakecloud.dev/"

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from fakecloud import checks, model
+from fakecloud import model
+from fakecloud.domain import checks
 
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 CHECK = model.HealthCheck(rise=2, fall=3, interval_s=2)

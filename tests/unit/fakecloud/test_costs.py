@@ -14,18 +14,18 @@ import pytest
 from sqlalchemy import insert, select, text
 
 from fakecloud import errors
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.invoices import Invoices, rounded
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books, corrections, events, focus, focus_check, report
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.usage import Line
-from fakecloud.billing_tables import line
-from fakecloud.costs import Costs
-from fakecloud.invoices import Invoices, rounded
-from fakecloud.ledger import Ledger
+from fakecloud.domain.traffic import HourPart
 from fakecloud.store import billing_events, charges, late, traffic
 from fakecloud.store.database import Database
-from fakecloud.tables import UtcDateTime, load_balancer
-from fakecloud.traffic import HourPart
+from fakecloud.tables.billing import line
+from fakecloud.tables.cloud import UtcDateTime, load_balancer
 from tests.fakes.clock import FakeClock
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

@@ -12,7 +12,7 @@ from sqlalchemy import insert, select, text
 from fakecloud.errors import StartError, Unavailable
 from fakecloud.store import database, events
 from fakecloud.store.database import Database
-from fakecloud.tables import version
+from fakecloud.tables.cloud import version
 
 
 def test_migrations_make_exactly_the_tables(cloud):

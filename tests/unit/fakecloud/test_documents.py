@@ -5,10 +5,11 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fakecloud import documents, model
+from fakecloud import model
 from fakecloud.api import schemas
-from fakecloud.load_balancers import Outcome
-from fakecloud.wishes import Wish
+from fakecloud.domain import documents
+from fakecloud.requests.load_balancers import Outcome
+from fakecloud.requests.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, spec
 
 SMALLEST = {

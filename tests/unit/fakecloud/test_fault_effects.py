@@ -5,14 +5,14 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from fakecloud import invariants
-from fakecloud.faults import Match, Trigger
-from fakecloud.flapping import Flapping
+from fakecloud.chaos.flapping import Flapping
+from fakecloud.domain import invariants
+from fakecloud.domain.faults import Match, Trigger
 from fakecloud.model import Listener, Spec, State
-from fakecloud.pools import PooledAddresses
+from fakecloud.network.pools import PooledAddresses
+from fakecloud.provisioning.sweeper import Sweeper
+from fakecloud.requests.wishes import Wish
 from fakecloud.store import addresses, census
-from fakecloud.sweeper import Sweeper
-from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 from tests.unit.fakecloud.test_chaos import PREFIX, flag, inject, log, pass_time
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 import pytest
 
-from fakecloud import chaos_labels, fault_actions, faults, scenarios
-from fakecloud.faults import Action, Facts, Layer, Match, Rule, Trigger, Window
+from fakecloud.domain import chaos_labels, fault_actions, faults, scenarios
+from fakecloud.domain.faults import Action, Facts, Layer, Match, Rule, Trigger, Window
 
 NOW = datetime(2026, 11, 23, 10, tzinfo=UTC)
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from fakecloud import documents, errors, host_ports, premises, settings
+from fakecloud import errors, settings
+from fakecloud.dataplane import premises
+from fakecloud.domain import documents
 from fakecloud.model import HostPort, Listener, Spec, Target, TargetGroup
+from fakecloud.network import host_ports
 from tests.fakes.small_cloud import SmallCloud
 
 

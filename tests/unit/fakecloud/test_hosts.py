@@ -9,7 +9,7 @@ import pytest
 from fakecloud.errors import StartError
 from fakecloud.hosts import Hosts, identity
 from fakecloud.model import State
-from fakecloud.provisioner import Provisioner
+from fakecloud.provisioning.provisioner import Provisioner
 from fakecloud.store import load_balancers
 from tests.fakes.dataplane import FakeDataPlane
 from tests.fakes.small_cloud import SmallCloud, spec

@@ -6,17 +6,17 @@ import msgspec
 import pytest
 from sqlalchemy import text
 
-from fakecloud import invariants
-from fakecloud.chaos import Draft
-from fakecloud.faults import Action, Layer
-from fakecloud.instances import Instances
-from fakecloud.invariants import Rows
+from fakecloud.access.quotas import Quotas
+from fakecloud.chaos.engine import Draft
+from fakecloud.domain import invariants
+from fakecloud.domain.faults import Action, Layer
+from fakecloud.domain.invariants import Rows
+from fakecloud.domain.routing import NetworkWish, RouteWish
 from fakecloud.model import State
-from fakecloud.networks import Networks, Routes
-from fakecloud.quotas import Quotas
-from fakecloud.reservations import Reservations, Wanted
+from fakecloud.requests.instances import Instances
+from fakecloud.requests.networks import Networks, Routes
+from fakecloud.requests.reservations import Reservations, Wanted
 from fakecloud.resources import InstanceWish
-from fakecloud.routing import NetworkWish, RouteWish
 from fakecloud.store import census
 from tests.fakes.small_cloud import SmallCloud, spec
 

@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from fakecloud import lifecycle
-from fakecloud.lifecycle import Event
+from fakecloud.domain import lifecycle
+from fakecloud.domain.lifecycle import Event
 from fakecloud.model import State
 
 S, E = State, Event

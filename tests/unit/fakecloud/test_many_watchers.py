@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from fakecloud import watch
 from fakecloud.errors import TooManyWatches
-from fakecloud.watch import Hub
+from fakecloud.watch import hub as watch
+from fakecloud.watch.hub import Hub
 from tests.fakes.small_cloud import SmallCloud
 
 KINDS = frozenset({"load_balancer"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fakecloud import merge_patch
+from fakecloud.domain import merge_patch
 
 EXAMPLES: list[tuple[Any, Any, Any]] = [
     ({"a": "b"}, {"a": "c"}, {"a": "c"}),

@@ -12,7 +12,9 @@ from threading import Event
 
 import pytest
 
-from fakecloud import clock, errors, netlink, premises, settings
+from fakecloud import clock, errors, settings
+from fakecloud.dataplane import premises
+from fakecloud.network import netlink
 
 CLONE_NEWNET = 0x40000000
 LEFT4, RIGHT4, FREE4 = "10.9.0.1", "10.9.0.2", "10.9.0.77"

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from fakecloud import errors
-from fakecloud.actions import Actions
-from fakecloud.addresses import parse_pool
+from fakecloud.domain.addresses import parse_pool
+from fakecloud.domain.lifecycle import DEADLINE_S
 from fakecloud.hosts import Hosts
-from fakecloud.lifecycle import DEADLINE_S
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import AddressRequest, State
-from fakecloud.placement import Placement, served
+from fakecloud.provisioning.placement import Placement, served
+from fakecloud.requests.actions import Actions
+from fakecloud.requests.load_balancers import LoadBalancers
 from fakecloud.store import hosts as host_rows
 from fakecloud.store import load_balancers as rows
 from tests.fakes.small_cloud import LEASE_S, PROJECT, SmallCloud, spec

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from fakecloud import addresses
+from fakecloud.domain import addresses
 from fakecloud.errors import Permanent, Transient
 from fakecloud.model import Address
-from fakecloud.pools import PooledAddresses
+from fakecloud.network.pools import PooledAddresses
 from tests.fakes.clock import FakeClock
 
 LAN = addresses.parse_pool("lan=interface:10.9.0.0/24@eth0")

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books, projection, quantities, rating
 from fakecloud.billing.events import Kind
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.quantities import HOUR_US, MICRO
 from fakecloud.billing.usage import Span, Usage
-from fakecloud.costs import Costs
-from fakecloud.ledger import Ledger
 from fakecloud.store.database import Database
 from tests.unit.fakecloud.test_costs import START, World, timedelta
 

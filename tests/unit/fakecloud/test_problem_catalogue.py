@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import fakecloud
-from fakecloud import errors, failures
+from fakecloud import errors
 from fakecloud.api import problems
+from fakecloud.domain import failures
 
 ROOT = Path(fakecloud.__file__).parent
 KINDS = {kind.__name__: kind for kind in problems.catalogue()}

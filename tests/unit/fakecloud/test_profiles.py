@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakecloud import profiles
-from fakecloud.business_time import BusinessClock, Mode
+from fakecloud.domain import profiles
+from fakecloud.domain.business_time import BusinessClock, Mode
 from fakecloud.errors import ValidationFailed
-from fakecloud.load_balancers import LoadBalancers
 from fakecloud.model import State
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.wishes import Wish
 from fakecloud.timekeeper import Timekeeper
-from fakecloud.wishes import Wish
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
 
 KINDS = st.sampled_from(["create", "update", "delete"])

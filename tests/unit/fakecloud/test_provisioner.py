@@ -6,8 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from fakecloud import lifecycle, model
+from fakecloud import model
 from fakecloud.billing.events import Kind
+from fakecloud.domain import lifecycle
 from fakecloud.errors import NoCapacity, Permanent, Transient
 from fakecloud.model import OperationStatus, State
 from fakecloud.store import billing_events, load_balancers

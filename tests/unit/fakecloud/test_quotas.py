@@ -6,9 +6,9 @@ from threading import Thread
 
 import pytest
 
+from fakecloud.access.quotas import METRICS, STANDARD, Quotas
 from fakecloud.errors import NoCapacity, NotFound, QuotaExceeded
-from fakecloud.load_balancers import LoadBalancers
-from fakecloud.quotas import METRICS, STANDARD, Quotas
+from fakecloud.requests.load_balancers import LoadBalancers
 from tests.fakes.small_cloud import PROJECT, spec, wish
 
 

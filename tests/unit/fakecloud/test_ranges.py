@@ -6,7 +6,8 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
-from fakecloud import addresses, errors, ranges
+from fakecloud import errors
+from fakecloud.domain import addresses, ranges
 
 
 def choose(own: str, used: tuple[str, ...] = (), remembered: str | None = None) -> str:

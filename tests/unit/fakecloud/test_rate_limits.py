@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from fakecloud.access.rate_limits import GET, LIST, WATCH, Allowance, RateLimiter
 from fakecloud.errors import RateLimited
-from fakecloud.rate_limits import GET, LIST, WATCH, Allowance, RateLimiter
 from tests.fakes.clock import FakeClock
 
 

@@ -15,14 +15,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from fakecloud import day_sums
+from fakecloud.accounting import day_sums
+from fakecloud.accounting.costs import Costs
 from fakecloud.billing import books, report
 from fakecloud.billing.events import Kind
 from fakecloud.billing.prices import PriceBook
-from fakecloud.costs import Costs
+from fakecloud.domain.traffic import HourPart
 from fakecloud.store import late, price_assignments, traffic
 from fakecloud.store.database import Database
-from fakecloud.traffic import HourPart
 from tests.unit.fakecloud.test_costs import HOUR, START, World, known
 
 GROUPS = ("load_balancer", "namespace,sku", "day", "namespace,day", "month,price_book")

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from fakecloud.api import reordering
-from fakecloud.faults import Action, Hit
+from fakecloud.domain.faults import Action, Hit
 
 HITS = [Hit(rule_id="flt_1", seed=seed, ordinal=1, action=Action(type="x")) for seed in range(20)]
 

@@ -9,18 +9,18 @@ import msgspec
 import pytest
 
 from fakecloud import errors, model
-from fakecloud.actions import Actions
-from fakecloud.addresses import parse_pool
+from fakecloud.access.quotas import Quotas
+from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books
-from fakecloud.instances import Instances
-from fakecloud.ledger import Ledger
-from fakecloud.load_balancers import LoadBalancers
+from fakecloud.domain.addresses import parse_pool
 from fakecloud.model import AddressRequest, State
-from fakecloud.quotas import Quotas
-from fakecloud.reservations import Reservations, Wanted
+from fakecloud.requests.actions import Actions
+from fakecloud.requests.instances import Instances
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.reservations import Reservations, Wanted
 from fakecloud.resources import InstanceWish
 from fakecloud.store import billing_events, listings, operations
-from fakecloud.watch import Hub
+from fakecloud.watch.hub import Hub
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec
 
 

@@ -6,12 +6,12 @@ from ipaddress import ip_network
 
 import pytest
 
-from fakecloud import addresses, routing
+from fakecloud.access.quotas import Quotas
+from fakecloud.domain import addresses, routing
+from fakecloud.domain.routing import NetworkWish, RouteWish
 from fakecloud.errors import InUse, NotFound, QuotaExceeded, RangeInUse, ValidationFailed
-from fakecloud.networks import Networks, Routes
-from fakecloud.quotas import Quotas
-from fakecloud.router import RETRY_S, Router
-from fakecloud.routing import NetworkWish, RouteWish
+from fakecloud.network.router import RETRY_S, Router
+from fakecloud.requests.networks import Networks, Routes
 from fakecloud.store import hosts, routes
 from tests.fakes.route_table import FakeRoutes
 

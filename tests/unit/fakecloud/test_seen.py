@@ -7,11 +7,12 @@ import asyncio
 import msgspec
 import pytest
 
-from fakecloud import documents, watch
+from fakecloud.domain import documents
 from fakecloud.model import LoadBalancer
-from fakecloud.seen import Seen
+from fakecloud.requests.wishes import Wish
 from fakecloud.store import events, load_balancers
-from fakecloud.wishes import Wish
+from fakecloud.watch import hub as watch
+from fakecloud.watch.seen import Seen
 
 
 @pytest.fixture

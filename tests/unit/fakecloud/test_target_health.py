@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fakecloud.errors import Transient, Unavailable
-from fakecloud.health import RETRY_S
+from fakecloud.health.board import RETRY_S
 from fakecloud.model import HealthCheck, OperatingState
 from tests.fakes.small_cloud import SmallCloud, spec
 

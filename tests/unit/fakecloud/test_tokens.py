@@ -8,9 +8,11 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import select
 
-from fakecloud import projects, quotas, scopes, tables, tokens
+from fakecloud.access import projects, quotas, tokens
+from fakecloud.domain import scopes
 from fakecloud.errors import NotFound, QuotaExceeded, StartError, TokenExpired, TokenRevoked
 from fakecloud.store import tokens as rows
+from fakecloud.tables import cloud as tables
 
 VIEWER = scopes.PRESETS["viewer"]
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakecloud import traffic
-from fakecloud.traffic import HourPart, Totals
+from fakecloud.domain import traffic
+from fakecloud.domain.traffic import HourPart, Totals
 
 NOON = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from fakecloud import errors, model, transparency
+from fakecloud import errors, model
 from fakecloud.haproxy import config, rendering, words
+from fakecloud.network import transparency
 from tests.unit.fakecloud.test_netlink import CLONE_NEWNET, libc, needs_root
 
 HAPROXY = shutil.which("haproxy", path=f"{os.environ['PATH']}:/usr/sbin")

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fakecloud.api.writer import Change, Writer
 from fakecloud.errors import BeingDeleted, NoCapacity, Unavailable, ValidationFailed
 from fakecloud.model import Listener, LoadBalancer, Spec, Tls
-from fakecloud.wishes import New
+from fakecloud.requests.wishes import New
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 
 

@@ -1,0 +1,15 @@
+"""What accounts owe and are told: reports, invoices, budgets, waste.
+
+    spending.py   what watches over spending, put together
+    budgets.py    what may be spent, and who is told
+    waste.py      what costs and serves nobody; what clusters say they have
+    costs.py      what people ask about costs
+    invoices.py   a month's bill, closed, proved and exported
+    open_days.py  what open days come to, remembered up to an hour that is over
+    post.py       the door to other people's servers
+    day_sums.py   what closed days came to, remembered
+    ledger.py     what accounts owe: charges of any time, days closed
+    webhooks.py   news, signed and sent again for a while
+
+spending → budgets | waste → costs → invoices | open_days | post → day_sums | ledger | webhooks
+"""

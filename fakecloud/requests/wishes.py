@@ -1,0 +1,106 @@
+"""What customers wish of load balancers, and what of it is refused whatever the state of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from fakecloud.access import suspension
+from fakecloud.billing import budgets, quantities
+from fakecloud.clock import rfc3339
+from fakecloud.domain import chaos_labels, rules
+from fakecloud.errors import (
+    BudgetExceeded,
+    FieldError,
+    NotYetOffered,
+    PreconditionFailed,
+    ValidationFailed,
+)
+from fakecloud.model import LoadBalancer, Spec
+from fakecloud.store import budgets as budget_rows
+from fakecloud.store import certificates
+from fakecloud.store.database import Connection
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole desired load balancer, checked."""
+
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    spec: Spec
+
+
+class New(msgspec.Struct, frozen=True, kw_only=True):
+    """A load balancer to be created."""
+
+    project: str
+    name: str
+    wish: Wish
+
+
+class Expectation(msgspec.Struct, frozen=True, kw_only=True):
+    """`If-Match` as generations (None: no header), and whether `If-None-Match: *` was said."""
+
+    generations: frozenset[int] | None = None
+    any_existing: bool = False
+    absent: bool = False
+
+
+def refuse_beyond_budgets(
+    connection: Connection, project: str, wanted: Sequence[Mapping[str, str]], now_us: int
+) -> None:
+    """Raises: BudgetExceeded when a hard budget that covers one of these labels is used up."""
+    for budget in budget_rows.exceeded(connection, project, now_us):
+        if any(budgets.covers(labels, budget.labels) for labels in wanted):
+            until = rfc3339(quantities.moment(budget.exceeded_until_us))
+            raise BudgetExceeded(
+                f"{suspension.said(budget)} until {until}; raise it, or delete load balancers",
+                budget=budget.name,
+            )
+
+
+def refuse_unknown_faults(wish: Wish) -> None:
+    """Raises: ValidationFailed when labels or annotations ask for a fault that there is not."""
+    wrong = chaos_labels.mistakes(wish.labels, wish.annotations)
+    if wrong:
+        raise ValidationFailed("; ".join(one.message for one in wrong[:3]), errors=wrong)
+
+
+def refuse_transparent(spec: Spec) -> None:
+    """Raises: NotYetOffered when targets shall see the client's own address."""
+    wrong = tuple(rules.opaque(spec))
+    if wrong:
+        raise NotYetOffered(f"{wrong[0].pointer}: {wrong[0].message}", errors=wrong)
+
+
+def refuse_unknown_certificates(connection: Connection, project: str, spec: Spec) -> None:
+    """Raises: ValidationFailed when a listener names a certificate that the project hasn't."""
+    wanted = rules.certificates_of(spec)
+    missing = wanted - certificates.expiries(connection, project, wanted).keys()
+    wrong = tuple(
+        FieldError(
+            f"/spec/listeners/{index}/tls/certificates/{number}",
+            "invalid_reference",
+            f"there is no certificate {name!r}",
+        )
+        for index, one in enumerate(spec.listeners)
+        for number, name in enumerate(one.tls.certificates if one.tls else ())
+        if name in missing
+    )
+    if wrong:
+        said = "; ".join(f"{one.pointer}: {one.message}" for one in wrong[:3])
+        raise ValidationFailed(said, errors=wrong)
+
+
+def refuse_unexpected(current: LoadBalancer | None, expected: Expectation) -> None:
+    """Raises: PreconditionFailed when another load balancer is there than the caller has seen."""
+    if expected.absent and current is not None:
+        raise PreconditionFailed(f"If-None-Match: {current.name} exists")
+    if expected.any_existing and current is None:
+        raise PreconditionFailed("If-Match: there is no such load balancer")
+    if expected.generations is None:
+        return
+    if current is None or current.generation not in expected.generations:
+        now = "none" if current is None else f"generation {current.generation}"
+        raise PreconditionFailed(f"If-Match: there is {now}; read it again and decide anew")
