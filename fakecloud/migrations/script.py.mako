@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from fakecloud import tables
+from fakecloud.tables import cloud as tables
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
