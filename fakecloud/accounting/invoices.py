@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from operator import itemgetter
@@ -88,8 +88,8 @@ class Invoices:
 
     def export(
         self, project: str, start: datetime, end: datetime, columns: Sequence[str]
-    ) -> Iterator[Iterable[Sequence[str]]]:
-        """Yield columns of FOCUS CostAndUsage of charges that begin in [start, end), by some rows.
+    ) -> Iterator[str]:
+        """Yield FOCUS CostAndUsage of charges that begin in [start, end) as CSV, some rows at a time.
 
         Days that are closed come from their lines, the rest is rated now.
         """
@@ -101,11 +101,12 @@ class Invoices:
                 self._ledger.books(connection),
                 {period: f"{project}-{period}" for period in closed},
             )
+            yield made.header()
             people: dict[str, Attribution] = {}
             for some in self._lines(connection, project, first, last):
                 new = {of: resource for resource, of in map(_WHOSE, some) if of not in people}
                 people |= billing_events.attributions(connection, new)
-                yield made.cells(some, people)
+                yield made.text(some, people)
 
     def _lines(
         self, connection: Connection, project: str, first: int, last: int

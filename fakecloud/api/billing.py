@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC
 from typing import Annotated, Literal
 
@@ -94,19 +91,7 @@ def export(
             )
     first, last = asked_range(cloud, start, end)
     some = cloud.invoices.export(caller.project, first, last, chosen)
-    return StreamingResponse(_csv(some, chosen), media_type="text/csv; charset=utf-8")
-
-
-def _csv(parts: Iterator[Iterable[Sequence[str]]], columns: Sequence[str]) -> Iterator[str]:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for part in parts:
-        writer.writerows(part)
-        yield text.getvalue()
-        text.seek(0)
-        text.truncate()
-    yield text.getvalue()
+    return StreamingResponse(some, media_type="text/csv; charset=utf-8")
 
 
 def _period(project: str, id: str) -> str:

@@ -40,7 +40,7 @@ Ends = tuple[Literal[Kind.ACTIVATED, Kind.CREATED], Literal[Kind.DELETE_REQUESTE
 """Which events begin and end a bill."""
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class Terms(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What is billed at a moment, and for whom: the labels say."""
 
     name: str
@@ -52,7 +52,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     ipv4_idle: int = 0
 
 
-class BillingEvent(msgspec.Struct, frozen=True, kw_only=True):
+class BillingEvent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One event. `at_us` is business time in whole seconds, `recorded_us` when it was written:
     wall time, of addresses business time too.
 

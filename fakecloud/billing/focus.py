@@ -187,9 +187,10 @@ def time(us: int) -> str:
 
 def decimal(micros: int) -> str:
     """Return micro-units as a plain decimal."""
-    whole, fraction = divmod(abs(micros), MICRO)
-    sign = "-" if micros < 0 else ""
-    return f"{sign}{whole}.{fraction:06d}".rstrip("0") if fraction else f"{sign}{whole}"
+    if micros < 0:
+        return "-" + decimal(-micros)
+    digits = str(micros).zfill(7)
+    return (digits[:-6] + "." + digits[-6:]).rstrip("0").rstrip(".")
 
 
 def _json(value: Mapping[str, str]) -> str:

@@ -1,15 +1,19 @@
 """Rows of CostAndUsage by the million: what is the same for many lines is made once.
 
-Lines come as tuples, `FIELDS` in their order, some thousand at a time, and are turned into cells
-column by column. `focus.row` says what a row is; here it says it once for lines that differ in
-nothing but time and quantity.
+Lines come as tuples, `FIELDS` in their order, some thousand at a time; the cells that each has for
+itself are made column by column, and put into the text that it has in common with others.
+`focus.row` says what a row is; here it says it once for lines that differ in nothing but time and
+quantity. What a line has for itself is a number, a time or an id: nothing that CSV quotes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from operator import itemgetter, mul, sub
+from itertools import repeat
+from operator import itemgetter, mod, mul, sub
 from typing import Any, Final
 
 import msgspec
@@ -24,10 +28,12 @@ FIELDS: Final = ("id", "corrects", "period", *Line.__struct_fields__)
 Row = tuple[Any, ...]
 _Columns = Mapping[str, Sequence[Any]]
 MOST_ALIKE: Final = 20_000
-_CORRECTS: Final = FIELDS.index("corrects")
-_START: Final = FIELDS.index("start_us")
 _KIND: Final = itemgetter(
-    *map(FIELDS.index, ("resource", "attribution", "price_id", "book", "price_micros", "period"))
+    # Whatever corrects the same line is of the same time: only there the month may be another.
+    *map(
+        FIELDS.index,
+        ("resource", "attribution", "price_id", "book", "price_micros", "period", "corrects"),
+    )
 )
 
 
@@ -88,35 +94,44 @@ class Rows:
         self._columns = columns
         self._books = books
         self._invoices = invoices
-        self._alike: dict[Any, tuple[str, ...]] = {}
+        self._own = [_OF_LINE[name] for name in columns if name in _OF_LINE]
+        self._alike: dict[Any, str] = {}
 
-    def cells(
-        self, lines: Sequence[Row], people: Mapping[str, Attribution]
-    ) -> Iterator[tuple[str, ...]]:
-        """Return a row for each line, its cells in the order of the columns.
+    def header(self) -> str:
+        """Return the names of the columns as a line of CSV."""
+        return _csv(self._columns)
+
+    def text(self, lines: Sequence[Row], people: Mapping[str, Attribution]) -> str:
+        """Return a line of CSV for each line of the bill.
 
         people: whom all of these lines are for, by their ids.
         """
         of = dict(zip(FIELDS, zip(*lines, strict=True), strict=True))
-        alike = [self._like(line, people) for line in lines]
-        return zip(
-            *(
-                _OF_LINE[name](of) if name in _OF_LINE else map(itemgetter(number), alike)
-                for number, name in enumerate(self._columns)
-            ),
-            strict=True,
-        )
+        cells = {make: list(make(of)) for make in self._own}
+        own = zip(*(cells[make] for make in self._own), strict=True) if cells else repeat(())
+        kinds = list(map(_KIND, lines))
+        alike = list(map(self._alike.get, kinds))
+        for place, known in enumerate(alike):
+            if known is None:
+                alike[place] = self._like(kinds[place], lines[place], people)
+        return "".join(map(mod, alike, own))
 
-    def _like(self, line: Row, people: Mapping[str, Attribution]) -> tuple[str, ...]:
-        """Return a row that has whatever this line has in common with others."""
-        kind = (_KIND(line), line[_START] if line[_CORRECTS] else None)
-        found = self._alike.get(kind)
-        if found is None:
-            if len(self._alike) == MOST_ALIKE:
-                self._alike.clear()
-            one = msgspec.convert(dict(zip(FIELDS[3:], line[3:], strict=True)), Line, strict=False)
-            booked = Booked(id=line[0], line=one, corrects=line[1], period=line[2])
-            entry = next(focus.entries([booked], people, self._books))
-            cells = focus.row(entry, self._invoices.get(booked.period))
-            found = self._alike[kind] = tuple(cells.get(name, "") for name in self._columns)
-        return found
+    def _like(self, kind: Any, line: Row, people: Mapping[str, Attribution]) -> str:
+        """Return what this line of CSV has in common with others, with a %s for each own cell."""
+        if len(self._alike) == MOST_ALIKE:
+            self._alike.clear()
+        one = msgspec.convert(dict(zip(FIELDS[3:], line[3:], strict=True)), Line, strict=False)
+        booked = Booked(id=line[0], line=one, corrects=line[1], period=line[2])
+        entry = next(focus.entries([booked], people, self._books))
+        cells = focus.row(entry, self._invoices.get(booked.period))
+        made = self._alike[kind] = _csv(
+            "%s" if name in _OF_LINE else cells.get(name, "").replace("%", "%%")
+            for name in self._columns
+        )
+        return made
+
+
+def _csv(cells: Iterable[str]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

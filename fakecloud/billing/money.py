@@ -12,10 +12,10 @@ PICO: Final = 10**12
 
 def text(pico: int) -> str:
     """Return an amount as an exact decimal: no trailing zeros, at least two decimals."""
-    sign = "-" if pico < 0 else ""
-    whole, fraction = divmod(abs(pico), PICO)
-    digits = f"{fraction:012d}".rstrip("0").ljust(2, "0")
-    return f"{sign}{whole}.{digits}"
+    if pico < 0:
+        return "-" + text(-pico)
+    digits = str(pico).zfill(13)
+    return digits[:-12] + "." + digits[-12:].rstrip("0").ljust(2, "0")
 
 
 @lru_cache(maxsize=4096)

@@ -48,7 +48,7 @@ class Hour(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     estimated: bool = False
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class Usage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A resource's whole life so far: spans and hours in the order of time, spans disjoint."""
 
     resource: str

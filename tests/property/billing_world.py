@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import tempfile
@@ -201,7 +202,7 @@ class World:
 
     def export(self) -> list[dict[str, str]]:
         parts = self.invoices.export("default", START, self.clock.now(), focus.COLUMNS)
-        return [dict(zip(focus.COLUMNS, cells, strict=True)) for part in parts for cells in part]
+        return list(csv.DictReader(io.StringIO("".join(parts))))
 
     def export_findings(self) -> list[str]:
         file = io.StringIO()
