@@ -23,6 +23,7 @@ from ccm import context, errors, identity, selection, serving, streams
 from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.cloud import mirror
 from ccm.kube import elector, events, informer, objects, reviews
 from ccm.kube import transport as transports
@@ -58,12 +59,13 @@ async def run(settings: settings_.Settings) -> int:
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         metrics = metrics_.Metrics()
-        client = clients.Client(
+        connection = connections.Connection(
             settings.cloud_url,
-            lambda: clients.read_token(settings.cloud_token_file),
+            lambda: connections.read_token(settings.cloud_token_file),
             metrics,
             settings.cloud_ca_file,
         )
+        client = clients.Client(connection)
         stack.push_async_callback(client.aclose)
         clock = clocks.SystemClock()
         transport = await transports.connect(settings.kubeconfig, metrics, clock)

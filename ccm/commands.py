@@ -16,7 +16,7 @@ import typer
 
 from ccm import errors, inquiry, installation, releasing
 from ccm import settings as settings_
-from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.service import explaining
 
 MAX_KUBECONFIG: Final = 1_000_000
@@ -247,7 +247,7 @@ def _read_token(token: str, file: Path | None) -> str:
         return token
     if file is None:
         raise errors.ConfigError("give --cloud-token-file, or FAKECLOUD_TOKEN")
-    return clients.read_token(file)
+    return connections.read_token(file)
 
 
 @contextlib.contextmanager

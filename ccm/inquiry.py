@@ -13,6 +13,7 @@ import msgspec
 from ccm import errors, identity
 from ccm import metrics as metrics_
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.kube import transport as transports
@@ -50,9 +51,10 @@ async def ask(question: Question) -> list[explaining.Finding]:
     async with contextlib.AsyncExitStack() as stack:
         transport = await transports.connect(question.kubeconfig)
         stack.push_async_callback(transport.close)
-        client = clients.Client(
+        connection = connections.Connection(
             question.cloud_url, question.read_token, metrics_.Metrics(), question.cloud_ca_file
         )
+        client = clients.Client(connection)
         stack.push_async_callback(client.aclose)
         return explaining.explain(await _situation(question, transport, client))
 
@@ -70,7 +72,8 @@ async def teardown(
     Raises: ConfigError, CloudError.
     """
     gone = identity.Identity("", cluster_uid)
-    client = clients.Client(cloud_url, read_token, metrics_.Metrics(), ca_file)
+    metrics = metrics_.Metrics()
+    client = clients.Client(connections.Connection(cloud_url, read_token, metrics, ca_file))
     async with contextlib.aclosing(client):
         names = [one.name for one in await client.list() if gone.owns(one.labels)]
         routes = [one for one in await client.routes() if gone.owns(one.labels)]

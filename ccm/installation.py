@@ -15,6 +15,7 @@ import yaml
 from ccm import errors
 from ccm import metrics as metrics_
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 
 NAMESPACE: Final = "kube-system"
 NAME: Final = "fakecloud-ccm"
@@ -58,8 +59,8 @@ async def make_token(
     token: an administrator's. The project is made if there is none. Raises: ConfigError, CloudError.
     """
     read, metrics = (lambda: token), metrics_.Metrics()
-    outside = clients.Client(cloud_url, read, metrics, ca_file)
-    inside = clients.Client(cloud_url, read, metrics, ca_file, project)
+    outside = clients.Client(connections.Connection(cloud_url, read, metrics, ca_file))
+    inside = clients.Client(connections.Connection(cloud_url, read, metrics, ca_file, project))
     async with contextlib.aclosing(outside), contextlib.aclosing(inside):
         await outside.ensure_project(project)
         return await inside.make_token(f"controller of cluster {cluster_name}")

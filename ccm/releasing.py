@@ -12,6 +12,7 @@ import msgspec
 from ccm import errors, identity
 from ccm import metrics as metrics_
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.kube import objects
 from ccm.kube import transport as transports
 from ccm.service import cluster, conditions
@@ -52,7 +53,9 @@ async def release(
         released = [one.key for one in await _released(transport)]
     finally:
         await transport.close()
-    client = clients.Client(cloud_url, read_token, metrics_.Metrics(), ca_file, project)
+    metrics = metrics_.Metrics()
+    connection = connections.Connection(cloud_url, read_token, metrics, ca_file, project)
+    client = clients.Client(connection)
     async with contextlib.aclosing(client):
         gone = identity.Identity("", uid)
         names = [one.name for one in await client.list() if gone.owns(one.labels)]

@@ -12,6 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from ccm import app, metrics, selection, settings
 from ccm import clock as clocks
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.kube import transport as transports
 from tests.fakes.ccm_clock import SwiftClock, until
 from tests.fakes.cloud import TOKEN, FakeCloud
@@ -75,7 +76,7 @@ async def managing(
         "lease": NO_LEASE,
     }
     wanted = settings.Settings(**{**values, **changes})
-    client = clients.Client(cloud_url, lambda: token, numbers)
+    client = clients.Client(connections.Connection(cloud_url, lambda: token, numbers))
     instance = app.Instance(wanted, transport, client, clock, numbers)
     manager = Manager(instance, asyncio.Event(), numbers)
     try:

@@ -9,7 +9,9 @@ import pytest
 from aiohttp import web
 
 from ccm import errors, metrics
+from ccm.cloud import answers
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.service import desired, nodes
 from tests.fakes.cloud import TOKEN, FakeCloud, not_found, problem
 from tests.unit.ccm import builders
@@ -29,7 +31,11 @@ def token_file(tmp_path):
 @asynccontextmanager
 async def client_of(fake, token_file):
     """Give a client of `fake`."""
-    client = clients.Client(fake.url, lambda: clients.read_token(token_file), metrics.Metrics())
+    client = clients.Client(
+        connections.Connection(
+            fake.url, lambda: connections.read_token(token_file), metrics.Metrics()
+        )
+    )
     try:
         yield client
     finally:
@@ -113,7 +119,7 @@ def test_message_names_the_fields():
         b'{"code": "validation_failed", "detail": "2 fields are wrong", "retryable": false,'
         b'"errors": [{"pointer": "/spec/listeners/0/port", "code": "x", "message": "1 to 65535"}]}'
     )
-    error = clients.problem_error(422, body)
+    error = answers.problem_error(422, body)
     assert str(error) == "2 fields are wrong (/spec/listeners/0/port: 1 to 65535)"
 
 
@@ -122,21 +128,29 @@ def test_message_says_nothing_twice():
         b'{"code": "unsupported", "detail": "/spec/listeners/0/protocol: sctp is not offered here",'
         b'"errors": [{"pointer": "/spec/listeners/0/protocol", "message": "sctp is not offered"}]}'
     )
-    error = clients.problem_error(422, body)
+    error = answers.problem_error(422, body)
     assert str(error) == "/spec/listeners/0/protocol: sctp is not offered here"
 
 
 async def test_silent_cloud_is_unreachable_in_bounded_time(token_file, monkeypatch):
-    monkeypatch.setattr(clients, "REQUEST_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(connections, "REQUEST_TIMEOUT_S", 0.05)
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         fake.trouble.hang = True
         with pytest.raises(errors.CloudUnreachable, match="no answer in time"):
             await client.get("k8s-u-1")
 
 
-async def test_lost_answer_is_unreachable_and_the_next_put_finds_the_same(token_file):
+async def test_lost_answer_is_asked_for_once_more(token_file):
+    """A kept connection may have been closed meanwhile; what is asked for is the same."""
     async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
         fake.trouble.drop_after_commit = 1
+        assert (await client.put("k8s-u-1", DOCUMENT)).status.generation == 1
+        assert fake.count("PUT") == 2
+
+
+async def test_lost_answers_are_unreachable_and_the_next_put_finds_the_same(token_file):
+    async with FakeCloud().serving() as fake, client_of(fake, token_file) as client:
+        fake.trouble.drop_after_commit = 2
         with pytest.raises(errors.CloudUnreachable):
             await client.put("k8s-u-1", DOCUMENT)
         again = await client.put("k8s-u-1", DOCUMENT)
@@ -147,7 +161,9 @@ async def test_lost_answer_is_unreachable_and_the_next_put_finds_the_same(token_
 async def test_nobody_there_is_unreachable_with_the_url(token_file):
     async with FakeCloud().serving() as fake:
         url = fake.url
-    client = clients.Client(url, lambda: clients.read_token(token_file), metrics.Metrics())
+    client = clients.Client(
+        connections.Connection(url, lambda: connections.read_token(token_file), metrics.Metrics())
+    )
     with pytest.raises(errors.CloudUnreachable, match=url):
         await client.get("k8s-u-1")
     await client.aclose()
@@ -172,4 +188,4 @@ def test_unusable_token_file_is_a_configuration_error(tmp_path, content, word):
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(errors.ConfigError, match=word):
-        clients.read_token(file)
+        connections.read_token(file)

@@ -11,6 +11,7 @@ import pytest
 
 from ccm import errors, metrics
 from ccm.cloud import client as clients
+from ccm.cloud import connection as connections
 from ccm.cloud import mirror
 from ccm.service import desired, nodes, ownership
 from tests.fakes.ccm_clock import FakeClock, HastyClock, until
@@ -28,7 +29,11 @@ async def mirroring(fake, tmp_path, clock=None):
     """Give a running mirror of `fake` and the changes that it reported."""
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN)
-    client = clients.Client(fake.url, lambda: clients.read_token(token_file), metrics.Metrics())
+    client = clients.Client(
+        connections.Connection(
+            fake.url, lambda: connections.read_token(token_file), metrics.Metrics()
+        )
+    )
     target = mirror.Mirror(
         client, clock or HastyClock(), random.Random(1), keys_of=ownership.keys_of
     )
@@ -167,7 +172,7 @@ async def test_revoked_token_is_a_problem_although_the_stream_is_up(tmp_path):
     async with FakeCloud().serving() as fake, mirroring(fake, tmp_path) as (target, _):
         await target.synced.wait()
         (tmp_path / "token").write_text("revoked")
-        target._client._token = "revoked"
+        target._client._connection._token = "revoked"
         with pytest.raises(errors.CloudUnauthenticated):
             await target.look_up(NAME)
         assert "token" in target.problem

@@ -8,7 +8,7 @@ import contextlib
 import msgspec
 
 from ccm import errors, metrics
-from ccm.cloud import client
+from ccm.cloud import client, connection
 from ccm.kube import objects
 from ccm.service import inventory
 from tests.fakes.ccm_clock import FakeClock, settle
@@ -71,7 +71,7 @@ async def test_it_is_sent_again_long_before_its_lease_ends_also_after_a_refusal(
 
 async def test_the_client_puts_it():
     async with FakeCloud().serving() as fake:
-        it = client.Client(fake.url, lambda: TOKEN, metrics.Metrics())
+        it = client.Client(connection.Connection(fake.url, lambda: TOKEN, metrics.Metrics()))
         await it.put_inventory("c-1", ["u-1"], 180)
         await it.aclose()
         assert fake.inventories == {"c-1": {"services": ["u-1"], "lease_s": 180}}
