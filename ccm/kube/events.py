@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -73,8 +74,9 @@ class Recorder:
         self._clock = clock
         self._dropped = metrics.events_dropped
         self._queue: asyncio.Queue[_Key] = asyncio.Queue(QUEUE_LIMIT)
-        self._series: dict[_Key, _Series] = {}
-        self._budgets: dict[str, _Budget] = {}
+        # Both from the longest unused to the latest, so that what has become old is found at once.
+        self._series: OrderedDict[_Key, _Series] = OrderedDict()
+        self._budgets: OrderedDict[str, _Budget] = OrderedDict()
         self._number = itertools.count()
         self._forbidden: set[str] = set()
 
@@ -100,7 +102,7 @@ class Recorder:
             key = await self._queue.get()
             await self._write(key)
             self._queue.task_done()
-            await self._flush_due()
+            await self._close_idle()
 
     async def drain(self) -> None:
         """Wait until run() has written what is queued, then write the counts of open series."""
@@ -117,7 +119,8 @@ class Recorder:
         series.count += 1
         series.last_at = now
         series.last_time = clocks.micro_time(self._clock.now())
-        if series.count == 2:
+        self._series.move_to_end(key)
+        if series.count == 2 or now - series.written_at > FLUSH_S:
             await self._patch(key, series)
 
     async def _create(self, key: _Key) -> None:
@@ -141,6 +144,7 @@ class Recorder:
         if await self._send("POST", _path(key.about), body):
             now = self._clock.monotonic()
             self._series[key] = _Series(name, 1, now, time, 1, now)
+            self._series.move_to_end(key)
 
     async def _patch(self, key: _Key, series: _Series) -> None:
         if series.count < 2 or series.count == series.written_count:
@@ -152,16 +156,19 @@ class Recorder:
         else:
             self._series.pop(key, None)  # expired, or its namespace is going: start afresh
 
-    async def _flush_due(self) -> None:
+    async def _close_idle(self) -> None:
+        """Write the last count of series that have ended; let go what is no longer needed."""
         now = self._clock.monotonic()
-        idle = [k for k, s in self._series.items() if now - s.last_at > SERIES_IDLE_S]
-        due = [k for k, s in self._series.items() if now - s.written_at > FLUSH_S]
-        for key in {*idle, *due}:
-            await self._patch(key, self._series[key])
-        for key in idle:
+        while self._series:
+            key, series = next(iter(self._series.items()))
+            if now - series.last_at <= SERIES_IDLE_S:
+                break
+            await self._patch(key, series)
             self._series.pop(key, None)
-        spent = [u for u, b in self._budgets.items() if now - b.at > BURST * REFILL_S]
-        for uid in spent:
+        while self._budgets:
+            uid, budget = next(iter(self._budgets.items()))
+            if now - budget.at <= BURST * REFILL_S:
+                break
             del self._budgets[uid]
 
     async def _send(self, method: str, path: str, body: dict[str, Any]) -> bool:
@@ -196,6 +203,7 @@ class Recorder:
         budget = self._budgets.setdefault(uid, _Budget(BURST, now))
         budget.left = min(float(BURST), budget.left + (now - budget.at) / REFILL_S)
         budget.at = now
+        self._budgets.move_to_end(uid)
         if budget.left < 1:
             return False
         budget.left -= 1

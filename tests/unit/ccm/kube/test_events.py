@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from contextlib import asynccontextmanager
 
 from ccm import metrics
 from ccm.kube import events
-from tests.fakes.ccm_clock import HastyClock, until
+from tests.fakes.ccm_clock import FakeClock, HastyClock, until
 from tests.fakes.kubeapi import FakeApiServer
 from tests.unit.ccm import builders
 
@@ -118,3 +119,68 @@ async def test_server_error_is_tried_again():
         server.answers = [("POST", 500), ("POST", 429)]
         recorder.record(SOURCE, builders.service().reference, "Normal", "A", "b")
         await until(lambda: server.objects)
+
+
+async def test_s_48_a_series_that_ends_is_written_with_its_last_count():
+    clock = FakeClock()
+    async with FakeApiServer().serving() as server, recording(server, clock) as recorder:
+        about = builders.service().reference
+        for _ in range(4):
+            recorder.record(SOURCE, about, "Warning", "SyncLoadBalancerFailed", "same")
+        await recorder._queue.join()
+        (event,) = server.objects.values()
+        assert event["series"]["count"] == 2, "later ones are counted here"
+        await clock.advance(events.SERIES_IDLE_S + 1)
+        recorder.record(SOURCE, builders.service(uid="u-2").reference, "Normal", "Other", "now")
+        await until(lambda: len(server.objects) == 2)
+        await until(lambda: event_of(server, "same")["series"]["count"] == 4)
+        assert len(recorder._series) == 1
+
+
+async def test_s_48_a_series_that_goes_on_is_written_now_and_then():
+    clock = FakeClock()
+    async with FakeApiServer().serving() as server, recording(server, clock) as recorder:
+        about = builders.service().reference
+        recorder.record(SOURCE, about, "Warning", "SyncLoadBalancerFailed", "same")
+        for _ in range(8):
+            await recorder._queue.join()
+            await clock.advance(300.0)
+            recorder.record(SOURCE, about, "Warning", "SyncLoadBalancerFailed", "same")
+        await until(lambda: event_of(server, "same")["series"]["count"] > 2)
+        assert [method for method, _ in server.requests].count("PATCH") == 2
+
+
+async def test_what_is_old_is_found_without_looking_at_the_rest():
+    """Ten thousand Services have as many series: each event must not look at all of them."""
+    clock = FakeClock()
+    async with FakeApiServer().serving() as server:
+        transport = server.transport()
+        recorder = events.Recorder(transport, "x", clock, metrics.Metrics())
+        looks = 0
+
+        class Counting(OrderedDict):
+            def __iter__(self):
+                nonlocal looks
+                for one in super().__iter__():
+                    looks += 1
+                    yield one
+
+            def items(self):
+                nonlocal looks
+                for one in super().items():
+                    looks += 1
+                    yield one
+
+        recorder._series, recorder._budgets = Counting(), Counting()
+        for n in range(50):
+            await recorder._create(
+                events._Key(SOURCE, builders.service(uid=str(n)).reference, "Normal", "A", "b")
+            )
+            await recorder._close_idle()
+        await transport.close()
+    assert looks <= 2 * 50
+
+
+def event_of(server, note):
+    """Return the event with that note."""
+    return next(one for one in server.objects.values() if one["note"] == note)
