@@ -17,6 +17,7 @@
     serving.py      the secure port: health and metrics
     certificate.py  a self-signed certificate, made in a process of its own
     identity.py     which cluster this is, and how what belongs to it is marked
+    interning.py    equal values kept once
     streams.py      whole lines of endless answers, and pauses between attempts
     options.py      the settings as options of the command line
     settings.py     every knob

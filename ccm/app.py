@@ -13,19 +13,19 @@ import random
 import signal
 import uuid
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import context, errors, identity, selection, serving, streams
+from ccm import context, errors, identity, interning, selection, serving, streams
 from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import client as clients
 from ccm.cloud import connection as connections
 from ccm.cloud import mirror
-from ccm.kube import elector, events, informer, objects, reviews
+from ccm.kube import compacting, elector, events, informer, objects, reviews
 from ccm.kube import transport as transports
 from ccm.lifecycle import controller as lifecycle_controller
 from ccm.node import controller as node_controller
@@ -46,6 +46,8 @@ CONTROLLERS: Final[Mapping[str, Callable[[context.Context], context.Controller]]
 }
 """The controllers that there are, by upstream's names."""
 EVENT_FLUSH_S = 3.0
+
+T = TypeVar("T", bound=informer.HasMeta)
 
 _namespace_decoder = msgspec.json.Decoder(objects.Namespace)
 _log = structlog.get_logger()
@@ -92,7 +94,10 @@ class Instance:
         self._metrics = metrics
         self._rng = random.Random()
         self._identity = f"{platform.node()}_{uuid.uuid4()}"
-        self._elector = elector.Elector(transport, settings.lease, self._identity, clock, self._rng)
+        slow_paths = metrics.lease_slow_paths.labels(settings.lease.name)
+        self._elector = elector.Elector(
+            transport, settings.lease, self._identity, clock, self._rng, slow_paths.inc
+        )
         self._may_write = self._elector.check if settings.lease.enabled else _always
         self._mirror = mirror.Mirror(
             client,
@@ -103,8 +108,8 @@ class Instance:
             fence=self._fence,
         )
         self._cluster = ""
-        self._services = self._informer(SERVICES, objects.Service)
-        self._nodes = self._informer(NODES, objects.Node)
+        self._services = self._informer(SERVICES, objects.Service, compacting.service)
+        self._nodes = self._informer(NODES, objects.Node, compacting.node)
         self._controllers: tuple[context.Controller, ...] = ()
         self._is_leading = False
 
@@ -231,7 +236,9 @@ class Instance:
             async with asyncio.timeout(EVENT_FLUSH_S):
                 await recorder.drain()
 
-    def _informer(self, path: str, kind: type[Any]) -> informer.Informer[Any]:
+    def _informer(
+        self, path: str, kind: type[T], compact: Callable[[interning.Pool, T], T]
+    ) -> informer.Informer[T]:
         resource = path.rpartition("/")[2]
         count = self._metrics.informer_errors.labels(resource)
         made = informer.Informer(
@@ -242,6 +249,7 @@ class Instance:
             rng=self._rng,
             idle_s=self._settings.watch_idle_s,
             on_error=count.inc,
+            compact=compact,
         )
         self._metrics.informer_lag.labels(resource).set_function(made.lag_s)
         return made
@@ -269,7 +277,8 @@ class Instance:
 
     def _cache_problem(self) -> str:
         if not self._is_leading:
-            return ""
+            is_standby = self._settings.lease.enabled and self._elector.knows_leader
+            return "" if is_standby else "starting"
         waiting = [
             name
             for name, cache in (("services", self._services), ("nodes", self._nodes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import prometheus_client as prometheus
 
+_SYNC = tuple(2.0**power for power in range(15))
 _FAST = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _NODE = (1, 4, 16, 64, 256, 1024)
 _QUEUE = tuple(10.0**power for power in range(-8, 4))
@@ -18,6 +19,24 @@ class Metrics:
         self.registry = prometheus.CollectorRegistry()
         self.syncs = self._counter(
             "service_controller_loadbalancer_sync_total", "Writes of load balancers to the cloud"
+        )
+        self.node_sync_errors = self._counter(
+            "service_controller_nodesync_error_total",
+            "Writes of load balancers that failed when only nodes had changed",
+        )
+        self.node_sync_latency = self._histogram(
+            "service_controller_nodesync_latency_seconds",
+            "From a change of nodes until every load balancer was looked at",
+            _SYNC,
+        )
+        self.host_update_latency = self._histogram(
+            "service_controller_update_loadbalancer_host_latency_seconds",
+            "How long the cloud takes to take other nodes for a load balancer",
+            _SYNC,
+        )
+        self.drift_repairs = self._counter(
+            "ccm_drift_repairs_total",
+            "Load balancers put back as asked for, after somebody else changed or deleted them",
         )
         self.reconciles = self._counter(
             "ccm_reconciles_total", "Looks at a Service or Node, by outcome", "kind", "outcome"
@@ -95,10 +114,32 @@ class Metrics:
         self.is_leader = self._gauge(
             "leader_election_master_status", "1 while this instance leads", "name"
         )
+        self.lease_slow_paths = self._counter(
+            "leader_election_slowpath_total",
+            "Renewals that had to read the Lease first, because somebody else had written it",
+            "name",
+        )
+        self.slis = prometheus.CollectorRegistry()
+        self.health = prometheus.Gauge(
+            "kubernetes_healthcheck",
+            "1 if the check was well when last asked",
+            ("name", "type"),
+            registry=self.slis,
+        )
+        self.health_checks = prometheus.Counter(
+            "kubernetes_healthchecks_total",
+            "Answers of health checks",
+            ("name", "type", "status"),
+            registry=self.slis,
+        )
 
     def render(self) -> bytes:
         """Return the text that a scrape gets."""
         return prometheus.generate_latest(self.registry)
+
+    def render_slis(self) -> bytes:
+        """Return the text that a scrape of /metrics/slis gets."""
+        return prometheus.generate_latest(self.slis)
 
     def _counter(self, name: str, text: str, *labels: str) -> prometheus.Counter:
         return prometheus.Counter(name, text, labels, registry=self.registry)

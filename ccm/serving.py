@@ -1,8 +1,9 @@
 """The secure port: health for everybody, metrics for this machine and for who may read them.
 
 Paths as other controller managers have them: /healthz and /livez (is the process sound),
-/readyz (is it of use), each with ?verbose; /metrics. From a loopback address nothing more is
-asked; else paths that aren't always allowed need a bearer token whose owner may GET them.
+/readyz (is it of use), each with ?verbose and ?exclude=; /metrics and /metrics/slis; /configz.
+From a loopback address nothing more is asked; else paths that aren't always allowed need a
+bearer token whose owner may GET them.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ import sys
 import tempfile
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
+import msgspec
 import structlog
 from aiohttp import web
 
@@ -27,6 +29,8 @@ Check = Callable[[], str]
 """Returns what is wrong, "" if nothing is."""
 
 CERTIFICATE_TIMEOUT_S = 30.0
+CONFIG_GROUP: Final = "cloudcontrollermanager.config.k8s.io"
+"""Under which upstream's controller managers show their configuration."""
 
 _log = structlog.get_logger()
 
@@ -66,6 +70,8 @@ class Server:
         app.router.add_get("/livez", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._scrape)
+        app.router.add_get("/metrics/slis", self._scrape_slis)
+        app.router.add_get("/configz", self._configz)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False)
         await self._runner.setup()
         context = await _tls_context(settings)
@@ -104,16 +110,38 @@ class Server:
         return await handler(request)
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        return _report(self._live, request)
+        return self._report(self._live, request)
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        return _report({**self._live, **self._ready}, request)
+        return self._report({**self._live, **self._ready}, request)
 
     async def _scrape(self, request: web.Request) -> web.Response:
-        return web.Response(
-            body=self._metrics.render(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        return _exposition(self._metrics.render())
+
+    async def _scrape_slis(self, request: web.Request) -> web.Response:
+        return _exposition(self._metrics.render_slis())
+
+    async def _configz(self, request: web.Request) -> web.Response:
+        """Answer what this process was told; the settings name files of secrets, never a secret."""
+        body = msgspec.json.encode({CONFIG_GROUP: self._settings}, enc_hook=str)
+        return web.Response(body=body, content_type="application/json")
+
+    def _report(self, checks: Mapping[str, Check], request: web.Request) -> web.Response:
+        left_out = set(request.query.getall("exclude", []))
+        wrong = {name: check() for name, check in checks.items() if name not in left_out}
+        kind = request.path.strip("/")
+        for name, why in wrong.items():
+            self._metrics.health.labels(name, kind).set(0 if why else 1)
+            status = "error" if why else "success"
+            self._metrics.health_checks.labels(name, kind, status).inc()
+        is_well = not any(wrong.values())
+        if is_well and "verbose" not in request.query:
+            return web.Response(text="ok")
+        body = "".join(
+            f"[-]{name} failed: {why}\n" if why else f"[+]{name} ok\n"
+            for name, why in wrong.items()
         )
+        return web.Response(status=200 if is_well else 500, text=body)
 
 
 def _refused(status: int, why: str) -> web.Response:
@@ -121,15 +149,9 @@ def _refused(status: int, why: str) -> web.Response:
     return web.Response(status=status, text=f"{why}\n", headers=headers)
 
 
-def _report(checks: Mapping[str, Check], request: web.Request) -> web.Response:
-    wrong = {name: check() for name, check in checks.items()}
-    is_well = not any(wrong.values())
-    if is_well and "verbose" not in request.query:
-        return web.Response(text="ok")
-    body = "".join(
-        f"[-]{name} failed: {why}\n" if why else f"[+]{name} ok\n" for name, why in wrong.items()
-    )
-    return web.Response(status=200 if is_well else 500, text=body)
+def _exposition(body: bytes) -> web.Response:
+    headers = {"Content-Type": "text/plain; version=0.0.4; charset=utf-8"}
+    return web.Response(body=body, headers=headers)
 
 
 def _is_loopback(address: str | None) -> bool:

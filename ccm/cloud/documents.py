@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from sys import intern
 from typing import Any
 
 import msgspec
+from msgspec import structs
+
+from ccm import interning
 
 
 class Address(msgspec.Struct, frozen=True, gc=False):
@@ -230,3 +234,29 @@ class Inspection(msgspec.Struct, frozen=True, gc=False):
     load_balancer: LoadBalancer
     targets: tuple[TargetHealth, ...] = ()
     operation: Operation | None = None
+
+
+def compact(pool: interning.Pool, item: LoadBalancer) -> LoadBalancer:
+    """Return `item` as a cache keeps it: equal parts once."""
+    spec, status = item.spec, item.status
+    return structs.replace(
+        item,
+        labels={intern(key): intern(value) for key, value in item.labels.items()},
+        spec=pool.one(
+            structs.replace(
+                spec,
+                addresses=pool.one(spec.addresses),
+                listeners=pool.one(spec.listeners),
+                target_groups=pool.one(spec.target_groups),
+                source_ranges=pool.one(spec.source_ranges),
+            )
+        ),
+        status=structs.replace(
+            status,
+            state=intern(status.state),
+            operating_state=intern(status.operating_state),
+            addresses=tuple(
+                Address(intern(one.family), one.ip, intern(one.pool)) for one in status.addresses
+            ),
+        ),
+    )

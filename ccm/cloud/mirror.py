@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import errors, streams
+from ccm import errors, interning, streams
 from ccm.cloud import documents
 
 TOMBSTONES: Final = 4096
@@ -103,7 +103,8 @@ class Mirror:
         self._clock = clock
         self._rng = rng or random.Random()
         self._store: dict[str, documents.LoadBalancer] = {}
-        self._names: dict[str, set[str]] = {}
+        self._names: dict[str, tuple[str, ...]] = {}
+        self._pool = interning.Pool()
         self._dead: OrderedDict[str, None] = OrderedDict()
         self._since: str | None = None
         self.handlers: list[
@@ -126,7 +127,7 @@ class Mirror:
 
     def made_for(self, key: str) -> tuple[documents.LoadBalancer, ...]:
         """Return the load balancers made for `key`, of any cluster."""
-        return tuple(self._store[name] for name in sorted(self._names.get(key, ())))
+        return tuple(self._store[name] for name in self._names.get(key, ()))
 
     async def look_up(self, name: str) -> documents.LoadBalancer | None:
         """Return the load balancer as the cloud has it now. Raises: CloudError."""
@@ -246,16 +247,19 @@ class Mirror:
 
     def _keep(self, load_balancer: documents.LoadBalancer) -> None:
         self._drop(load_balancer.name)
-        self._store[load_balancer.name] = load_balancer
-        for key in self._keys_of(load_balancer):
-            self._names.setdefault(key, set()).add(load_balancer.name)
+        kept = documents.compact(self._pool, load_balancer)
+        self._store[kept.name] = kept
+        for key in self._keys_of(kept):
+            self._names[key] = tuple(sorted({*self._names.get(key, ()), kept.name}))
 
     def _drop(self, name: str) -> documents.LoadBalancer | None:
         dropped = self._store.pop(name, None)
         if dropped is not None:
             for key in self._keys_of(dropped):
-                self._names[key].discard(name)
-                if not self._names[key]:
+                left = tuple(one for one in self._names[key] if one != name)
+                if left:
+                    self._names[key] = left
+                else:
                     del self._names[key]
         return dropped
 

@@ -5,9 +5,10 @@
     informer.py    list and watch of one resource, kept in memory
     elector.py     the Lease by which one of several instances leads
     events.py      Kubernetes events: aggregated, bounded, never in the way
+    compacting.py  objects as caches keep them
     objects.py     the parts of Kubernetes objects that are read
     reviews.py     delegated authentication and authorization
     transport.py   requests and streams over kubernetes.aio; configuration and authentication
 
-workers → workqueue; informer | elector | events | reviews → objects | transport.
+workers → workqueue; informer | elector | events | reviews | compacting → objects | transport.
 """

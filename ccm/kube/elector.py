@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 
 import msgspec
 import structlog
@@ -32,12 +33,15 @@ class Elector:
         identity: str,
         clock: clocks.Clock,
         rng: random.Random | None = None,
+        on_slow_path: Callable[[], None] = lambda: None,
     ) -> None:
+        """on_slow_path: called when a renewal finds that somebody else has written the Lease."""
         self._transport = transport
         self._lease = lease
         self._identity = identity
         self._clock = clock
         self._rng = rng or random.Random()
+        self._on_slow_path = on_slow_path
         self._path = f"/apis/coordination.k8s.io/v1/namespaces/{lease.namespace}/leases"
         self._seen: tuple[str | None, ...] | None = None
         self._seen_at = 0.0
@@ -50,6 +54,11 @@ class Elector:
         if self._held is None:
             return None
         return self._held.metadata.uid, self._held.spec.lease_transitions or 0
+
+    @property
+    def knows_leader(self) -> bool:
+        """Return whether the Lease was read at least once."""
+        return self._seen is not None
 
     def seconds_since_renewal(self) -> float:
         """Return the age of the last renewal; 0 if nothing is held."""
@@ -116,6 +125,8 @@ class Elector:
 
     async def _take_or_renew(self) -> bool:
         asked_at = self._clock.monotonic()
+        if self._held is not None and await self._renew(self._held, asked_at):
+            return True
         current = await self._read()
         if current is None:
             self._keep(await self._create(), asked_at)
@@ -131,6 +142,16 @@ class Elector:
                 )
             return False
         self._keep(await self._patch(current, self._spec(current, is_ours)), asked_at)
+        return True
+
+    async def _renew(self, held: objects.Lease, asked_at: float) -> bool:
+        """Renew in one request; return False if the Lease isn't as we left it."""
+        try:
+            renewed = await self._patch(held, self._spec(held, True))
+        except (errors.KubeConflict, errors.KubeNotFound):
+            self._on_slow_path()  # somebody else's write, or ours whose answer was lost
+            return False
+        self._keep(renewed, asked_at)
         return True
 
     def _note(self, lease: objects.Lease, at: float) -> None:

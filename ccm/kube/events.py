@@ -29,6 +29,8 @@ BURST: Final = 25  # client-go's spam filter: 25 at once, then one in five minut
 REFILL_S: Final = 300.0
 FLUSH_S: Final = 1800.0
 SERIES_IDLE_S: Final = 360.0
+REMEMBERED: Final = 4096
+"""Series and budgets, as client-go's: what was longest unused is let go first."""
 ATTEMPTS: Final = 4
 
 _log = structlog.get_logger()
@@ -161,13 +163,13 @@ class Recorder:
         now = self._clock.monotonic()
         while self._series:
             key, series = next(iter(self._series.items()))
-            if now - series.last_at <= SERIES_IDLE_S:
+            if now - series.last_at <= SERIES_IDLE_S and len(self._series) <= REMEMBERED:
                 break
             await self._patch(key, series)
             self._series.pop(key, None)
         while self._budgets:
             uid, budget = next(iter(self._budgets.items()))
-            if now - budget.at <= BURST * REFILL_S:
+            if now - budget.at <= BURST * REFILL_S and len(self._budgets) <= REMEMBERED:
                 break
             del self._budgets[uid]
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from ccm import clock as clocks
-from ccm import errors, streams
+from ccm import errors, interning, streams
 from ccm.kube import objects
 from ccm.kube import transport as transports
 
@@ -73,7 +73,9 @@ class Informer(Generic[T]):
         idle_s: float = 90.0,
         watch_s: tuple[int, int] = (300, 600),
         on_error: Callable[[], None] = lambda: None,
+        compact: Callable[[interning.Pool, T], T] = lambda _, item: item,
     ) -> None:
+        """compact: gives objects the form in which they are kept."""
         self._transport = transport
         self._path = path
         self._clock = clock
@@ -82,6 +84,8 @@ class Informer(Generic[T]):
         self._idle_s = idle_s
         self._watch_s = watch_s
         self._on_error = on_error
+        self._compact = compact
+        self._pool = interning.Pool()
         list_type = msgspec.defstruct(
             f"{kind.__name__}List",
             [("metadata", _ListMeta), ("items", tuple[kind, ...] | None, None)],  # type: ignore[valid-type]
@@ -123,7 +127,7 @@ class Informer(Generic[T]):
         key = key_of(item)
         stored = self.store.get(key)
         if stored and stored.metadata.uid == item.metadata.uid and _is_newer(item, stored):
-            self.store[key] = item
+            self.store[key] = self._compact(self._pool, item)
 
     def lag_s(self) -> float:
         """Return how long ago the API server last said anything of this resource."""
@@ -146,7 +150,7 @@ class Informer(Generic[T]):
                 fresh, continue_, page_size, version = {}, "", 0, ""
                 continue
             for item in page.items or ():
-                fresh[key_of(item)] = item
+                fresh[key_of(item)] = self._compact(self._pool, item)
             version = version or page.metadata.resource_version
             continue_ = page.metadata.continue_
             if not continue_:
@@ -211,7 +215,7 @@ class Informer(Generic[T]):
             self.store.pop(key, None)
             self._emit(key, before or item, None)
         elif before is None or before.metadata.uid != item.metadata.uid or _is_newer(item, before):
-            self.store[key] = item
+            item = self.store[key] = self._compact(self._pool, item)
             self._emit(key, before, item)
         self._version = item.metadata.resource_version
 

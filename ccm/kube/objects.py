@@ -12,6 +12,8 @@ from types import MappingProxyType
 import msgspec
 
 CLEANUP_FINALIZER = "service.kubernetes.io/load-balancer-cleanup"
+SERVICE_NAME = "kubernetes.io/service-name"
+"""The label by which an EndpointSlice says whose it is."""
 
 _EMPTY: Mapping[str, str] = MappingProxyType({})
 
@@ -281,7 +283,7 @@ class EndpointSlice(msgspec.Struct, frozen=True, gc=False, rename="camel"):
     @property
     def service_key(self) -> str:
         """Return namespace/name of the Service that it belongs to, "" if it names none."""
-        name = (self.metadata.labels or {}).get("kubernetes.io/service-name", "")
+        name = (self.metadata.labels or {}).get(SERVICE_NAME, "")
         return f"{self.metadata.namespace}/{name}" if name else ""
 
 

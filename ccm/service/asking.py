@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+import msgspec
 import structlog
 
 from ccm import clock as clocks
@@ -12,11 +13,12 @@ from ccm import errors
 from ccm import metrics as metrics_
 from ccm import settings as settings_
 from ccm.cloud import documents
-from ccm.service import ownership, ports
+from ccm.service import desired, ownership, ports
 
 WAITS_FOR_OTHERS: Final = frozenset({"address_in_use", "quota_exceeded", "no_capacity"})
 """Refusals that end when another load balancer goes."""
 
+_encoder = msgspec.json.Encoder()
 _log = structlog.get_logger()
 
 
@@ -69,13 +71,9 @@ class Asking:
             return observed
         self._check_may_take(observed)
         before_put(observed)
-        try:
-            answer = await self._cloud.put(name, document)
-        except errors.CloudError as error:
-            self._remember_refusal(key, memory, document, error)
-            raise
+        answer = await self._put(key, name, document, memory, observed)
         self._waiting.pop(key, None)
-        self._metrics.syncs.inc()
+        self._note(name, document, memory)
         # Kept only where the cloud writes it in another way: a document names every node.
         memory.applied = None if _document_of(answer) == document else document
         memory.applied_generation = answer.status.generation
@@ -87,6 +85,38 @@ class Asking:
             targets=max((len(one.targets) for one in document.spec.target_groups), default=0),
         )
         return answer
+
+    async def _put(
+        self,
+        key: str,
+        name: str,
+        document: documents.Document,
+        memory: ports.Memory,
+        observed: documents.LoadBalancer | None,
+    ) -> documents.LoadBalancer:
+        moves_nodes_only = observed is not None and desired.only_targets_differ(
+            observed.spec, document.spec
+        )
+        began = self._clock.monotonic()
+        try:
+            answer = await self._cloud.put(name, document)
+        except errors.CloudError as error:
+            if moves_nodes_only:
+                self._metrics.node_sync_errors.inc()
+            self._remember_refusal(key, memory, document, error)
+            raise
+        if moves_nodes_only:
+            self._metrics.host_update_latency.observe(self._clock.monotonic() - began)
+        return answer
+
+    def _note(self, name: str, document: documents.Document, memory: ports.Memory) -> None:
+        """Count the write, and what it repaired: nothing but drift leads to the same wish again."""
+        self._metrics.syncs.inc()
+        asked = hash(_encoder.encode(document))
+        if asked == memory.asked:
+            self._metrics.drift_repairs.inc()
+            _log.warning("drift_repaired", name=name)
+        memory.asked = asked
 
     async def _observed(self, name: str, memory: ports.Memory) -> documents.LoadBalancer | None:
         """Return what is known of it; if that says "at work" for too long, ask the cloud.

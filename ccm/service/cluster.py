@@ -54,7 +54,7 @@ class Cluster:
         self._nodes = nodes_
         self._recorder = recorder
         self._backends: tuple[nodes.Backend, ...] | None = None
-        self._slices: dict[str, dict[str, objects.EndpointSlice]] = {}
+        self._slices: dict[str, tuple[objects.EndpointSlice, ...]] = {}
         self._sharing: dict[str, set[str]] = {}
         nodes_.handlers.append(self._node_changed)
         services.handlers.append(self._service_changed)
@@ -77,7 +77,7 @@ class Cluster:
 
     def endpoints(self, key: str) -> tuple[objects.EndpointSlice, ...]:
         """Return the EndpointSlices of a Service; none if they are not watched."""
-        return tuple(self._slices.get(key, {}).values())
+        return self._slices.get(key, ())
 
     def sharing(self, group: str) -> tuple[objects.Service, ...]:
         """Return the Services that ask to share the load balancer of `group`."""
@@ -147,12 +147,12 @@ class Cluster:
         self, key: str, old: objects.EndpointSlice | None, new: objects.EndpointSlice | None
     ) -> None:
         if old is not None:
-            left = self._slices.get(old.service_key, {})
-            left.pop(key, None)
-            if not left:
-                self._slices.pop(old.service_key, None)
+            name = old.metadata.name
+            slices = self._slices.pop(old.service_key, ())
+            if left := tuple(one for one in slices if one.metadata.name != name):
+                self._slices[old.service_key] = left
         if new is not None:
-            self._slices.setdefault(new.service_key, {})[key] = new
+            self._slices[new.service_key] = (*self._slices.get(new.service_key, ()), new)
 
 
 def status_patch(

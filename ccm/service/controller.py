@@ -11,8 +11,8 @@ import structlog
 
 from ccm import context, errors, selection
 from ccm.cloud import documents
-from ccm.kube import informer, objects, workers, workqueue
-from ccm.service import cluster, inventory, ownership, reach, reconciler, triggers
+from ccm.kube import compacting, informer, objects, workers, workqueue
+from ccm.service import cluster, inventory, nodesyncs, ownership, reach, reconciler, triggers
 
 SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 STUCK_AFTER_S: Final = 120.0
@@ -57,18 +57,18 @@ class ServiceController:
             given.metrics,
             self._queue.add,
         )
+        self._node_syncs = nodesyncs.NodeSyncs(given.clock, given.metrics)
         self._triggers = triggers.Triggers(
             self._queue,
             self._kube,
             lambda name: given.mirror.observed(name) is not None,
             self._owner,
             given.clock,
+            self._node_syncs,
             given.rng,
         )
         self._listen()
-        self._workers = workers.Workers(
-            self._queue, self._reconciler, given.metrics, settings.service_workers
-        )
+        self._workers = workers.Workers(self._queue, self, given.metrics, settings.service_workers)
 
     def loops(self) -> list[Coroutine[Any, Any, None]]:
         """Return the queue's timers, the loops that turn time into keys, the attempts to connect."""
@@ -93,6 +93,13 @@ class ServiceController:
         await self._given.mirror.synced.wait()
         _log.info("service_controller_started", services=len(self._given.services.store))
         await self._workers.run()
+
+    async def reconcile(self, key: str) -> workers.Outcome:
+        """Do what can be done now for `key`."""
+        try:
+            return await self._reconciler.reconcile(key)
+        finally:
+            self._node_syncs.done(key)
 
     def shut_down(self) -> None:
         """Hand out no more keys."""
@@ -154,6 +161,7 @@ def _slices(given: context.Context) -> informer.Informer[objects.EndpointSlice]:
         given.clock,
         rng=given.rng,
         on_error=count.inc,
+        compact=compacting.endpoint_slice,
     )
     given.metrics.informer_lag.labels("endpointslices").set_function(made.lag_s)
     return made

@@ -95,6 +95,7 @@ class Memory:
     first_seen: float
     applied: documents.Document | None = None
     applied_generation: int = -1
+    asked: int = 0  # hash of what the cloud accepted last
     announce: str = ""  # reason of the event that is due when the cloud is done
     refused: documents.Document | None = None
     refused_at: float = 0.0

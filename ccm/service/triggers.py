@@ -13,7 +13,7 @@ from typing import Protocol
 from ccm import clock as clocks
 from ccm.cloud import documents
 from ccm.kube import objects, workqueue
-from ccm.service import nodes, ownership, sharing
+from ccm.service import nodes, nodesyncs, ownership, sharing
 
 
 class Sources(Protocol):
@@ -36,6 +36,7 @@ class Triggers:
         has_load_balancer: Callable[[str], bool],
         owner: ownership.Ownership,
         clock: clocks.Clock,
+        node_syncs: nodesyncs.NodeSyncs,
         rng: random.Random | None = None,
     ) -> None:
         self._queue = queue
@@ -43,6 +44,7 @@ class Triggers:
         self._has_load_balancer = has_load_balancer
         self._owner = owner
         self._clock = clock
+        self._node_syncs = node_syncs
         self._rng = rng or random.Random()
         self._nodes_changed = asyncio.Event()
 
@@ -85,7 +87,7 @@ class Triggers:
             await self._nodes_changed.wait()
             await self._clock.sleep(debounce_s)
             self._nodes_changed.clear()
-            self._add_wanted(spread_s=0.0)
+            self._node_syncs.begin(self._add_wanted(spread_s=0.0))
 
     async def run_resync(self, period_s: float) -> None:
         """Add every Service of ours once per period, spread over it."""
@@ -93,10 +95,11 @@ class Triggers:
             await self._clock.sleep(period_s)
             self._add_wanted(spread_s=period_s / 2)
 
-    def _add_wanted(self, spread_s: float) -> None:
-        for service in self._sources.services():
-            if self._concerns(service):
-                self._add(service, self._rng.uniform(0.0, spread_s) if spread_s else 0.0)
+    def _add_wanted(self, spread_s: float) -> list[str]:
+        found = [one for one in self._sources.services() if self._concerns(one)]
+        for service in found:
+            self._add(service, self._rng.uniform(0.0, spread_s) if spread_s else 0.0)
+        return [one.key for one in found]
 
     def _add(self, service: objects.Service, pause_s: float) -> None:
         self._queue.add_after(service.key, pause_s)

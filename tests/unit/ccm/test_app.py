@@ -46,6 +46,14 @@ async def test_readiness_waits_for_endpointslices_where_pods_are_targets(leading
     assert by_pods._cache_problem() == "not listed yet: endpointslices"
 
 
+async def test_p_14_nobody_is_ready_before_it_is_known_who_leads(leading):
+    made = leading()
+    made._is_leading = False
+    assert made._cache_problem() == "starting"
+    made._elector._seen = ("another", None, "1")
+    assert made._cache_problem() == "", "a standby is ready"
+
+
 async def test_p_16_scrape_has_the_names_of_upstream_and_ours(leading):
     made = leading(configure_cloud_routes=True, cluster_cidrs=("10.244.0.0/16",))
     with pytest.raises(errors.KubeError):
@@ -63,6 +71,11 @@ async def test_p_16_scrape_has_the_names_of_upstream_and_ours(leading):
         'rest_client_requests_total{code="<error>",host="',
         'rest_client_request_duration_seconds_count{host="',
         "service_controller_loadbalancer_sync_total",
+        "service_controller_nodesync_error_total",
+        'service_controller_nodesync_latency_seconds_bucket{le="16384.0"}',
+        'service_controller_update_loadbalancer_host_latency_seconds_bucket{le="1.0"}',
+        'leader_election_slowpath_total{name="cloud-controller-manager"}',
+        "ccm_drift_repairs_total",
         "route_controller_route_sync_total",
         "node_controller_initial_node_sync_delay_seconds",
         'ccm_informer_lag_seconds{resource="services"}',

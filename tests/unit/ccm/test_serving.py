@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 
 import aiohttp
@@ -168,3 +169,26 @@ def test_certificate_is_for_localhost():
     found = x509.load_pem_x509_certificate(pem)
     names = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert names.get_values_for_type(x509.DNSName) == ["localhost"]
+
+
+async def test_p_12_p_13_checks_are_counted_and_can_be_left_out(server):
+    url, _ = server
+    assert (await get(f"{url}/readyz"))[0] == 500
+    assert await get(f"{url}/readyz?exclude=caches") == (200, "ok")
+    status, body = await get(f"{url}/metrics/slis")
+    assert status == 200
+    assert 'kubernetes_healthcheck{name="caches",type="readyz"} 0.0' in body
+    assert 'kubernetes_healthcheck{name="leaderElection",type="readyz"} 1.0' in body
+    assert 'kubernetes_healthchecks_total{name="leaderElection",status="success",' in body
+
+
+async def test_p_01_p_12_configuration_is_shown_under_upstreams_name(server):
+    url, _ = server
+    found = json.loads((await get(f"{url}/configz"))[1])[serving.CONFIG_GROUP]
+    assert found["lease"]["duration_s"] == 15.0
+    assert found["cloud_token_file"] == "token"
+
+
+@pytest.mark.parametrize("path", ["/configz", "/metrics/slis"])
+async def test_p_12_more_than_health_needs_a_token(abroad, path):
+    assert (await ask(f"{abroad[0]}{path}"))[0] == 401

@@ -152,3 +152,18 @@ async def test_fields_of_the_lease_that_we_do_not_know_survive():
         await a.acquire()
         await settle()
         assert lease_of(server)["strategy"] == "OldestEmulationVersion"
+
+
+async def test_renewal_is_one_request_unless_somebody_else_wrote():
+    async with FakeApiServer().serving() as server, candidate(server, clock=FakeClock()) as a:
+        slow = []
+        a._on_slow_path = lambda: slow.append(1)
+        await a.acquire()
+        before = len(server.requests)
+        assert await a._attempt()
+        assert [method for method, _ in server.requests[before:]] == ["PATCH"]
+        server.put(PATH.rpartition("/")[0], "cloud-controller-manager", server.objects[PATH])
+        before = len(server.requests)
+        assert await a._attempt()
+        assert [method for method, _ in server.requests[before:]] == ["PATCH", "GET", "PATCH"]
+        assert slow == [1]

@@ -106,6 +106,21 @@ async def test_b_01_drift_in_the_cloud_is_repaired(it, damage):
     await it.look()
     assert it.world.writes[:1] == ["cloud:put"]
     assert it.cloud.store[NAME].spec.source_ranges == ("0.0.0.0/0", "::/0")
+    assert it.metrics.registry.get_sample_value("ccm_drift_repairs_total") == 1
+
+
+async def test_p_16_what_was_asked_for_is_no_drift(it):
+    """Neither a change of the nodes nor a failed attempt nor a first look after a start."""
+    await it.served()
+    it.kube.node_backends += (nodes.Backend("node-3", ("10.0.0.3",)),)
+    it.cloud.fail_next = [errors.CloudBusy("internal", "broken")]
+    with pytest.raises(errors.CloudBusy):
+        await it.look()
+    await it.look()
+    value = it.metrics.registry.get_sample_value
+    assert value("ccm_drift_repairs_total") == 0
+    assert value("service_controller_nodesync_error_total") == 1
+    assert value("service_controller_update_loadbalancer_host_latency_seconds_count") == 1
 
 
 async def test_a_value_that_the_cloud_writes_differently_is_no_endless_put(it):

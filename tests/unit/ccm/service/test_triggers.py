@@ -11,7 +11,7 @@ import pytest
 from ccm import metrics
 from ccm.cloud import documents
 from ccm.kube import objects, workqueue
-from ccm.service import triggers
+from ccm.service import nodesyncs, triggers
 from tests.fakes.ccm_clock import FakeClock
 from tests.unit.ccm import builders
 
@@ -30,12 +30,15 @@ class Setup:
         self.queue = workqueue.WorkQueue(self.clock, metrics.Metrics())
         self.all: tuple[objects.Service, ...] = ()
         self.known: set[str] = set()
+        self.metrics = metrics.Metrics()
+        self.node_syncs = nodesyncs.NodeSyncs(self.clock, self.metrics)
         self.target = triggers.Triggers(
             self.queue,
             self,
             lambda name: name in self.known,
             builders.ownership(),
             self.clock,
+            self.node_syncs,
             random.Random(1),
         )
 
