@@ -240,10 +240,10 @@ def test_two_updates_at_once_end_as_one_of_them(world: FastWorld) -> None:
 HELPER = """
 import os, signal, sys
 from pathlib import Path
-from fakecloud import clock, files, processes
+from fakecloud import clock, files, model
 from fakecloud.haproxy import dataplane, process, runtime
-from tests.conformance.dataplane_world import desired
-from fakecloud import model
+from fakecloud.supervision import processes
+from tests.conformance.dataplane_world import HAPROXY, desired
 
 root, ports = Path(sys.argv[1]), [int(port) for port in sys.argv[2].split(",")]
 ip = sys.argv[3]
@@ -262,7 +262,9 @@ def work(turn, last):
             step()
             return result
         return wrapped
-    plane = dataplane.HaproxyDataPlane(root / "state", root / "run", clock.SystemClock())
+    plane = dataplane.HaproxyDataPlane(
+        root / "state", root / "run", clock.SystemClock(), haproxy=HAPROXY
+    )
     plane.adopt({"lb-1"})
     files.stage, files.commit = framed(files.stage), framed(files.commit)
     process.spawn = framed(process.spawn)

@@ -96,7 +96,7 @@ def test_any_label_is_either_understood_or_refused_by_name(value, key):
 
 def test_another_process_draws_the_same():
     """Not by `hash`, whose seed each process has its own."""
-    program = "from fakecloud import faults; print(faults.draw(1, 'flt_a', 2, 'x'))"
+    program = "from fakecloud.domain import faults; print(faults.draw(1, 'flt_a', 2, 'x'))"
     shown = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     ).stdout
