@@ -39,10 +39,5 @@ def drop(path: Path) -> None:
     _temporary(path).unlink(missing_ok=True)
 
 
-def staged(directory: Path, pattern: str) -> list[Path]:
-    """Return the files that match `pattern` and have something staged for them."""
-    return [path.with_suffix("") for path in directory.glob(f"{pattern}.new")]
-
-
 def _temporary(path: Path) -> Path:
     return path.with_name(path.name + ".new")

@@ -58,7 +58,8 @@ class HostDataPlane:
         done, and then what served before still serves, over TCP and UDP.
         """
         with self.udp.turn(desired.lb_id) as ports:
-            self.haproxy.fence(desired.lb_id, desired.epoch)
+            if ports.concerns(desired):
+                self.haproxy.fence(desired.lb_id, desired.epoch)
             with ports.change(desired) as commit:
                 self.haproxy.apply(desired)
                 commit()

@@ -45,9 +45,8 @@ class Artifacts:
 
     def write(self, wanted: config.Config) -> None:
         """Write the files that don't say `wanted` already; bound the log. Raises: OSError."""
-        self._stage(wanted)
         # The configuration after what it reads.
-        for path in sorted(self._staged(), key=lambda path: path.suffix == ".cfg"):
+        for path in sorted(self._stage(wanted), key=lambda path: path.suffix == ".cfg"):
             files.commit(path)
         log = self.path("log")
         if log.exists() and log.stat().st_size > MAX_LOG_BYTES:
@@ -81,20 +80,20 @@ class Artifacts:
             path.unlink(missing_ok=True)
         self._host.socket(self._lb_id, self._number).unlink(missing_ok=True)
 
-    def _stage(self, wanted: config.Config) -> None:
-        """Write beside the files what they shall say."""
+    def _stage(self, wanted: config.Config) -> list[Path]:
+        """Write beside the files that say something else what they shall say; return those."""
+        staged: list[Path] = []
         try:
             for name, text in rendering.files(wanted, self.place).items():
                 path, content = self._directory / name, text.encode("ascii")
                 if _content(path) != content:
                     files.stage(path, content)
+                    staged.append(path)
         except OSError:
-            for path in self._staged():
+            for path in staged:
                 files.drop(path)
             raise
-
-    def _staged(self) -> list[Path]:
-        return files.staged(self._directory, f"g{self._number}.*")
+        return staged
 
 
 def tidy(host: Host, lb_id: str) -> None:

@@ -70,6 +70,12 @@ class Departures:
         )
         return msgspec.structs.replace(step, removed=removed)
 
+    def see(self, seen: config.Config) -> None:
+        """Forget those that the process doesn't have any more."""
+        if self._leaving:
+            left = {changes.server_id(b, s) for b in seen.backends for s in b.servers}
+            self._leaving = {name: kept for name, kept in self._leaving.items() if name in left}
+
     def tend(
         self, active: generation.Generation, assumed: config.Config, now: float
     ) -> float | None:
@@ -89,8 +95,7 @@ class Departures:
         except errors.Transient:
             return self._pace.next(now)
         self._silent = {name: one for name, one in self._silent.items() if name not in over}
-        left = {changes.server_id(b, s) for b in seen.backends for s in b.servers}
-        self._leaving = {name: kept for name, kept in self._leaving.items() if name in left}
+        self.see(seen)
         due = [one.deadline for one in self._silent.values()]
         if self._leaving:
             due.append(self._pace.next(now))

@@ -31,7 +31,6 @@ class Instance:
         """
         with self._turn():
             if not self._over:
-                self._upkeep.fence(desired.epoch)
                 self._upkeep.apply(desired)
             return not self._over
 

@@ -41,20 +41,33 @@ class Journal:
             self.epoch = max(self.epoch, record.epoch)
         return record
 
-    def fence(self, epoch: int, desired: model.Desired | None) -> None:
-        """Refuse older epochs from now on. Raises: StaleEpoch when a newer one was seen; OSError."""
+    def admit(self, epoch: int, desired: model.Desired | None) -> None:
+        """Refuse older epochs from now on; on disk with the next `write`, which has to follow.
+
+        Raises: StaleEpoch when a newer one was seen; OSError when there is no directory yet, and
+        none can be made.
+        """
         known = self.epoch
         if epoch < known:
             raise errors.StaleEpoch(self._lb_id, epoch, known)
-        is_new = not self._directory.exists()
-        if epoch > known or is_new:
-            self.epoch = epoch
+        self.epoch = epoch
+        if self._written is None and not self._directory.exists():
             try:
-                # Only then: whoever may hold an older epoch dies with the machine.
-                self.write(desired, durable=is_new)
+                # Only then durable: whoever may hold an older epoch dies with the machine.
+                self.write(desired, durable=True)
             except OSError:
                 self.epoch = known
                 raise
+
+    def fence(self, epoch: int, desired: model.Desired | None) -> None:
+        """Refuse older epochs from now on. Raises: StaleEpoch when a newer one was seen; OSError."""
+        known = self.epoch
+        self.admit(epoch, desired)
+        try:
+            self.write(desired)
+        except OSError:
+            self.epoch = known
+            raise
 
     def doubt(self) -> None:
         """Write at the next occasion, whatever was written."""

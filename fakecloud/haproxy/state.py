@@ -45,14 +45,16 @@ def save(directory: Path, record: Record, *, durable: bool) -> None:
     """
     path, line = directory / FILE, b"\n" + msgspec.json.encode(record)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
+    try:
         if os.fstat(descriptor).st_size > MOST_BYTES:
             files.write(path, line, durable=durable)
             return
-        file.write(line)
-        file.flush()
+        while line:  # without a file object, which takes longer to make than the line to write
+            line = line[os.write(descriptor, line) :]
         if durable:
-            os.fsync(file.fileno())
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load(directory: Path) -> Record | None:

@@ -24,7 +24,7 @@ from fakecloud.supervision.pulse import Pulse
 from fakecloud.supervision.restarts import Restarts
 
 RETELL_S: Final = 1.0
-WRITE_S: Final = 0.5
+WRITE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -81,8 +81,14 @@ class Upkeep:
         self._journal.fence(epoch, self.desired)
 
     def apply(self, desired: model.Desired) -> None:
-        """Put `desired` into effect. Raises: Permanent, Transient, OSError."""
-        self._put(desired, self._build(desired))
+        """Put `desired` into effect. Raises: StaleEpoch, Permanent, Transient, OSError."""
+        self._journal.admit(desired.epoch, self.desired)
+        try:
+            wanted = self._build(desired)
+        except errors.Permanent:
+            self._journal.write_soon(self.desired)  # the epoch
+            raise
+        self._put(desired, wanted)
         self._restarts.succeeded()
 
     def set_down(
@@ -279,6 +285,7 @@ class Upkeep:
         """Return what differs after it was `told`; a server that leaves, and is silent, doesn't."""
         assert self._running is not None
         seen = active.observe(self._running, told)
+        self._departures.see(seen)
         step = changes.diff(seen, wanted)
         if isinstance(step, changes.Swap):
             return step

@@ -76,7 +76,8 @@ class UdpDataPlane:
                     with refusals.exhaustion(lb_id):
                         yield found
                 finally:
-                    self._supervisor.look(lb_id, self._host.clock.monotonic())
+                    if not found.rests():
+                        self._supervisor.look(lb_id, self._host.clock.monotonic())
                 return
 
     def set_down(

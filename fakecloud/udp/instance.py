@@ -75,6 +75,9 @@ class Instance:
         Raises: Permanent, Transient; what was relayed before still is.
         """
         with self.turn():
+            if not self.concerns(desired):
+                yield lambda: None
+                return
             wanted = config.build(desired, sessions=self._host.sessions)
             try:
                 self._bind(wanted)
@@ -138,6 +141,15 @@ class Instance:
         """Return whether there are ports to relay."""
         with self.turn():
             return bool(self._config.listeners)
+
+    def rests(self) -> bool:
+        """Return whether nothing is relayed, nor shall be: then there is nothing to look after."""
+        with self.turn():
+            return self._worker is None and not (self._config.listeners or self._dirty)
+
+    def concerns(self, desired: model.Desired) -> bool:
+        """Return whether `desired` has UDP ports, or anything of earlier ones is still there."""
+        return not self.rests() or bool(config.listeners_of(desired.spec))
 
     def serving(self) -> bool:
         """Return whether datagrams are relayed now."""
