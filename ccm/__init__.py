@@ -20,6 +20,7 @@
     interning.py    equal values kept once
     streams.py      whole lines of endless answers, and pauses between attempts
     options.py      the settings as options of the command line
+    upstream.py     command lines written for upstream's controller managers
     settings.py     every knob
     selection.py    which controllers run: --controllers
     metrics.py      Prometheus objects, named once
@@ -27,6 +28,6 @@
     clock.py        time as an argument
     errors.py       the error tree
 
-__main__ → commands → app | inquiry | installation | releasing | options → service | node | lifecycle | route | returning → context → cloud | kube | serving | certificate → identity | streams | …
+__main__ → commands → app | inquiry | installation | releasing | options | upstream → service | node | lifecycle | route | returning → context → cloud | kube | serving | certificate → identity | streams | …
 → errors. Each controller is a package beside service/; they are strangers to each other.
 """

@@ -6,7 +6,7 @@ import asyncio
 
 import typer
 
-from ccm import app, commands, logs, options
+from ccm import app, commands, logs, options, upstream
 from ccm import settings as settings_
 
 cli = typer.Typer(
@@ -34,7 +34,7 @@ def run(settings: settings_.Settings) -> None:
     raise typer.Exit(_run(settings))
 
 
-cli.command("run")(options.takes_settings(run))
+cli.command("run", cls=upstream.Command)(options.takes_settings(run))
 
 
 cli.command()(commands.explain)

@@ -13,6 +13,7 @@ import random
 import signal
 import uuid
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -72,8 +73,24 @@ async def run(settings: settings_.Settings) -> int:
         clock = clocks.SystemClock()
         transport = await transports.connect(settings.kubeconfig, metrics, clock)
         stack.push_async_callback(transport.close)
-        instance = Instance(settings, transport, client, clock, metrics)
+        access = reviews.Reviewer(
+            await _other(settings.authentication_kubeconfig, stack) or transport,
+            clock,
+            await _other(settings.authorization_kubeconfig, stack) or transport,
+        )
+        instance = Instance(settings, transport, client, clock, metrics, access)
         return await instance.run(stop)
+
+
+async def _other(
+    kubeconfig: Path | None, stack: contextlib.AsyncExitStack
+) -> transports.Transport | None:
+    """Return a transport of its own if there is a kubeconfig of its own."""
+    if kubeconfig is None:
+        return None
+    made = await transports.connect(kubeconfig)
+    stack.push_async_callback(made.close)
+    return made
 
 
 class Instance:
@@ -86,8 +103,11 @@ class Instance:
         client: clients.Client,
         clock: clocks.Clock,
         metrics: metrics_.Metrics,
+        access: serving.Access | None = None,
     ) -> None:
+        """access: who may read more than health; None: whom the same API server lets."""
         self._settings = settings
+        self._access = access or reviews.Reviewer(transport, clock)
         self._transport = transport
         self._client = client
         self._clock = clock
@@ -120,7 +140,7 @@ class Instance:
             self._metrics,
             {"leaderElection": self._lease_problem, "workers": self._worker_problem},
             {"caches": self._cache_problem, "cloud": self._cloud_problem},
-            reviews.Reviewer(self._transport, self._clock),
+            self._access,
         )
         try:
             return await self._run(stop, server)

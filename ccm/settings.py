@@ -52,9 +52,14 @@ class LeaseSettings:
     name: Annotated[str, Knob("--leader-elect-resource-name", "Name of the Lease.")] = (
         "cloud-controller-manager"
     )
+    lock: Annotated[str, Knob("--leader-elect-resource-lock", "Only leases.")] = "leases"
 
     def __post_init__(self) -> None:
         """Refuse timings that would let two instances lead. Raises: ConfigError."""
+        if self.lock != "leases":
+            raise errors.ConfigError(
+                f"--leader-elect-resource-lock must be leases, not {self.lock!r}"
+            )
         if not self.duration_s > self.renew_deadline_s > self.retry_period_s > 0:
             raise errors.ConfigError(
                 "--leader-elect-lease-duration must be longer than --leader-elect-renew-deadline, "
@@ -128,10 +133,6 @@ class Settings:
         tuple[str, ...],
         Knob("--cluster-cidr", "CIDRs of all pods, at most one of each family; routes stay in it."),
     ] = ()
-    allocate_node_cidrs: Annotated[
-        bool,
-        Knob("--allocate-node-cidrs", "Accepted; kube-controller-manager allocates them."),
-    ] = False
     route_period_s: Annotated[
         float,
         Knob(
@@ -180,6 +181,20 @@ class Settings:
         tuple[str, ...],
         Knob("--authorization-always-allow-paths", "Paths of the secure port without a token."),
     ] = ("/healthz", "/readyz", "/livez")
+    authentication_kubeconfig: Annotated[
+        Path | None,
+        Knob(
+            "--authentication-kubeconfig",
+            "How to reach who says whose token it is. Default: as --kubeconfig.",
+        ),
+    ] = None
+    authorization_kubeconfig: Annotated[
+        Path | None,
+        Knob(
+            "--authorization-kubeconfig",
+            "How to reach who says what its owner may read. Default: as --kubeconfig.",
+        ),
+    ] = None
     tls_cert_file: Annotated[
         Path | None, Knob("--tls-cert-file", "Certificate; self-signed if not given.")
     ] = None

@@ -56,8 +56,15 @@ _access_decoder = msgspec.json.Decoder(_AccessReview)
 class Reviewer:
     """Asks the API server. Raises: KubeError when it can't say."""
 
-    def __init__(self, transport: transports.Transport, clock: clocks.Clock) -> None:
+    def __init__(
+        self,
+        transport: transports.Transport,
+        clock: clocks.Clock,
+        authorizer: transports.Transport | None = None,
+    ) -> None:
+        """transport: to who knows tokens; authorizer: to who knows rights, None: the same."""
         self._transport = transport
+        self._authorizer = authorizer or transport
         self._clock = clock
         self._slots = asyncio.Semaphore(AT_ONCE)
         self._known: OrderedDict[bytes, tuple[float, int]] = OrderedDict()
@@ -90,7 +97,8 @@ class Reviewer:
             "metadata": {},
             "spec": {"token": token},
         }
-        answer = await self._post("/apis/authentication.k8s.io/v1/tokenreviews", body)
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        answer = await _post(self._transport, path, body)
         found: _TokenReview = _decode(_token_decoder, answer)
         return found
 
@@ -107,12 +115,14 @@ class Reviewer:
                 "extra": user.extra,
             },
         }
-        answer = await self._post("/apis/authorization.k8s.io/v1/subjectaccessreviews", body)
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        answer = await _post(self._authorizer, path, body)
         found: _AccessReview = _decode(_access_decoder, answer)
         return found.status.allowed
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        return await self._transport.request("POST", path, body=body, timeout_s=5.0)
+
+async def _post(transport: transports.Transport, path: str, body: Mapping[str, Any]) -> bytes:
+    return await transport.request("POST", path, body=body, timeout_s=5.0)
 
 
 def _decode(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:

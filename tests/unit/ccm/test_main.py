@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from typer.testing import CliRunner
 
 from ccm import __main__ as cli
-from ccm import app, errors, logs, selection, settings
+from ccm import app, errors, logs, selection, settings, upstream
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def test_defaults_are_those_of_upstream(ran):
     assert invoke(*BASE).exit_code == 0
     (given,) = ran
     assert given.lease == settings.LeaseSettings(
-        True, 15.0, 10.0, 2.0, "kube-system", "cloud-controller-manager"
+        True, 15.0, 10.0, 2.0, "kube-system", "cloud-controller-manager", "leases"
     )
     assert (given.cluster_name, given.secure_port, given.service_workers) == (
         "kubernetes",
@@ -106,6 +108,7 @@ def test_controllers_by_commas_or_repeated(ran, given):
         ((*BASE, "--leader-elect-lease-duration", "soon"), "--leader-elect-lease-duration"),
         ((*BASE, "--leader-elect-lease-duration", "5s"), "--leader-elect-renew-deadline"),
         ((*BASE, "--tls-cert-file", "x"), "--tls-private-key-file"),
+        ((*BASE, "--leader-elect-resource-lock", "configmaps"), "--leader-elect-resource-lock"),
         ((*BASE, "--log-level", "loud"), "--log-level"),
         ((*BASE, "--controllers", "*,-services"), "--controllers"),
         ((*BASE, "--concurrent-service-syncs", "0"), "concurrent-service-syncs"),
@@ -144,3 +147,42 @@ def test_durations_as_go_writes_them(text, seconds):
 def test_what_is_no_duration(text):
     with pytest.raises(errors.ConfigError, match="--x"):
         settings.parse_duration_s("--x", text)
+
+
+UPSTREAM = (
+    "--cloud-provider=fakecloud --cloud-config=/etc/cloud --allocate-node-cidrs=true "
+    "--cluster-cidr=10.244.0.0/16 --configure-cloud-routes=false --controllers=* "
+    "--concurrent-service-syncs=5 --concurrent-node-syncs=2 --concurrent-node-status-updates=3 "
+    "--kube-api-qps 50 --kube-api-burst 100 --leader-elect=true --profiling "
+    "--leader-elect-resource-lock=leases --min-resync-period=12h --v=2 -v 4 "
+    "--use-service-account-credentials --feature-gates=A=true --node-monitor-period=5s "
+    "--authentication-kubeconfig=/etc/a --authorization-kubeconfig=/etc/b --secure-port=10258"
+)
+
+
+def test_p_17_a_command_line_of_upstreams_runs_as_it_is(ran):
+    result = invoke(*BASE, *UPSTREAM.split())
+    assert result.exit_code == 0, result.output
+    (given,) = ran
+    assert (given.service_workers, given.node_workers, given.lease.enabled) == (5, 2, True)
+    assert given.configure_cloud_routes is False
+    assert (given.authentication_kubeconfig, given.authorization_kubeconfig) == (
+        Path("/etc/a"),
+        Path("/etc/b"),
+    )
+    for flag in ("--cloud-config", "--kube-api-qps", "-v", "--profiling"):
+        assert f"{flag} has no effect: {upstream.WITHOUT_EFFECT[flag]}" in result.output
+
+
+@pytest.mark.parametrize(("value", "enabled"), [("false", False), ("0", False), ("True", True)])
+def test_switches_are_read_as_go_writes_them(ran, value, enabled):
+    assert invoke(*BASE, f"--leader-elect={value}").exit_code == 0
+    assert ran[0].lease.enabled is enabled
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--leader-elect=maybe",), ("--no-such-flag=1",), ("positional",)]
+)
+def test_p_17_what_nobody_knows_is_wrong_usage(ran, wrong):
+    assert invoke(*BASE, *wrong).exit_code == 2
+    assert not ran
