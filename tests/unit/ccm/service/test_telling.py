@@ -73,6 +73,16 @@ async def test_s_15_b_09_b_32_planned_wait_is_no_warning(it):
     assert "SyncLoadBalancerFailed" not in it.kube.reasons()
 
 
+async def test_s_15_b_09_a_wait_that_the_cloud_asks_for_is_none_of_a_deletion_either(it):
+    await it.served()
+    it.kube.delete(KEY)
+    it.cloud.fail_next = [errors.CloudBusy("rate_limited", "slow down", 3.0)]
+    with pytest.raises(errors.CloudBusy) as caught:
+        await it.look()
+    assert caught.value.retry_after_s == 3.0, "the queue is told how long"
+    assert it.kube.reasons() == ["DeletingLoadBalancer"]
+
+
 async def test_unreachable_cloud_is_told_once(it):
     it.kube.create(builders.service())
     it.cloud.fail_next = [errors.CloudUnreachable("refused")] * 3
