@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -10,7 +11,7 @@ from operator import itemgetter
 from typing import Any, Final
 
 from fakecloud.accounting.ledger import LATENESS_US, Ledger
-from fakecloud.billing import events, focus_rows, money, quantities
+from fakecloud.billing import events, focus_invoices, focus_rows, money, quantities
 from fakecloud.billing.quantities import MICRO
 from fakecloud.billing.usage import Attribution
 from fakecloud.clock import Clock, rfc3339
@@ -55,8 +56,7 @@ class Invoices:
         """Close a month that is over; again gives the same. Raises: NotFound, PeriodOpen."""
         if not _PERIOD.match(period):
             raise NotFound(f"there is no invoice {period!r}; one is called, say, 2026-11")
-        start = datetime(int(period[:4]), int(period[5:]), 1, tzinfo=UTC)
-        end_us = quantities.month_of(events.seconds_us(start))[1]
+        end_us = quantities.month_of(events.seconds_us(_first(period)))[1]
         with self._database.write() as connection:
             closed = rows.closed(connection, project, period).get(period)
             if closed is None:
@@ -108,6 +108,47 @@ class Invoices:
                 people |= billing_events.attributions(connection, new)
                 yield made.text(some, people)
 
+    def billing_periods(self, project: str) -> str:
+        """Return FOCUS BillingPeriod as CSV: every month that has an invoice."""
+        return focus_rows.table(
+            focus_invoices.BILLING_PERIOD, focus_invoices.periods(self._months(project))
+        )
+
+    def invoice_details(self, project: str) -> str:
+        """Return FOCUS InvoiceDetail as CSV: what each SKU comes to on every invoice."""
+        return focus_rows.table(
+            focus_invoices.INVOICE_DETAIL, focus_invoices.details(self._months(project))
+        )
+
+    def _months(self, project: str) -> Sequence[focus_invoices.Month]:
+        """Return what every invoice says, the oldest first."""
+        with self._database.read() as connection:
+            closed = rows.closed(connection, project)
+            books = self._ledger.books(connection)
+            found = []
+            for period in reversed(rows.periods(connection, project)):
+                of = rows.content(connection, project, period)
+                sums: Counter[tuple[str, str, str, str]] = Counter()
+                for (id, sku, month), pico in of.skus.items():
+                    sums[books[id].name, sku, books[id].currency, month] += pico
+                issued = closed.get(period)
+                found.append(
+                    focus_invoices.Month(
+                        account=project,
+                        period=period,
+                        begun_us=events.seconds_us(_first(period)),
+                        now_us=self._ledger.now_us(),
+                        issued_us=None if issued is None else issued.closed_us,
+                        parts=[
+                            focus_invoices.Part(
+                                book=book, sku=sku, currency=currency, of=month, billed_pico=pico
+                            )
+                            for (book, sku, currency, month), pico in sorted(sums.items())
+                        ],
+                    )
+                )
+        return found
+
     def _lines(
         self, connection: Connection, project: str, first: int, last: int
     ) -> Iterator[Sequence[focus_rows.Row]]:
@@ -124,7 +165,10 @@ class Invoices:
     ) -> dict[str, Any]:
         of = rows.content(connection, project, period)
         books = self._ledger.books(connection)
-        currency = next((books[book].currency for book, _ in of.skus), None)
+        currency = next((books[book].currency for book, *_ in of.skus), None)
+        skus: Counter[tuple[str, str]] = Counter()
+        for (book, sku, _), pico in of.skus.items():
+            skus[book, sku] += pico
         return {
             "id": f"{project}-{period}",
             "period": period,
@@ -137,7 +181,7 @@ class Invoices:
             "closed_at": None if closed is None else _time(closed.closed_us),
             "skus": [
                 {"price_book": book, "sku": sku, "amount": money.text(pico)}
-                for (book, sku), pico in sorted(of.skus.items())
+                for (book, sku), pico in sorted(skus.items())
             ],
         }
 
@@ -146,6 +190,10 @@ def rounded(pico: int) -> int:
     """Return an amount in whole hundredths, halves away from zero: the only rounding of money."""
     sign = -1 if pico < 0 else 1
     return sign * ((abs(pico) + _CENT_PICO // 2) // _CENT_PICO) * _CENT_PICO
+
+
+def _first(period: str) -> datetime:
+    return datetime(int(period[:4]), int(period[5:]), 1, tzinfo=UTC)
 
 
 def _time(us: int) -> str:

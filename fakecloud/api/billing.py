@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -14,8 +14,13 @@ from fakecloud.api import replies
 from fakecloud.api.context import CHECKED, Caller, CloudParts, needs
 from fakecloud.api.costs import From, To, asked_range
 from fakecloud.api.mutations import Change
-from fakecloud.billing import focus
+from fakecloud.billing import focus, focus_invoices
 
+_CSV: Final = "text/csv; charset=utf-8"
+_COLUMNS: Final = {
+    "BillingPeriod": focus_invoices.BILLING_PERIOD,
+    "InvoiceDetail": focus_invoices.INVOICE_DETAIL,
+}
 router = APIRouter(tags=["billing"], dependencies=[*CHECKED], responses=replies.ANY_PROBLEM)
 
 
@@ -70,28 +75,43 @@ def verify(cloud: CloudParts, caller: Caller) -> Response:
     "/billing/export",
     summary="Every charge as a row",
     dependencies=[needs("billing:read")],
-    responses={200: {"content": {"text/csv": {}}}},
+    responses={200: {"content": {"text/csv": {}, "application/json": {}}}},
 )
 def export(
     cloud: CloudParts,
     caller: Caller,
-    format: Literal["focus"] = "focus",
+    format: Annotated[
+        Literal["focus", "focus-metadata"],
+        Query(description="CSV, or as JSON what its columns are"),
+    ] = "focus",
+    dataset: Annotated[
+        Literal["CostAndUsage", "BillingPeriod", "InvoiceDetail"],
+        Query(description="the last two are of all months, and of no time or columns"),
+    ] = "CostAndUsage",
     start: From = None,
     end: To = None,
     columns: Annotated[
         str | None, Query(description="comma separated; default: all of FOCUS 1.4 and our own")
     ] = None,
 ) -> Response:
-    """Return FOCUS 1.4 CostAndUsage as CSV, written as it is read."""
+    """Return a dataset of FOCUS 1.4 as CSV; CostAndUsage is written as it is read."""
     chosen = tuple(columns.split(",")) if columns else focus.COLUMNS
     for name in chosen:
         if name not in focus.COLUMNS:
             raise errors.InvalidParameter(
                 f"columns: {name!r} is no column of FOCUS {focus.VERSION}"
             )
+    if dataset != "CostAndUsage" and (start or end or columns):
+        raise errors.InvalidParameter(f"dataset={dataset} is whole: leave out from, to and columns")
+    if format == "focus-metadata":
+        return replies.json(focus_invoices.metadata(dataset, _COLUMNS.get(dataset, chosen)))
+    if dataset == "BillingPeriod":
+        return Response(cloud.invoices.billing_periods(caller.project), media_type=_CSV)
+    if dataset == "InvoiceDetail":
+        return Response(cloud.invoices.invoice_details(caller.project), media_type=_CSV)
     first, last = asked_range(cloud, start, end)
     some = cloud.invoices.export(caller.project, first, last, chosen)
-    return StreamingResponse(some, media_type="text/csv; charset=utf-8")
+    return StreamingResponse(some, media_type=_CSV)
 
 
 def _period(project: str, id: str) -> str:

@@ -11,4 +11,5 @@ preview        what manifests would cost                 consolidation  who coul
 waste          what serves nobody                         budgets     periods and thresholds
 anomalies      unusual days, and why                      focus_rows     rows of it by the million
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
+focus_invoices its billing periods and invoices          focus_invoice_check  of those, and of sums
 """

@@ -1,6 +1,6 @@
 """Export as FOCUS 1.4 (FinOps Open Cost and Usage Specification, ratified 2026-06-04).
 
-Three of its datasets: CostAndUsage, BillingPeriod and InvoiceDetail, as rows of text by column.
+Its dataset CostAndUsage as rows of text by column; two more are in `focus_invoices`.
 Null is an empty cell, times are UTC without fractions, numbers plain decimals. All columns of
 the specification are there, also those that are never filled; our own follow, called x_.
 """
@@ -82,6 +82,7 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
     line, sku, book, labels = entry.line, entry.sku, entry.book, entry.of.labels
     first, after = quantities.month_of(entry.period_us)
     late = first != quantities.month_of(line.start_us)[0]
+    month = quantities.moment(line.start_us).strftime("%Y-%m")
     service, subcategory, resource_type, meter = _SERVICES[sku.meter]
     price = money.text(line.price_micros * MICRO)
     listed = money.text(line.list_pico)
@@ -107,7 +108,7 @@ def row(entry: Entry, invoice: str | None = None) -> dict[str, str]:
         "ContractedUnitPrice": price,
         "EffectiveCost": billed,
         "HostProviderName": PROVIDER,
-        "InvoiceDetailId": f"{invoice}/{sku.id}" if invoice else "",
+        "InvoiceDetailId": detail_id(invoice, book.name, sku.id, month) if invoice else "",
         "InvoiceId": invoice or "",
         "InvoiceIssuerName": PROVIDER,
         "ListCost": listed,
@@ -156,17 +157,9 @@ def write(rows: Iterable[Mapping[str, str]], to: TextIO, columns: Iterable[str] 
     return count
 
 
-def billing_period(account: str, currency: str, month_us: int, *, closed: bool) -> dict[str, str]:
-    """Return a row of BillingPeriod."""
-    first, after = quantities.month_of(month_us)
-    return {
-        "BillingAccountId": account,
-        "BillingCurrency": currency,
-        "BillingPeriodEnd": time(after),
-        "BillingPeriodStart": time(first),
-        "BillingPeriodStatus": "Closed" if closed else "Open",
-        "InvoiceIssuerName": PROVIDER,
-    }
+def detail_id(invoice: str, book: str, sku: str, month: str) -> str:
+    """Return the id of what a SKU of a price book comes to on an invoice, for charges of a month."""
+    return f"{invoice}/{book}/{sku}/{month}"
 
 
 def tags(labels: Mapping[str, str]) -> dict[str, str]:

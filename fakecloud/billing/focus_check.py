@@ -138,10 +138,10 @@ def _filled(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
 
 def _formats(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for names, right, what in (
-        (_TIMES, _is_time, "a UTC time such as 2026-11-01T00:00:00Z"),
-        (_COSTS, _is_number, "a plain decimal"),
+        (_TIMES, is_time, "a UTC time such as 2026-11-01T00:00:00Z"),
+        (_COSTS, is_number, "a plain decimal"),
         (("Tags", "SkuPriceDetails"), _is_object, "a JSON object of texts"),
-        (("BillingCurrency",), _is_currency, "a code such as USD"),
+        (("BillingCurrency",), is_currency, "a code such as USD"),
     ):
         for name in names:
             if row[name] and not right(row[name]):
@@ -176,7 +176,7 @@ def _periods(row: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     if start >= end:
         yield "ChargePeriodEnd", "is not after ChargePeriodStart"
     first = row["BillingPeriodStart"]
-    after = _next_month(first)
+    after = next_month(first)
     if not first.endswith("-01T00:00:00Z") or row["BillingPeriodEnd"] != after:
         yield "BillingPeriodEnd", "BillingPeriodStart and End are not a month of UTC"
     inside = first <= start < after
@@ -247,7 +247,8 @@ class _Between:
         periods.insert(at, period)
 
 
-def _is_time(text: str) -> bool:
+def is_time(text: str) -> bool:
+    """Say whether it is a UTC time as FOCUS writes it."""
     try:
         datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
     except ValueError:
@@ -255,15 +256,18 @@ def _is_time(text: str) -> bool:
     return len(text) == len("2026-11-01T00:00:00Z")
 
 
-def _is_number(text: str) -> bool:
+def is_number(text: str) -> bool:
+    """Say whether it is a plain decimal."""
     return _NUMBER.match(text) is not None
 
 
-def _is_currency(text: str) -> bool:
+def is_currency(text: str) -> bool:
+    """Say whether it could be a code of ISO 4217."""
     return re.match(r"^[A-Z]{3}$", text) is not None
 
 
-def _next_month(text: str) -> str:
+def next_month(text: str) -> str:
+    """Return the beginning of the month after the one that begins at `text`."""
     year, month = int(text[:4]), int(text[5:7])
     year, month = (year + 1, 1) if month == 12 else (year, month + 1)
     return f"{year:04d}-{month:02d}-01T00:00:00Z"

@@ -131,6 +131,13 @@ class Rows:
         return made
 
 
+def table(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
+    """Return a whole dataset of a few rows as CSV with a header."""
+    text = io.StringIO()
+    focus.write(rows, text, columns)
+    return text.getvalue()
+
+
 def _csv(cells: Iterable[str]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)

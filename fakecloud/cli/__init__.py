@@ -1,6 +1,7 @@
 """The command line client: talks to a running cloud by its REST API.
 
 client  the door: URL, token, errors as one line     output  tables, JSON, CSV
+manifests  of Kubernetes, in files
 lb      fakecloud lb list|get|watch|apply|delete     cost    fakecloud cost report|top|diff|…
 op      fakecloud op list|get|wait|cancel            watch   fakecloud watch
 admin   fakecloud admin check|export                 progress  waiting for an operation

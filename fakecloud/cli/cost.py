@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
-import yaml
 
-from fakecloud.cli import client, output
+from fakecloud.cli import client, manifests, output
 
 BAR: Final = 20
 From = Annotated[
@@ -164,9 +162,9 @@ def diff(
     Example: fakecloud cost diff -f deploy/ -f extra.yaml -o markdown --fail-on-delta 50
     """
     limit = None if fail_on_delta is None else _decimal(fail_on_delta)
-    manifests = [one for file in files for one in _manifests(file)]
+    wanted = [one for file in files for one in manifests.read(file)]
     with client.connect(url, token_file) as cloud:
-        found = cloud.post("/v1/costs/preview", {"manifests": manifests, "whole": whole})
+        found = cloud.post("/v1/costs/preview", {"manifests": wanted, "whole": whole})
     if o is output.Format.JSON:
         output.json(found)
     else:
@@ -331,15 +329,18 @@ def export(
     to_file: Annotated[Path | None, typer.Option("--file", help="default: standard output")] = None,
     start: From = None,
     end: To = None,
+    dataset: Annotated[
+        str, typer.Option(help="or BillingPeriod, InvoiceDetail: of all months")
+    ] = "CostAndUsage",
     url: client.Url = client.DEFAULT_URL,
     token_file: client.TokenFile = None,
 ) -> None:
-    """Write every charge as a row of FOCUS 1.4 CostAndUsage, as CSV.
+    """Write a dataset of FOCUS 1.4 as CSV: every charge, or the months, or what is on invoices.
 
     Example: fakecloud cost export --file november.csv --from 2026-11-01T00:00:00Z
     """
     with client.connect(url, token_file) as cloud:
-        asked: dict[str, Any] = {"from": start, "to": end}
+        asked: dict[str, Any] = {"from": start, "to": end, "dataset": dataset}
         rows = cloud.lines("/v1/billing/export", **asked)
         if to_file is None:
             for row in rows:
@@ -392,25 +393,3 @@ def _decimal(text: str) -> Decimal:
         return Decimal(text)
     except ArithmeticError:
         raise typer.BadParameter(f"{text!r} is not an amount such as 50") from None
-
-
-def _manifests(place: Path) -> list[Any]:
-    """Return the documents of a file, of every YAML or JSON file in a folder, or of the input."""
-    try:
-        if str(place) == "-":
-            return list(yaml.safe_load_all(sys.stdin))
-        files = (
-            sorted(one for one in place.rglob("*") if one.suffix in (".yaml", ".yml", ".json"))
-            if place.is_dir()
-            else [place]
-        )
-        return [
-            document
-            for file in files
-            for document in yaml.safe_load_all(file.read_text(encoding="utf-8"))
-        ]
-    except OSError as error:
-        raise client.CommandFailed(f"{error.filename or place}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise client.CommandFailed(f"{place} is not YAML: {reason}") from None

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection, insert, select
 
 from fakecloud.billing.usage import Line
+from fakecloud.store.charges import period_of
 from fakecloud.tables.billing import billing_period as table
 from fakecloud.tables.billing import line
 
@@ -25,18 +26,21 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True):
-    """What a period comes to: `skus` are pico-units by (book, SKU)."""
+    """What a period comes to: `skus` are pico-units by (book, SKU, month of the charges).
+
+    That month is an earlier one where closed months are corrected.
+    """
 
     lines: int
     total_pico: int
     root_hash: str
-    skus: dict[tuple[str, str], int]
+    skus: dict[tuple[str, str, str], int]
 
 
 def content(connection: Connection, account: str, period: str) -> Content:
     """Return what the lines of a period come to, read in the order of their ids."""
     digest = hashlib.sha256()
-    skus: defaultdict[tuple[str, str], int] = defaultdict(int)
+    skus: defaultdict[tuple[str, str, str], int] = defaultdict(int)
     count = 0
     names = Line.__struct_fields__
     statement = (
@@ -47,7 +51,8 @@ def content(connection: Connection, account: str, period: str) -> Content:
     with connection.execute(statement, execution_options={"yield_per": 2000}) as rows:
         for row in rows:
             digest.update(msgspec.json.encode(tuple(row)))
-            skus[row.book, row.sku] += row.billed_pico
+            of = period if row.corrects is None else period_of(row.start_us)
+            skus[row.book, row.sku, of] += row.billed_pico
             count += 1
     return Content(
         lines=count,

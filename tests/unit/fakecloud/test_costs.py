@@ -18,7 +18,15 @@ from fakecloud import errors
 from fakecloud.accounting.costs import Costs
 from fakecloud.accounting.invoices import Invoices, rounded
 from fakecloud.accounting.ledger import Ledger
-from fakecloud.billing import books, corrections, events, focus, focus_check, report
+from fakecloud.billing import (
+    books,
+    corrections,
+    events,
+    focus,
+    focus_check,
+    focus_invoice_check,
+    report,
+)
 from fakecloud.billing.events import BillingEvent, Kind, Terms
 from fakecloud.billing.prices import PriceBook
 from fakecloud.billing.usage import Line
@@ -420,6 +428,11 @@ def test_late_traffic_becomes_lines_of_its_own(database_url: str, closed: bool) 
     focus.write(rows, file)
     file.seek(0)
     assert list(focus_check.check(file)) == []
+    for dataset in (invoices.billing_periods("default"), invoices.invoice_details("default")):
+        assert list(focus_invoice_check.check(io.StringIO(dataset))) == []
+    file.seek(0)
+    due = io.StringIO(invoices.invoice_details("default"))
+    assert list(focus_invoice_check.reconcile(file, due)) == []
     if closed:
         assert invoices.find("default", "2026-11") == proved
     database.close()
