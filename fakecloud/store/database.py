@@ -184,6 +184,7 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 if not self.is_sqlite:
+                    _check_encoding(connection)
                     connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
                 command.upgrade(alembic_config(connection), "head")
         except (SQLAlchemyError, sqlite3.Error) as error:
@@ -254,6 +255,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
             "pool_pre_ping": True,
             "connect_args": {
                 "connect_timeout": 5,
+                "client_encoding": "utf8",  # not the database's: with SQL_ASCII all text is bytes
                 "options": "-c statement_timeout=5000 -c lock_timeout=4000 "
                 "-c idle_in_transaction_session_timeout=5000",
             },
@@ -267,6 +269,16 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
     event.listen(engine, "do_connect", lambda *_: file.check_writable())
     event.listen(engine, "begin", lambda _: file.check(), insert=True)
     return engine
+
+
+def _check_encoding(connection: Connection) -> None:
+    """Raises: StartError when PostgreSQL would take any bytes for text."""
+    encoding = connection.execute(text("SHOW server_encoding")).scalar_one()
+    if encoding != "UTF8":
+        raise StartError(
+            f"the database is encoded in {encoding}, and fakecloud needs UTF8: "
+            "CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+        )
 
 
 def _configure_sqlite(connection: Any, _record: object) -> None:

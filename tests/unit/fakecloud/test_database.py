@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from threading import Event, Thread
 
+import psycopg
 import pytest
 from alembic import command
 from sqlalchemy import insert, select, text
@@ -157,3 +158,18 @@ def test_a_server_that_is_not_there_is_one_line():
             away.migrate()
     finally:
         away.close()
+
+
+def test_a_database_of_another_encoding_is_one_line(postgresql_server):
+    url = postgresql_server.database()
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(
+            "CREATE DATABASE plain ENCODING 'SQL_ASCII' LOCALE 'C' TEMPLATE template0"
+        )
+        database = Database(url.rsplit("/", 1)[0] + "/plain")
+        try:
+            with pytest.raises(StartError, match=r"encoded in SQL_ASCII.*ENCODING 'UTF8'"):
+                database.migrate()
+        finally:
+            database.close()
+            connection.execute("DROP DATABASE plain")
