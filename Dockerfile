@@ -18,6 +18,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY ccm ccm
 COPY fakecloud fakecloud
 COPY manifests/base manifests/base
+COPY manifests/components/pod-networks manifests/components/pod-networks
 RUN pip install --no-compile --no-deps --target=/product . \
  && python -m compileall -q /product
 

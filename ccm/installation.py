@@ -42,7 +42,8 @@ class Installation:
 
 def objects(wanted: Installation, folder: Path | None = None) -> list[Object]:
     """Return the objects to apply, in an order that works. Raises: ConfigError."""
-    found = list(_read(folder or _folder()))
+    folder = folder or _folder()
+    found = list(_read(folder, pods=_targets_pods(wanted.settings)))
     configuration = _configuration(wanted)
     for one in found:
         one["metadata"]["labels"] = {**LABELS, **one["metadata"].get("labels", {})}
@@ -97,16 +98,26 @@ def _fill_in(spec: Object, wanted: Installation, configuration: list[Object]) ->
     spec["template"]["spec"]["containers"][0]["image"] = wanted.image
 
 
-def _read(folder: Path) -> Iterator[Object]:
-    for file in sorted(folder.glob("*.yaml"), key=lambda one: one.name == "deployment.yaml"):
+def _read(folder: Path, *, pods: bool) -> Iterator[Object]:
+    """Return the objects of base/; with `pods` also the right to read EndpointSlices."""
+    files = list(folder.glob("base/*.yaml"))
+    if pods:
+        files.append(folder / "components" / "pod-networks" / "rbac.yaml")
+    for file in sorted(files, key=lambda one: one.name == "deployment.yaml"):
         if file.name != "kustomization.yaml":
             yield from yaml.safe_load_all(file.read_text("utf-8"))
+
+
+def _targets_pods(settings: Mapping[str, str]) -> bool:
+    """Return whether Services without nodePorts have their pods as targets."""
+    routes = settings.get("CCM_CONFIGURE_CLOUD_ROUTES", "false").lower()
+    return bool(settings.get("CCM_POD_NETWORKS")) or routes not in ("false", "0", "no", "off")
 
 
 def _folder() -> Path:
     """Return where the manifests are: beside this file when installed, else in the checkout."""
     here = Path(__file__).resolve().parent
-    for folder in (here / "manifests", here.parent / "manifests" / "base"):
+    for folder in (here / "manifests", here.parent / "manifests"):
         if folder.is_dir():
             return folder
     raise errors.ConfigError(f"{here} has no manifests beside it: is the installation complete?")

@@ -108,3 +108,19 @@ async def test_without_the_right_the_clouds_own_words_are_the_answer():
     async with FakeCloud().serving() as fake:
         with pytest.raises(errors.CloudError):
             await installation.make_token(fake.url, "wrong", "kind", "kind", None)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given"),
+    [
+        ({}, False),
+        ({"CCM_CONFIGURE_CLOUD_ROUTES": "false"}, False),
+        ({"CCM_CONFIGURE_CLOUD_ROUTES": "true", "CCM_CLUSTER_CIDR": "10.244.0.0/16"}, True),
+        ({"CCM_POD_NETWORKS": "10.244.0.0/16"}, True),
+    ],
+)
+def test_pods_as_targets_come_with_the_right_to_read_them(settings: dict[str, str], given: bool):
+    roles = [one for one in installation.objects(wanted(settings=settings))
+             if one["kind"] == "ClusterRole"]  # fmt: skip
+    read = {resource for role in roles for rule in role["rules"] for resource in rule["resources"]}
+    assert ("endpointslices" in read) == given
