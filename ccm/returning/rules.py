@@ -1,7 +1,7 @@
 """What the kernel of a node is told: marks, routing tables and the text for nft. Pure.
 
-Tried on kind with kube-proxy in nftables mode; it uses the bits 0x4000 and 0x8000, as iptables
-mode does.
+Tried on kind with kube-proxy in nftables mode and in iptables mode; both use the bits 0x4000 and
+0x8000.
 """
 
 from __future__ import annotations

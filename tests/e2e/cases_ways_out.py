@@ -35,7 +35,7 @@ def test_another_provider_is_named_before_anything_is_installed(case: Case, clus
 def test_with_class_only_services_without_a_class_are_another_providers(case: Case, cluster: str):
     case.backend(1)
     try:
-        kind.up(cluster, class_only=True, samples=False)
+        kind.up(cluster, options=kind_cluster.Options(class_only=True), samples=False)
         case.kubectl("-n", case.namespace, "expose", "deployment", "echo", "--name=theirs",
                      "--port=80", "--target-port=8080", "--type=LoadBalancer")  # fmt: skip
         ours = case.service("ours", loadBalancerClass="fakecloud.dev/haproxy")

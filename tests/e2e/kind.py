@@ -1,6 +1,7 @@
 """`make kind`: fakecloud beside a kind cluster, until a Service has an address that answers.
 
-    python3 -m tests.e2e.kind up | down [--name CLUSTER] [--config FILE] [--class-only]
+    python3 -m tests.e2e.kind up | down [--name CLUSTER] [--config FILE]
+        [--class-only] [--pod-routes] [--transparent]
 
 Needs docker, kind and kubectl on PATH, and Python's standard library. Without --name the current
 context's cluster is used, or the only one; a cluster named `fakecloud` is made if there is none.
@@ -34,13 +35,17 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--config", help="kind's configuration of a cluster that has to be made")
     parser.add_argument("--class-only", action="store_true",
                         help="leave Services without a class to another provider")  # fmt: skip
+    parser.add_argument("--pod-routes", action="store_true",
+                        help="the cloud gets routes to pods: Services need no nodePorts")  # fmt: skip
+    parser.add_argument("--transparent", action="store_true",
+                        help="pods see the client's own address with externalTrafficPolicy Local")  # fmt: skip
     parser.add_argument("--no-samples", action="store_true", help="install, and no more")
     chosen = parser.parse_args(arguments)
     try:
         need_tools()
         if chosen.story == "up":
-            up(chosen.name, chosen.config, class_only=chosen.class_only,
-               samples=not chosen.no_samples)  # fmt: skip
+            options = kind_cluster.Options(chosen.class_only, chosen.pod_routes, chosen.transparent)
+            up(chosen.name, chosen.config, options, samples=not chosen.no_samples)
         else:
             down(chosen.name)
     except Failure as failure:
@@ -55,8 +60,8 @@ def main(arguments: list[str]) -> int:
 def up(
     name: str | None,
     config: str | None = None,
+    options: kind_cluster.Options = kind_cluster.PLAIN,
     *,
-    class_only: bool = False,
     samples: bool = True,
 ) -> None:
     """Bring everything up and show one Service going from <pending> to an address."""
@@ -65,12 +70,13 @@ def up(
     with kubectl_of(cluster) as kubectl:
         nodes = kind_cluster.control_planes(kubectl)
         network = kind_cloud.network_of(nodes[0])
-        if not class_only:
+        if not options.class_only:
             kind_cluster.refuse_beside_another(kubectl, cluster)
         image = kind_cloud.build_image()
-        kind_cloud.start(image, network)
-        kind_cluster.load(cluster, image, nodes)
-        kind_cluster.install(kubectl, cluster, image, made=made, class_only=class_only)
+        kind_cloud.start(image, network, transparent=options.transparent)
+        # The controller runs on control planes, the agents of --transparent on every node.
+        kind_cluster.load(cluster, image, [] if options.transparent else nodes)
+        kind_cluster.install(kubectl, cluster, image, options, made=made)
         if samples:
             services = watch_addresses(kubectl)
             answer_everywhere(kubectl, nodes[0], services)

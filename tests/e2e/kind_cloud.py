@@ -55,11 +55,11 @@ def network_of(node: str) -> str:
     return str(next(iter(details["NetworkSettings"]["Networks"])))
 
 
-def start(image: str, network: str) -> None:
+def start(image: str, network: str, *, transparent: bool = False) -> None:
     """Start the container, or the newer image in its place, and wait until it is ready."""
     with step(f"fakecloud on the network {network}"):
         environment = compose_environment(network) | {"FAKECLOUD_IMAGE": image}
-        run(*compose(), "up", "--detach", "--no-build", env=environment, timeout_s=180,
+        run(*compose(transparent=transparent), "up", "--detach", "--no-build", env=environment, timeout_s=180,
             hint="a taken port? FAKECLOUD_PORT sets another")  # fmt: skip
         await_ready()
 
@@ -71,11 +71,13 @@ def stop() -> None:
         run(*compose(), "down", "--volumes", env=compose_environment("kind"))
 
 
-def compose() -> tuple[str, ...]:
+def compose(*, transparent: bool = False) -> tuple[str, ...]:
     """Return the start of a compose command; with host ports where addresses aren't reachable."""
     files = ["docker-compose.yml"]
     if "FAKECLOUD_HOST_PORTS" in os.environ or platform.system() != "Linux":
         files.append("docker-compose.host-ports.yml")
+    if transparent:
+        files.append("docker-compose.transparent.yml")
     return ("docker", "compose", *(part for file in files for part in ("--file", file)))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,34 @@ DEPLOYMENT = "fakecloud-ccm"
 MARKER = "fakecloud-kind"
 NAMESPACE = "kube-system"
 LEASE = "cloud-controller-manager"
-CLASS_ONLY = "CCM_HANDLE_UNCLASSED=false"
+RETURN_ROUTES = ROOT / "manifests" / "components" / "transparent" / "return-routes.yaml"
+AGENTS = "fakecloud-return-routes"
 PEER_LABEL = "io.x-k8s.cloud-provider-kind.cluster"
 ROLLOUT_S = 120
 
 
+@dataclass(frozen=True)
+class Options:
+    """What `make kind` was asked for beyond the default."""
+
+    class_only: bool = False
+    pod_routes: bool = False
+    transparent: bool = False
+
+
+PLAIN = Options()
+
+
 def names() -> list[str]:
     return run("kind", "get", "clusters").split()
+
+
+def only() -> str:
+    """Return the one cluster that there is. Raises: Failure."""
+    there = names()
+    if len(there) != 1:
+        raise Failure(f"which cluster? say --cluster with one of: {', '.join(there) or '(none)'}")
+    return there[0]
 
 
 def choose(wanted: str | None, config: str | None) -> tuple[str, bool]:
@@ -100,21 +122,25 @@ def _served(kubectl: Kubectl) -> str:
 
 
 def load(cluster: str, image: str, nodes: list[str]) -> None:
+    """Load the image onto `nodes`, onto all if there are none."""
     with step("image loaded for the controller"):
-        run("kind", "load", "docker-image", image, "--name", cluster, "--nodes", ",".join(nodes),
-            timeout_s=300)  # fmt: skip
+        on = ("--nodes", ",".join(nodes)) if nodes else ()
+        run("kind", "load", "docker-image", image, "--name", cluster, *on, timeout_s=300)
 
 
-def install(
-    kubectl: Kubectl, cluster: str, image: str, *, made: bool, class_only: bool = False
-) -> None:
+def install(kubectl: Kubectl, cluster: str, image: str, options: Options, *, made: bool) -> None:
     """Apply token, settings and manifests, and wait until the controller leads."""
     before = kind_cloud.tokens(cluster) if kind_cloud.has_project(cluster) else []
     with step("controller runs in the cluster"):
         marker = {"made-cluster": str(made or bool(marker_of(kubectl))).lower()}
         kubectl.apply(_named("ConfigMap", MARKER, data=marker))
-        settings = (CLASS_ONLY,) if class_only else ()
+        settings = _settings(kubectl, options)
         kubectl("apply", "-f", "-", stdin=kind_cloud.manifests(cluster, image, *settings))
+        if options.transparent:
+            agents = RETURN_ROUTES.read_text().replace("image: fakecloud:dev", f"image: {image}")
+            kubectl("apply", "-f", "-", stdin=agents)
+        else:
+            _remove_agents(kubectl)  # of an installation that had them
         try:
             kubectl("-n", NAMESPACE, "rollout", "status", f"deployment/{DEPLOYMENT}",
                     f"--timeout={ROLLOUT_S}s", timeout_s=ROLLOUT_S + 20)  # fmt: skip
@@ -122,7 +148,33 @@ def install(
             logs = run_or_nothing(*kubectl.base, "-n", NAMESPACE, "logs", "--tail=12",
                                   f"deployment/{DEPLOYMENT}", both=True)  # fmt: skip
             raise Failure(f"{failure}\n  its log:\n{logs}") from None
+        if options.transparent:
+            kubectl("-n", NAMESPACE, "rollout", "status", f"daemonset/{AGENTS}",
+                    f"--timeout={ROLLOUT_S}s", timeout_s=ROLLOUT_S + 20)  # fmt: skip
     kind_cloud.revoke(cluster, before)  # nothing runs with them any more
+
+
+def _settings(kubectl: Kubectl, options: Options) -> list[str]:
+    """Return the controller's settings for `options`."""
+    settings = []
+    if options.class_only:
+        settings.append("CCM_HANDLE_UNCLASSED=false")
+    if options.pod_routes:
+        settings += ["CCM_CONFIGURE_CLOUD_ROUTES=true", f"CCM_CLUSTER_CIDR={_pods_of(kubectl)}"]
+    if options.transparent:
+        settings.append("CCM_TRANSPARENT=true")
+    return settings
+
+
+def _pods_of(kubectl: Kubectl) -> str:
+    """Return the cluster's ranges of pods, as kubeadm was told. Raises: Failure."""
+    text = kubectl("-n", NAMESPACE, "get", "configmap", "kubeadm-config", "-o",
+                   "jsonpath={.data.ClusterConfiguration}")  # fmt: skip
+    for line in text.splitlines():
+        name, _, value = line.strip().partition(": ")
+        if name == "podSubnet":
+            return value.strip('"')
+    raise Failure("kubeadm-config has no podSubnet: is it a kind cluster?")
 
 
 def marker_of(kubectl: Kubectl) -> bool | None:
@@ -156,10 +208,24 @@ def remove_controller(kubectl: Kubectl) -> None:
     # The Deployment first: the controller gives its lease back while it still may.
     kubectl("-n", NAMESPACE, "delete", "deployment", DEPLOYMENT, "--ignore-not-found",
             "--wait", "--cascade=foreground", "--timeout=60s", timeout_s=90)  # fmt: skip
-    kubectl("delete", "-k", str(ROOT / "manifests" / "base"), "--ignore-not-found",
-            "--wait", "--timeout=60s", timeout_s=90)  # fmt: skip
+    _remove_agents(kubectl)
+    pod_networks = ROOT / "manifests" / "components" / "pod-networks" / "rbac.yaml"
+    for what in (("-k", str(ROOT / "manifests" / "base")), ("-f", str(pod_networks))):
+        kubectl("delete", *what, "--ignore-not-found", "--wait", "--timeout=60s",
+                timeout_s=90)  # fmt: skip
     kubectl("-n", NAMESPACE, "delete", f"configmap/{DEPLOYMENT}", f"secret/{DEPLOYMENT}",
             f"lease/{LEASE}", "--ignore-not-found")  # fmt: skip
+
+
+def _remove_agents(kubectl: Kubectl) -> None:
+    """Delete the agents of --transparent, and what they told the nodes' kernels."""
+    place = (*kubectl.base, "-n", NAMESPACE)
+    pods = run_or_nothing(*place, "get", "pods", "-l", f"app.kubernetes.io/name={AGENTS}",
+                          "-o", "name").split()  # fmt: skip
+    for pod in pods:
+        run_or_nothing(*place, "exec", pod, "--", "python", "-m", "ccm.returning", "--remove")
+    kubectl("-n", NAMESPACE, "delete", "daemonset", AGENTS, "--ignore-not-found", "--wait",
+            "--timeout=60s", timeout_s=90)  # fmt: skip
 
 
 def internal_kubeconfig(cluster: str) -> str:

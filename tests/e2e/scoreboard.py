@@ -120,8 +120,10 @@ def render(runs: Iterable[Run]) -> str:
         "Written by `make scoreboard`, which runs Kubernetes' `e2e.test` "
         "(`--provider=skeleton`, focus `[Feature:LoadBalancer]`) on a kind cluster with the add-on. "
         "Nothing is skipped by us: what is skipped skips itself, for the reason given. *Routes to "
-        "pods*: the controller has `--pod-networks` and fakecloud's container a route to every "
-        "node's pods, which Services without nodePorts need.",
+        "pods*: fakecloud's container has a route to every node's pods, which Services without "
+        "nodePorts need (`make kind POD_ROUTES=1`). In a dual-stack cluster the spec that asks "
+        "the nodes' healthCheckNodePort may ask their IPv6 address, where kube-proxy doesn't "
+        "listen for a Service of IPv4: it then fails whoever provides the load balancers.",
         "",
         "| run | setting | passed | failed | skipped | when (UTC) | what ran |",
         "|---|---|---|---|---|---|---|",

@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from tests.e2e import scoreboard
+from tests.e2e import kind_cluster, scoreboard
 from tests.e2e.commands import Failure, Kubectl, run
 
 FOCUS: Final = r"\[Feature:LoadBalancer\]"
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 def run_specs(wish: argparse.Namespace) -> scoreboard.Run:
     """Return the results of the specs of `wish.focus`. Raises: Failure."""
     binary, ginkgo = _program(wish.e2e_test), _program(wish.ginkgo)
-    cluster = wish.cluster or _only_cluster()
+    cluster = wish.cluster or kind_cluster.only()
     with tempfile.TemporaryDirectory(prefix="fakecloud-e2e-") as scratch:
         folder = Path(wish.logs or scratch).absolute()
         folder.mkdir(parents=True, exist_ok=True)
@@ -116,13 +116,6 @@ def _asking_from(client: str | None, pool: str | None) -> Iterator[None]:
     finally:
         run("ip", "route", "delete", pool, "dev", bridge)
         run("ip", "address", "delete", f"{client}/{width}", "dev", "lo")
-
-
-def _only_cluster() -> str:
-    names = run("kind", "get", "clusters").split()
-    if len(names) != 1:
-        raise Failure(f"which cluster? say --cluster with one of: {', '.join(names) or '(none)'}")
-    return names[0]
 
 
 def _setting(kubectl: Kubectl) -> dict[str, str]:
