@@ -2,7 +2,7 @@
 PY := .venv/bin/python
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane kind kind-down e2e scoreboard lock
+.PHONY: help setup demo test check check-cloud check-rest format bench bench-api bench-billing bench-ccm bench-dataplane bench-kind kind kind-down e2e scoreboard lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:[^#]*## /\t/' | expand -t 16
@@ -43,8 +43,11 @@ bench-ccm: setup  ## the controller: 1,000 Services at once, faults, memory (PAR
 bench-dataplane: setup  ## HAProxy and UDP beside Envoy and nginx; a table and a line of JSON
 	@sh tests/bench/get_envoy.sh && $(PY) -m tests.bench.dataplane $(PARTS)
 
-kind:  ## a kind cluster whose LoadBalancer Services get addresses (NAME=, CONFIG=, CLASS_ONLY=1)
-	@python3 -m tests.e2e.kind up $(given) $(if $(CONFIG),--config $(CONFIG)) $(if $(CLASS_ONLY),--class-only)
+bench-kind:  ## load balancers of a kind cluster beside cloud-provider-kind (ARGS="--peer FILE")
+	@python3 -m tests.e2e.bench_kind $(ARGS)
+
+kind:  ## a kind cluster whose LoadBalancer Services get addresses (NAME=, CONFIG=, CLASS_ONLY=1, POD_ROUTES=1, TRANSPARENT=1)
+	@python3 -m tests.e2e.kind up $(given) $(if $(CONFIG),--config $(CONFIG)) $(if $(CLASS_ONLY),--class-only) $(if $(POD_ROUTES),--pod-routes) $(if $(TRANSPARENT),--transparent)
 
 kind-down:  ## remove what `make kind` made (NAME=: from that cluster only)
 	@python3 -m tests.e2e.kind down $(given)
