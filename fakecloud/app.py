@@ -212,7 +212,9 @@ def running(settings: Settings, system: Clock | None = None) -> Iterator[FastAPI
             costs=costs,
             invoices=Invoices(database, ledger, clock),
             spending=spending,
-            metrics=metrics.show_traffic(metering.carried, settings.metrics_load_balancers),
+            metrics=metrics.show_traffic(
+                metering.carried, settings.metrics_load_balancers
+            ).show_costs(spending.opencost.series, settings.metrics_load_balancers),
             clock=clock,
             timekeeper=timekeeper,
             profile=settings.profile,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
+import msgspec
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -12,6 +14,23 @@ from fakecloud.model import Counters
 
 Carried = tuple[str, str, float, Iterable[Counters]]
 """Project, load balancer, seconds since the counters were read, the counters."""
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What a SKU of a load balancer has come to and costs in an hour, for display only.
+
+    there: it goes on costing.
+    """
+
+    project: str
+    load_balancer: str
+    labels: Mapping[str, str]
+    ip: str
+    sku: str
+    currency: str
+    total: float
+    hourly: float
+    there: bool
 
 
 class Metrics:
@@ -46,6 +65,11 @@ class Metrics:
     def show_traffic(self, source: Callable[[], list[Carried]], most: int) -> Metrics:
         """Show a series per listener of the first `most` load balancers, and how many are cut."""
         self.registry.register(_Traffic(source, most))
+        return self
+
+    def show_costs(self, source: Callable[[], list[Cost]], most: int) -> Metrics:
+        """Show the same of the costs of the first `most` Services, the rest of a project in one."""
+        self.registry.register(_Costs(source, most))
         return self
 
     def text(self) -> bytes:
@@ -113,3 +137,60 @@ class _Traffic(Collector):
             "Load balancers beyond the limit, without series of their own",
             value=len(everything) - len(shown),
         )
+
+
+class _Costs(Collector):
+    """What is owed, by OpenCost's name for load balancers and by our own."""
+
+    def __init__(self, source: Callable[[], list[Cost]], most: int) -> None:
+        self._source = source
+        self._most = most
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: the names are known without asking the source."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families of the moment."""
+        found = self._source()
+        shown = set(list(dict.fromkeys(map(_whose, found)))[: self._most])
+        totals: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        rates: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        balancers: defaultdict[tuple[str, ...], float] = defaultdict(float)
+        for one in found:
+            whose = _whose(one) if _whose(one) in shown else (one.project, "", "", "", "")
+            project, cluster, namespace, service, uid = whose
+            key: tuple[str, ...] = (
+                one.currency, project, cluster, namespace, service, one.sku,
+            )  # fmt: skip
+            totals[key] += one.total
+            if one.there:
+                rates[key] += one.hourly
+                if whose in shown and service:
+                    balancers[one.ip, namespace, service, uid] += one.hourly
+        of = ["currency", "project", "cluster", "namespace", "service", "sku"]
+        total = CounterMetricFamily(
+            "fakecloud_cost", "What was owed so far, for display; corrections lower it", labels=of
+        )
+        rate = GaugeMetricFamily("fakecloud_hourly_rate", "Costs of the next hour", labels=of)
+        same = GaugeMetricFamily(
+            "kubecost_load_balancer_cost",
+            "Costs of the next hour, by the name that OpenCost has for them",
+            labels=["ingress_ip", "namespace", "service_name", "uid"],
+        )
+        for family, values in ((total, totals), (rate, rates), (same, balancers)):
+            for labels, value in values.items():
+                family.add_metric(labels, value)
+        yield from (total, rate, same)
+
+
+def _whose(cost: Cost) -> tuple[str, str, str, str, str]:
+    """Return the project, cluster, namespace, Service and its UID."""
+    label = cost.labels.get
+    return (
+        cost.project,
+        label("cluster", ""),
+        label("namespace", ""),
+        label("service", cost.load_balancer),
+        label("service-uid", ""),
+    )

@@ -238,6 +238,23 @@ class Costs:
             known = self._ledger.books(connection)
         return statement.document(history, lines, known)
 
+    def lived(
+        self, connection: Connection, resources: Sequence[str], start_us: int, end_us: int
+    ) -> dict[str, int]:
+        """Return for how long of [start, end) each of these resources was billed."""
+        assigned = self._ledger.assignments(connection)
+        used = _usages(self._ledger.standing(connection, resources, end_us, assigned))
+        return {
+            one.resource: sum(
+                max(0, span.end_us - max(start_us, span.start_us)) for span in one.spans
+            )
+            for one in used
+        }
+
+    def books(self, connection: Connection) -> dict[str, PriceBook]:
+        """Return every book that was ever in force, by id."""
+        return self._ledger.books(connection)
+
     def _open(
         self, connection: Connection, project: str
     ) -> tuple[PriceBook, list[tuple[str, Span]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fakecloud.accounting.budgets import Budgets
 from fakecloud.accounting.costs import Costs
+from fakecloud.accounting.opencost import OpenCost
 from fakecloud.accounting.waste import Waste
 from fakecloud.accounting.webhooks import Post, Webhooks
 from fakecloud.clock import Clock
@@ -21,3 +22,4 @@ class Spending:
         self.waste = Waste(database, costs, clock)
         self.webhooks = Webhooks(database, clock, seal, post)
         self.budgets = Budgets(database, costs, clock, self.webhooks)
+        self.opencost = OpenCost(database, costs, clock)

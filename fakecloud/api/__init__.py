@@ -21,6 +21,7 @@ quotas          how many of each kind        audit       what was asked by whom
 mutations       key, change and audit record in one transaction
 preferences     what `Prefer` asks for
 envelope        what every answer carries
+opencost        costs where OpenCost's tools look for them
 service         health, version, metrics, problem pages
 schemas         wire models: limits and defaults of the document
 chaos           faults on demand: make, list, log    fault_schemas  their wire models

@@ -27,6 +27,7 @@ from fakecloud.api import (
     instances,
     load_balancers,
     networks,
+    opencost,
     operations,
     problems,
     profiles,
@@ -95,6 +96,7 @@ def create(cloud: Cloud, lifespan: Lifespan | None = None) -> FastAPI:
         v1.include_router(part.router)
     app.include_router(v1)
     app.include_router(service.router)
+    app.include_router(opencost.router)
     app.add_middleware(Puts, cloud=cloud)
     app.add_middleware(Reads, cloud=cloud)
     app.add_middleware(Heads)

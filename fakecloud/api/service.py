@@ -66,7 +66,9 @@ async def metrics(request: Request, cloud: CloudParts) -> Response:
     """Return Prometheus metrics; without a token only where the server listens on loopback."""
     if not cloud.loopback_only:
         await caller(request, BEARER)
-    return Response(cloud.metrics.text(), media_type="text/plain; version=0.0.4")
+    # In a thread: costs are read from the database.
+    text = await asyncio.to_thread(cloud.metrics.text)
+    return Response(text, media_type="text/plain; version=0.0.4")
 
 
 @router.get(

@@ -10,6 +10,7 @@ projection     a month at this rate, and the rest of it
 preview        what manifests would cost                 consolidation  who could share one
 waste          what serves nobody                         budgets     periods and thresholds
 anomalies      unusual days, and why                      focus_rows     rows of it by the million
+opencost       the shapes of OpenCost
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
 focus_invoices its billing periods and invoices          focus_invoice_check  of those, and of sums
 """

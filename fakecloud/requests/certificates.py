@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from fakecloud.access import suspension
 from fakecloud.access.quotas import Quotas
+from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.domain import outcomes, pem, rules
 from fakecloud.domain.sealing import Seal
@@ -163,6 +165,7 @@ class Certificates:
         brought: pem.KeyPair,
         labels: dict[str, str],
     ) -> Kept:
+        suspension.refuse(connection, project, seconds_us(self._now()))
         self._quotas.take(connection, project, "certificates")
         now = self._now()
         made = Certificate(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from fakecloud.access import suspension
 from fakecloud.access.quotas import Quotas
+from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.errors import NameInUse, NotFound
 from fakecloud.ids import new_id
@@ -66,6 +68,7 @@ class Instances:
             rows.remove(connection, msgspec.structs.replace(found, updated_at=self._clock.now()))
 
     def _add(self, connection: Connection, project: str, name: str, wish: InstanceWish) -> Instance:
+        suspension.refuse(connection, project, seconds_us(self._clock.now()))
         self._quotas.take(connection, project, "instances")
         now = self._clock.now()
         made = Instance(

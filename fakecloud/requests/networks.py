@@ -6,7 +6,9 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from fakecloud.access import suspension
 from fakecloud.access.quotas import Quotas
+from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.domain import routing
 from fakecloud.domain.addresses import Pool
@@ -98,6 +100,7 @@ class Networks:
         )
 
     def _add(self, connection: Connection, project: str, name: str, wish: NetworkWish) -> Network:
+        suspension.refuse(connection, project, seconds_us(self._clock.now()))
         self._quotas.take(connection, project, "networks")
         now = self._clock.now()
         made = Network(
@@ -196,6 +199,7 @@ class Routes:
             )
 
     def _add(self, connection: Connection, project: str, name: str, wish: RouteWish) -> Route:
+        suspension.refuse(connection, project, seconds_us(self._clock.now()))
         self._quotas.take(connection, project, "routes")
         now = self._clock.now()
         made = Route(

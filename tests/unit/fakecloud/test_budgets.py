@@ -231,6 +231,12 @@ def test_a_hard_budget_over_everything_suspends_the_project(world: World) -> Non
         ("PUT", "/v1/load-balancers/web", body),
         ("PUT", "/v1/load-balancers/web", {"spec": before["spec"], "labels": {"a": "b"}}),
         ("POST", "/v1/addresses", {"name": "spare", "family": "ipv4"}),
+        (
+            "PUT",
+            "/v1/instances/node-1",
+            {"addresses": [{"type": "InternalIP", "address": "127.0.3.1"}]},
+        ),
+        ("PUT", "/v1/networks/pods", {"ranges": ["10.1.0.0/16"]}),
     ):
         refused = world.ask(method, path, wish, 402)
         assert (refused["code"], refused["budget"]) == ("project_suspended", "all")
