@@ -61,6 +61,9 @@ class Metrics:
         self.events_dropped = self._counter(
             "ccm_events_dropped_total", "Kubernetes events not sent: full queue or refused"
         )
+        self.events_waiting = self._gauge(
+            "ccm_events_waiting", "Kubernetes events that are still to be written"
+        )
         self.informer_errors = self._counter(
             "ccm_informer_errors_total", "Failed lists and watches", "resource"
         )

@@ -2,7 +2,8 @@
 
 record() only queues. Equal events become a series, as in client-go: the first is a POST, the
 second a PATCH with count 2, later ones are counted here and written when the series is flushed.
-Each object has a budget, so that a Service in trouble can't flood the cluster.
+Each object has a budget, so that a Service in trouble can't flood the cluster. While there is
+much else to write, events wait for a while: an address matters more than what is told of it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
@@ -24,7 +27,11 @@ from ccm.kube import transport as transports
 
 NAMESPACE: Final = "default"
 """Of events about objects without a namespace: the API server takes no other for them."""
-QUEUE_LIMIT: Final = 1000
+QUEUE_LIMIT: Final = 4096
+PATIENCE_S: Final = 30.0
+"""How long an event waits for others' work at most."""
+GLANCE_S: Final = 0.2
+"""Between two looks whether that work is done."""
 BURST: Final = 25  # client-go's spam filter: 25 at once, then one in five minutes
 REFILL_S: Final = 300.0
 FLUSH_S: Final = 1800.0
@@ -43,6 +50,13 @@ class _Key:
     type: str
     reason: str
     note: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    key: _Key
+    at: float
+    wall: datetime
 
 
 @dataclass(slots=True)
@@ -75,7 +89,10 @@ class Recorder:
         self._instance = instance[:128]
         self._clock = clock
         self._dropped = metrics.events_dropped
-        self._queue: asyncio.Queue[_Key] = asyncio.Queue(QUEUE_LIMIT)
+        self._queue: asyncio.Queue[_Entry] = asyncio.Queue(QUEUE_LIMIT)
+        metrics.events_waiting.set_function(self._queue.qsize)
+        self._gives_way: list[Callable[[], bool]] = []
+        self._is_draining = False
         # Both from the longest unused to the latest, so that what has become old is found at once.
         self._series: OrderedDict[_Key, _Series] = OrderedDict()
         self._budgets: OrderedDict[str, _Budget] = OrderedDict()
@@ -94,39 +111,53 @@ class Recorder:
             self._dropped.inc()
             return
         try:
-            self._queue.put_nowait(key)
+            entry = _Entry(key, self._clock.monotonic(), self._clock.now())
+            self._queue.put_nowait(entry)
         except asyncio.QueueFull:
             self._dropped.inc()
 
     async def run(self) -> None:
         """Write what is queued until cancelled; one event at a time."""
         while True:
-            key = await self._queue.get()
-            await self._write(key)
+            entry = await self._queue.get()
+            await self._wait_for_others(entry.at + PATIENCE_S)
+            await self._write(entry)
             self._queue.task_done()
             await self._close_idle()
 
+    def give_way_to(self, is_busy: Callable[[], bool]) -> None:
+        """Let events wait for a while as long as `is_busy` says so."""
+        self._gives_way.append(is_busy)
+
     async def drain(self) -> None:
         """Wait until run() has written what is queued, then write the counts of open series."""
+        self._is_draining = True
         await self._queue.join()
         for key, series in list(self._series.items()):
             await self._patch(key, series)
 
-    async def _write(self, key: _Key) -> None:
+    async def _wait_for_others(self, until: float) -> None:
+        while self._clock.monotonic() < until and not self._is_draining:
+            if not any(is_busy() for is_busy in self._gives_way):
+                return
+            await self._clock.sleep(GLANCE_S)
+
+    async def _write(self, entry: _Entry) -> None:
+        key = entry.key
         series = self._series.get(key)
         now = self._clock.monotonic()
         if series is None or now - series.last_at > SERIES_IDLE_S:
-            await self._create(key)
+            await self._create(entry)
             return
         series.count += 1
         series.last_at = now
-        series.last_time = clocks.micro_time(self._clock.now())
+        series.last_time = clocks.micro_time(entry.wall)
         self._series.move_to_end(key)
         if series.count == 2 or now - series.written_at > FLUSH_S:
             await self._patch(key, series)
 
-    async def _create(self, key: _Key) -> None:
-        wall = self._clock.now()
+    async def _create(self, entry: _Entry) -> None:
+        key, wall = entry.key, entry.wall
         stamp = int(wall.timestamp() * 1_000_000) * 1000 + next(self._number) % 1000
         name = f"{key.about.name}.{stamp:x}"
         time = clocks.micro_time(wall)

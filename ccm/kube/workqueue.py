@@ -10,9 +10,13 @@ import asyncio
 import heapq
 import itertools
 from collections import deque
+from typing import Final
 
 from ccm import clock as clocks
 from ccm import metrics as metrics_
+
+BUSY_KEYS: Final = 8
+"""Keys waiting and in work beyond which a queue counts as busy."""
 
 
 class ShutDown(Exception):
@@ -131,6 +135,10 @@ class WorkQueue:
         self._added.clear()
         self._has_ready.set()
         self._heap_changed.set()
+
+    def is_busy(self) -> bool:
+        """Return whether there is more to do than now and then a key."""
+        return len(self._ready) + len(self._working) > BUSY_KEYS
 
     def oldest_work_s(self) -> float:
         """Return how long the slowest key in work has been there; 0 if none is."""

@@ -125,6 +125,7 @@ class ServiceController:
             self._forget_addresses,
         ]
         given.mirror.on_return.append(self._queue.retry_failed)
+        given.recorder.give_way_to(self._queue.is_busy)
         if self._slices is not None:
             self._slices.handlers.append(self._triggers.slice_changed)
 

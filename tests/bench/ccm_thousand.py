@@ -89,15 +89,20 @@ class Thousand:
 
     async def _rest(self) -> None:
         """Return when the controller has written its last event and looks at nothing."""
-        quiet_since, before = time.monotonic(), self._world.ccm.work_done()
+        quiet_since, before = time.monotonic(), self._done()
         deadline = time.monotonic() + ccm_client.TIMEOUT_S
         while time.monotonic() - quiet_since < 3.0:
             await asyncio.sleep(0.5)
-            now = self._world.ccm.work_done()
+            now = self._done()
             if now != before:
                 quiet_since, before = time.monotonic(), now
             if time.monotonic() > deadline:
                 raise Slow("the controller doesn't come to rest")
+
+    def _done(self) -> tuple[object, float]:
+        """Return what was done so far, and how many events are still to be written."""
+        ccm = self._world.ccm
+        return ccm.work_done(), ccm.metric("ccm_events_waiting")
 
     async def _add_node(self) -> Figures:
         """Add a node; the clock runs from before its creation to the last load balancer."""

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from contextlib import asynccontextmanager
 
 from ccm import metrics
+from ccm.clock import micro_time
 from ccm.kube import events
 from tests.fakes.ccm_clock import FakeClock, HastyClock, until
 from tests.fakes.kubeapi import FakeApiServer
@@ -173,12 +174,37 @@ async def test_what_is_old_is_found_without_looking_at_the_rest():
 
         recorder._series, recorder._budgets = Counting(), Counting()
         for n in range(50):
-            await recorder._create(
-                events._Key(SOURCE, builders.service(uid=str(n)).reference, "Normal", "A", "b")
-            )
+            key = events._Key(SOURCE, builders.service(uid=str(n)).reference, "Normal", "A", "b")
+            await recorder._create(events._Entry(key, clock.monotonic(), clock.now()))
             await recorder._close_idle()
         await transport.close()
     assert looks <= 2 * 50
+
+
+async def test_events_wait_while_there_is_much_to_do_but_not_for_ever():
+    clock, busy = FakeClock(), [True]
+    async with FakeApiServer().serving() as server, recording(server, clock) as recorder:
+        recorder.give_way_to(lambda: busy[0])
+        said_at = micro_time(clock.now())
+        for uid in ("u-1", "u-2"):
+            recorder.record(SOURCE, builders.service(uid=uid).reference, "Normal", "A", uid)
+        await clock.advance(5.0)
+        assert not server.objects
+        busy[0] = False
+        await clock.advance(1.0)
+        await until(lambda: len(server.objects) == 2)
+        assert event_of(server, "u-1")["eventTime"] == said_at, "when it happened, not was written"
+
+        busy[0] = True
+        recorder.record(SOURCE, builders.service(uid="u-3").reference, "Normal", "A", "u-3")
+        await clock.advance(events.PATIENCE_S + 1)
+        await until(lambda: len(server.objects) == 3)
+
+        recorder.record(SOURCE, builders.service(uid="u-4").reference, "Normal", "A", "u-4")
+        draining = asyncio.create_task(recorder.drain())
+        await clock.advance(1.0)
+        await draining
+        assert len(server.objects) == 4
 
 
 def event_of(server, note):
