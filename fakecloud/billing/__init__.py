@@ -12,5 +12,5 @@ waste          what serves nobody                         budgets     periods an
 anomalies      unusual days, and why                      focus_rows     rows of it by the million
 opencost       the shapes of OpenCost
 focus          export as FOCUS 1.4                       focus_check    a check of every cell
-focus_invoices its billing periods and invoices          focus_invoice_check  of those, and of sums
+focus_invoices  its billing periods and invoices         focus_invoice_check  of those, and of sums
 """
