@@ -159,15 +159,10 @@ class Timekeeper:
         self, connection: Connection, timeline: Timeline, now: datetime, share: float
     ) -> None:
         if share >= 1:
-            operations.end(
-                connection,
-                clocks.GLOBAL,
-                up_to_generation=0,
-                status=OperationStatus.SUCCEEDED,
-                now=now,
-            )
+            done = operations.End(up_to_generation=0, status=OperationStatus.SUCCEEDED)
+            operations.end(connection, {clocks.GLOBAL: done}, now)
             return
-        operations.enter(connection, clocks.GLOBAL, "apply", now, up_to_generation=0)
+        operations.enter(connection, {clocks.GLOBAL: 0}, "apply", now)
         operations.progress(connection, clocks.GLOBAL, int(share * 100), now)
 
     def _ready(self, connection: Connection) -> Timeline:

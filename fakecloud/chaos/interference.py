@@ -83,6 +83,11 @@ class Interference:
             if not partial:
                 self._clear(lb)
 
+    def spoils_commit(self, lb: LoadBalancer) -> bool:
+        """Say whether a fault strikes before the commit of this attempt."""
+        with self._lock:
+            return (lb.id, lb.lease_epoch) in self._planned
+
     def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
         """Return `desired` without the listeners that a fault `partial` leaves out."""
         found = self._standing("applying", lb)

@@ -29,6 +29,9 @@ class Hook(Protocol):
         transaction, any exception rolls back and leaves the lease to end by itself.
         """
 
+    def spoils_commit(self, lb: LoadBalancer) -> bool:
+        """Say whether PRE_COMMIT disturbs this one, so that it must not share its transaction."""
+
     def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
         """Return what the data plane is told in place of `desired`."""
 
@@ -41,6 +44,10 @@ class NoHook:
 
     def at(self, point: Point, lb: LoadBalancer) -> None:
         """Do nothing."""
+
+    def spoils_commit(self, lb: LoadBalancer) -> bool:
+        """Say no."""
+        return False
 
     def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
         """Return `desired`."""

@@ -41,10 +41,14 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """The row to write; how the operations up to the claimed generation end, None: they go on."""
+    """The row to write; how the operations up to the claimed generation end, None: they go on.
+
+    waits: the work is done and only time has to pass.
+    """
 
     lb: LoadBalancer
     ends: OperationStatus | None = None
+    waits: bool = False
 
 
 def applied(
@@ -100,7 +104,8 @@ def is_early(claimed: LoadBalancer, lb: LoadBalancer, wall: datetime) -> bool:
 
 def waiting(lb: LoadBalancer) -> Outcome:
     """Leave the state as it is; the row is due again when the simulated delay is over."""
-    return Outcome(lb=msgspec.structs.replace(lb, due_at=lb.ready_at, attempts=0, last_error=None))
+    later = msgspec.structs.replace(lb, due_at=lb.ready_at, attempts=0, last_error=None)
+    return Outcome(lb=later, waits=True)
 
 
 def lost(lb: LoadBalancer, wall: datetime) -> LoadBalancer | None:

@@ -124,10 +124,9 @@ def give(
 
     Raises: AddressInUse.
     """
-    for lb in balancers:
-        gone = [a.ip for a in before if a not in lb.addresses]
-        if gone:
-            address_rows.take_back(connection, lb.id, gone, now)
+    gone = [(a.ip, lb.id) for lb in balancers for a in before if a not in lb.addresses]
+    if gone:
+        address_rows.take_back(connection, gone, now)
     new = [(a, lb.id) for lb in balancers for a in lb.addresses if a not in before]
     if new and not address_rows.give(connection, new, now):
         ips = ", ".join(address.ip for address, _ in new)

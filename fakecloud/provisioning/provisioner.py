@@ -1,4 +1,4 @@
-"""What the cloud does about wishes: claim one due load balancer, make it so, tell the result.
+"""What the cloud does about wishes: take a due load balancer, make it so, hand in the result.
 
 A worker holds a lease while it works, with an epoch that fences everything it writes: to the
 store, and to the data plane. Long work on the data plane keeps its lease. A worker that dies or
@@ -9,19 +9,16 @@ idempotent work. Turns of the loop are `step()`.
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Sequence
 from datetime import timedelta
 from threading import Lock
 from typing import Final, Protocol
 
-import msgspec
 import structlog
 
 from fakecloud.clock import Clock
-from fakecloud.domain import lifecycle, outcomes, rules
+from fakecloud.domain import outcomes
 from fakecloud.domain.hooks import Hook, NoHook, Point
-from fakecloud.domain.lifecycle import Event
 from fakecloud.errors import (
     DataPlaneError,
     Postponed,
@@ -40,14 +37,13 @@ from fakecloud.model import (
     ProbeWeight,
     Spec,
     State,
-    operating_state,
 )
-from fakecloud.network import conflicts, host_ports
+from fakecloud.network import host_ports
 from fakecloud.network.allocation import Allocator
-from fakecloud.store import addresses as address_rows
-from fakecloud.store import billing_events, operations
-from fakecloud.store import certificates as certificate_rows
+from fakecloud.provisioning.claims import Claims
+from fakecloud.provisioning.results import Result, Results
 from fakecloud.store import load_balancers as rows
+from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
 
 RECOVER: Final = "system.recover"
@@ -124,7 +120,6 @@ class Provisioner:
         if their addresses are of `pools` (None: of any). `allocator`: for addresses that are taken.
         `keys`: where certificates come from. `published`: ports of the machine for listeners.
         """
-        self._allocator = allocator
         self._keys = keys
         self._published = published
         self._database = database
@@ -135,16 +130,24 @@ class Provisioner:
         self._host = host
         self._owner = owner
         self._hook = hook or NoHook()
-        self._lease_s = lease_s
-        self._pools = pools
-        self._busy: dict[tuple[int, int], float] = {}  # key and epoch, and until when to renew
-        self._rng = rng
+        self._claims = Claims(
+            database,
+            clock,
+            host=host,
+            owner=owner,
+            lease_s=lease_s,
+            pools=pools,
+            published=published,
+        )
+        self._results = Results(
+            database, health, clock, hook=self._hook, allocator=allocator, rng=rng
+        )
         self._lock = Lock()
         self._mine: set[str] = set()  # what this host runs
 
     def step(self) -> bool:
         """Bring one due load balancer one step further; False if none was due."""
-        claimed = self._claim()
+        claimed = self._claims.take()
         if claimed is None:
             return False
         bound = log.bind(lb=claimed.name, lb_id=claimed.id, generation=claimed.generation)
@@ -157,17 +160,17 @@ class Provisioner:
             self._put_off(claimed, early.seconds)
         except DataPlaneError as error:
             bound.warning("provisioning_failed", code=error.code, reason=error.message)
-            self._finish(claimed, error)
+            self._results.hand_in(Result(claimed, error))
         except Unavailable:
             raise  # nothing can be written now; the lease ends and another try begins
         except Exception as error:  # noqa: BLE001 - one row must not stop the others
             # A bug, or an outside fault that nobody named: this row backs off, others go on.
             bound.exception("provisioning_crashed")
             reason = f"unexpected: {type(error).__name__}; the server's log has more"
-            self._finish(claimed, Transient("internal", reason))
+            self._results.hand_in(Result(claimed, Transient("internal", reason)))
         else:
             bound.info("load_balancer_converged", removed=claimed.state is State.DELETING)
-            self._finish(claimed, None)
+            self._results.hand_in(Result(claimed))
         return True
 
     def _work(self, claimed: LoadBalancer) -> None:
@@ -231,29 +234,8 @@ class Provisioner:
                 self._mine.discard(claimed.id)
 
     def renew(self) -> int:
-        """Lengthen the leases of work that the data plane is at; return how many.
-
-        Work that hangs for longer than a deadline is given up: its lease ends, another tries.
-        """
-        moment = self._clock.monotonic()
-        with self._lock:
-            busy = [lease for lease, until in self._busy.items() if moment < until]
-        if not busy:
-            return 0
-        with self._database.write() as connection:
-            until = self._clock.wall() + timedelta(seconds=self._lease_s)
-            return rows.renew(connection, busy, self._owner, until)
-
-    @contextmanager
-    def _renewed(self, lb: LoadBalancer) -> Iterator[None]:
-        lease = (lb.pk, lb.lease_epoch)
-        with self._lock:
-            self._busy[lease] = self._clock.monotonic() + lifecycle.DEADLINE_S
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._busy.pop(lease, None)
+        """Lengthen the leases of work that the data plane is at; return how many."""
+        return self._claims.renew()
 
     def hold(self, ids: Collection[str]) -> None:
         """Note what this host runs already."""
@@ -266,28 +248,6 @@ class Provisioner:
         if again is None:
             return  # not made yet, or on its way out: due anyway
         rows.begin(connection, again, RECOVER, now)
-
-    def _claim(self) -> LoadBalancer | None:
-        with self._database.read() as connection:
-            if not rows.is_due(connection, self._host, self._clock.wall(), self._pools):
-                return None  # a look without the write lock, which an idle cloud need not take
-        with self._database.write() as connection:
-            wall = self._clock.wall()
-            claimed = rows.claim(
-                connection, self._host, self._owner, wall, self._lease_s, self._pools
-            )
-            if claimed is None:
-                return None
-            lb = claimed
-            if lb.state is State.ERROR:
-                state = lifecycle.next_state(State.ERROR, Event.RETRIED, was_active=lb.was_active)
-                lb = msgspec.structs.replace(lb, state=state, attempts=0, asked_at=wall)
-            lb = msgspec.structs.replace(lb, state=lifecycle.next_state(lb.state, Event.CLAIMED))
-            now = self._clock.now()
-            given = host_ports.assign(connection, lb, self._published, now)
-            lb = msgspec.structs.replace(lb, host_ports=given)
-            operations.enter(connection, lb.id, "apply", now, up_to_generation=lb.generation)
-            return lb if lb == claimed else rows.save(connection, lb, now)
 
     def _apply(self, lb: LoadBalancer) -> None:
         self._addresses.ensure(lb.id, lb.addresses)
@@ -305,7 +265,7 @@ class Provisioner:
             certificates=self._keys.chains(lb.project, lb.spec) if self._keys else (),
             host_ports=lb.host_ports,
         )
-        with self._renewed(lb):
+        with self._claims.renewed(lb):
             self._dataplane.apply(self._hook.wanted(lb, desired))
         self._health.applied(lb.id, told)
         self._addresses.prune(lb.id, lb.addresses)
@@ -314,7 +274,7 @@ class Provisioner:
         self._health.forget(lb.id)
         self._hook.at(Point.PRE_APPLY, lb)
         if not self._hook.forgets(lb):
-            with self._renewed(lb):
+            with self._claims.renewed(lb):
                 self._dataplane.remove(lb.id, lb.lease_epoch)
             self._addresses.prune(lb.id, ())
         with self._lock:
@@ -323,65 +283,11 @@ class Provisioner:
     def _put_off(self, claimed: LoadBalancer, seconds: float) -> None:
         """Give the lease back; the row is due again in `seconds`, or now if it has changed."""
         with self._database.write() as connection:
-            lb = rows.release(connection, claimed.pk, claimed.lease_epoch)
+            lease = (claimed.pk, claimed.lease_epoch)
+            lb = rows.release(connection, [lease]).get(claimed.pk)
             if lb is None:
                 return
-            operations.enter(
-                connection, lb.id, "wait", self._clock.now(), up_to_generation=claimed.generation
-            )
+            operations.enter(connection, {lb.id: claimed.generation}, "wait", self._clock.now())
             if (lb.generation, lb.state) == (claimed.generation, claimed.state):
                 again = self._clock.wall() + timedelta(seconds=seconds)
                 rows.put_off(connection, lb.pk, again)
-
-    def _finish(self, claimed: LoadBalancer, error: DataPlaneError | None) -> None:
-        """Write the result, unless the lease went to another worker meanwhile."""
-        with self._database.write() as connection:
-            lb = rows.release(connection, claimed.pk, claimed.lease_epoch)
-            if lb is None:
-                log.warning("lease_lost", lb_id=claimed.id, epoch=claimed.lease_epoch)
-                return
-            self._write(connection, claimed, lb, error)
-            self._hook.at(Point.PRE_COMMIT, claimed)
-        self._hook.at(Point.POST_COMMIT, claimed)
-
-    def _write(
-        self,
-        connection: Connection,
-        claimed: LoadBalancer,
-        lb: LoadBalancer,
-        error: DataPlaneError | None,
-    ) -> None:
-        now, wall = self._clock.now(), self._clock.wall()
-        done = claimed.generation
-        if error is not None:
-            lb, error = conflicts.settle(
-                connection, self._allocator, claimed, lb, error, self._clock
-            )
-            result = outcomes.failed(claimed, lb, error, now, wall, self._rng.random())
-        elif outcomes.is_early(claimed, lb, wall):
-            result = outcomes.waiting(lb)
-            operations.enter(connection, lb.id, "wait", now, up_to_generation=done)
-        elif claimed.state is State.DELETING:
-            result = outcomes.removed(lb, now)
-            address_rows.take_back(connection, lb.id, [a.ip for a in lb.addresses], now)
-        else:
-            result = outcomes.applied(claimed, lb, now, wall, self._seen(connection, lb))
-        note = result.lb.last_error
-        if result.ends is not None:
-            operations.end(
-                connection, lb.id, up_to_generation=done, status=result.ends, error=note, now=now
-            )
-        elif error is not None and note is not None:
-            operations.note(connection, lb.id, note, now, up_to_generation=done)
-        saved = rows.save(connection, result.lb, now)
-        billing_events.record(connection, lb, saved, now, wall)
-
-    def _seen(self, connection: Connection, lb: LoadBalancer) -> outcomes.Seen:
-        down, unknown = self._health.summary(lb)
-        return outcomes.Seen(
-            operating_state=operating_state(lb.spec, down, unknown, suspended=lb.suspended),
-            targets=self._health.targets(lb),
-            expiries=certificate_rows.expiries(
-                connection, lb.project, rules.certificates_of(lb.spec)
-            ),
-        )

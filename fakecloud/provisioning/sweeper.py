@@ -59,7 +59,7 @@ class Sweeper:
             with self._database.write() as connection:
                 for lb_id, ip in addresses.of_deleted(connection):
                     log.warning("leak_swept", what="ip", lb_id=lb_id, ip=ip)
-                    addresses.take_back(connection, lb_id, [ip], self._clock.now())
+                    addresses.take_back(connection, [(ip, lb_id)], self._clock.now())
                     swept += 1
         return swept
 

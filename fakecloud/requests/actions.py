@@ -95,14 +95,10 @@ class Actions:
                 lb, state=state, due_at=None, last_error=note, ready_at=None
             )
             rows.save(connection, stopped, now)
-            operations.end(
-                connection,
-                lb.id,
-                up_to_generation=lb.generation,
-                status=OperationStatus.CANCELLED,
-                error=note,
-                now=now,
+            cancelled = operations.End(
+                up_to_generation=lb.generation, status=OperationStatus.CANCELLED, error=note
             )
+            operations.end(connection, {lb.id: cancelled}, now)
             ended = operations.find(connection, project, id)
             assert ended is not None, id
             return ended

@@ -225,8 +225,7 @@ class LoadBalancers:
         chosen = self._allocator.choose(connection, specs, now)
         made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
         balancers = rows.create(connection, made)
-        for lb in balancers:
-            billing_events.record(connection, None, lb, now, self._clock.wall())
+        billing_events.record(connection, ((None, lb) for lb in balancers), now, self._clock.wall())
         allocation.give(connection, balancers, now)
         return balancers
 
@@ -279,7 +278,7 @@ class LoadBalancers:
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             lb = self._with_other_faults(connection, current, lb)
             saved = rows.save(connection, lb, now)
-            billing_events.record(connection, current, saved, now, self._clock.wall())
+            billing_events.record(connection, [(current, saved)], now, self._clock.wall())
             return saved, Outcome.RELABELED
         generation = current.generation + 1
         kind: profiles.Kind = "update" if current.was_active else "create"
@@ -307,7 +306,7 @@ class LoadBalancers:
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, changed, now)
-        billing_events.record(connection, current, lb, now, self._clock.wall())
+        billing_events.record(connection, [(current, lb)], now, self._clock.wall())
         allocation.give(connection, [lb], now, current.addresses)
         operations.start(connection, operation)
         return lb, Outcome.ACCEPTED
@@ -341,13 +340,10 @@ class LoadBalancers:
     def _begin_delete(
         self, connection: Connection, current: LoadBalancer, now: datetime
     ) -> LoadBalancer:
-        operations.end(
-            connection,
-            current.id,
-            up_to_generation=current.generation,
-            status=OperationStatus.CANCELLED,
-            now=now,
+        cancelled = operations.End(
+            up_to_generation=current.generation, status=OperationStatus.CANCELLED
         )
+        operations.end(connection, {current.id: cancelled}, now)
         delay = self._delay("delete", current, current.id, current.generation)
         operation = self._operation(
             current.project, "delete", current.name, current.id, current.generation, delay
@@ -362,7 +358,7 @@ class LoadBalancers:
             asked_at=self._clock.wall(),
         )
         lb = rows.save(connection, deleting, now)
-        billing_events.record(connection, current, lb, now, self._clock.wall())
+        billing_events.record(connection, [(current, lb)], now, self._clock.wall())
         operations.start(connection, operation)
         return lb
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, bindparam, or_, select, update
+from sqlalchemy import Connection, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.model import Address
@@ -47,6 +47,14 @@ _GIVE: Final = {
     "sqlite": _upsert(sqlite.insert(table)),
     "postgresql": _upsert(postgresql.insert(table)),
 }
+
+
+_TAKE_BACK: Final = (
+    update(table)
+    .where(tuple_(table.c.ip, table.c.load_balancer_id).in_(bindparam("held", expanding=True)))
+    .values(load_balancer_id=None, released_at=bindparam("at"))
+    .returning(table.c.ip, table.c.reserved)
+)
 
 
 def last_given(connection: Connection, pool: str, family: str) -> str | None:
@@ -114,14 +122,9 @@ def of_deleted(connection: Connection) -> list[tuple[str, str]]:
     return [(row.load_balancer_id, row.ip) for row in rows]
 
 
-def take_back(connection: Connection, load_balancer_id: str, ips: list[str], now: datetime) -> None:
-    """Release these addresses of a load balancer."""
-    released = connection.execute(
-        update(table)
-        .where(table.c.load_balancer_id == load_balancer_id, table.c.ip.in_(ips))
-        .values(load_balancer_id=None, released_at=now)
-        .returning(table.c.ip, table.c.reserved)
-    ).all()
+def take_back(connection: Connection, held: Sequence[tuple[str, str]], now: datetime) -> None:
+    """Release addresses, given as (ip, id of the load balancer), which still have that owner."""
+    released = connection.execute(_TAKE_BACK, {"held": list(held), "at": now}).all()
     kept = [row.ip for row in released if row.reserved]
     if kept:
         reservations.touched(connection, kept, now)

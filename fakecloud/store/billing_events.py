@@ -24,18 +24,21 @@ _COLUMNS: Final = tuple(getattr(billing_event.c, name) for name in BillingEvent.
 
 def record(
     connection: Connection,
-    before: LoadBalancer | None,
-    after: LoadBalancer,
+    changes: Iterable[tuple[LoadBalancer | None, LoadBalancer]],
     now: datetime,
     wall: datetime,
 ) -> None:
-    """Write what a saved change of a load balancer is for its bill, in the same transaction."""
-    append(connection, events.of_change(before, after, now, wall))
+    """Write what saved changes, before and after, are for the bill, in the same transaction."""
+    append(
+        connection,
+        [one for before, after in changes for one in events.of_change(before, after, now, wall)],
+    )
 
 
 def append(connection: Connection, found: Iterable[BillingEvent]) -> None:
     """Write events with the transaction of the change."""
     own = journal.of(connection)
+    ended = []
     for event in found:
         own.append(billing_event, msgspec.to_builtins(event))
         if event.kind is Kind.CREATED:
@@ -48,7 +51,9 @@ def append(connection: Connection, found: Iterable[BillingEvent]) -> None:
             }
             own.append(billed_resource, resource)
         elif event.kind is Kind.DELETED:
-            connection.execute(_END, {"of": event.resource, "at": event.at_us})
+            ended.append({"of": event.resource, "at": event.at_us})
+    if ended:
+        connection.execute(_END, ended)
 
 
 def histories(connection: Connection, resources: Sequence[str]) -> dict[str, list[BillingEvent]]:

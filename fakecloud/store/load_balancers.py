@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import cache
@@ -24,7 +25,6 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.sql.dml import ReturningUpdate
 
 from fakecloud.domain import documents
 from fakecloud.model import LoadBalancer, Operation, PoolKey, State
@@ -49,11 +49,9 @@ _FINDS = {
 }
 _BY_NAMES = _FIND.where(table.c.name.in_(bindparam("called", expanding=True)))
 _GET = select(*_COLUMNS).where(table.c.pk == bindparam("key")).with_for_update()
+_HELD = tuple_(table.c.pk, table.c.lease_epoch).in_(bindparam("leases", expanding=True))
 _RELEASE = (
-    update(table)
-    .where(table.c.pk == bindparam("key"), table.c.lease_epoch == bindparam("epoch"))
-    .values(lease_owner=None, lease_until=None)
-    .returning(*_COLUMNS)
+    update(table).where(_HELD).values(lease_owner=None, lease_until=None).returning(*_COLUMNS)
 )
 
 
@@ -62,8 +60,8 @@ def _key(pools: Collection[PoolKey] | None) -> tuple[PoolKey, ...] | None:
 
 
 @cache
-def _due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
-    """Return the query for the load balancer that is due longest of those that a host may claim."""
+def _due(pools: tuple[PoolKey, ...] | None) -> Select[Any]:
+    """Return the query for the load balancers due longest of those that a host may claim."""
     nobodys: ColumnElement[bool] = table.c.host.is_(None)
     if pools is not None:
         place = tuple_(address.c.pool, address.c.family)
@@ -72,7 +70,7 @@ def _due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
         )
         nobodys = and_(nobodys, ~elsewhere.exists())
     return (
-        select(table.c.pk)
+        select(*_COLUMNS)
         .where(
             or_(nobodys, table.c.host == bindparam("to")),
             table.c.due_at <= bindparam("at"),
@@ -80,23 +78,18 @@ def _due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
             or_(table.c.lease_until.is_(None), table.c.lease_until < bindparam("at")),
         )
         .order_by(table.c.due_at)
-        .limit(1)
+        .limit(bindparam("most"))
     )
 
 
 @cache
-def _claim(pools: tuple[PoolKey, ...] | None) -> ReturningUpdate[Any]:
-    return (
-        update(table)
-        .where(table.c.pk == _due(pools).with_for_update(skip_locked=True).scalar_subquery())
-        .values(
-            host=bindparam("to"),
-            lease_owner=bindparam("owner"),
-            lease_until=bindparam("until"),
-            lease_epoch=table.c.lease_epoch + 1,
-        )
-        .returning(*_COLUMNS)
-    )
+def _claimable(pools: tuple[PoolKey, ...] | None) -> Select[Any]:
+    return _due(pools).with_for_update(skip_locked=True)
+
+
+@cache
+def _is_due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
+    return _due(pools).with_only_columns(table.c.pk)
 
 
 def _value(row: Row[Any]) -> LoadBalancer:
@@ -131,20 +124,34 @@ def create(
 
 
 def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalancer:
-    """Write `lb` with its event; return it with the new `resource_version` and `updated_at`.
+    """Write one load balancer, as `save_all` does."""
+    return save_all(connection, [lb], now)[0]
 
-    The event is DELETED when the state is, else MODIFIED; the quota then gets it back. The caller read `lb` in the same
-    transaction (`for_update`), so nothing is overwritten.
+
+def save_all(
+    connection: Connection, changed: Sequence[LoadBalancer], now: datetime
+) -> list[LoadBalancer]:
+    """Write each with its event; return them with the new `resource_version` and `updated_at`.
+
+    The event is DELETED when the state is, else MODIFIED; the quota then gets it back. The caller
+    read them in the same transaction (`for_update`), so nothing is overwritten.
     """
-    version = events.next_version(connection)
-    lb = msgspec.structs.replace(lb, resource_version=version, updated_at=now)
-    values = _values(lb)
-    values["key"] = values.pop("pk")
-    connection.execute(_UPDATE, values)
-    if lb.state is State.DELETED:
-        quotas.give_back(connection, lb.project, "load_balancers")
-    _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
-    return lb
+    if not changed:
+        return []
+    saved = []
+    for one in changed:
+        version = events.next_version(connection)
+        lb = msgspec.structs.replace(one, resource_version=version, updated_at=now)
+        _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
+        saved.append(lb)
+    rows = [_values(lb) for lb in saved]
+    for row in rows:
+        row["key"] = row.pop("pk")
+    connection.execute(_UPDATE, rows)
+    gone = Counter(lb.project for lb in saved if lb.state is State.DELETED)
+    for project, count in gone.items():
+        quotas.give_back(connection, project, "load_balancers", count)
+    return saved
 
 
 def begin(connection: Connection, lb: LoadBalancer, type: str, now: datetime) -> LoadBalancer:
@@ -251,29 +258,37 @@ def claim(
     now: datetime,
     lease_s: float,
     pools: Collection[PoolKey] | None = None,
-) -> LoadBalancer | None:
-    """Lease the load balancer that is due longest, with a new epoch; None if nothing is due.
+    *,
+    most: int,
+) -> list[LoadBalancer]:
+    """Lease up to `most` load balancers, those due longest, each with a new epoch.
 
-    It is one of `host`, or one of none whose addresses are all of `pools` (None: of any), and
-    `host`'s from then on. On PostgreSQL rows that another worker is just claiming are skipped.
+    They are of `host`, or of none with addresses all of `pools` (None: of any), and `host`'s from
+    then on. On PostgreSQL rows that another worker is just claiming are skipped.
     """
-    values = {
-        "to": host,
-        "at": now,
-        "owner": owner,
-        "until": now + timedelta(seconds=lease_s),
-    }
-    row = connection.execute(_claim(_key(pools)), values).first()
-    return None if row is None else _value(row)
+    found = connection.execute(_claimable(_key(pools)), {"to": host, "at": now, "most": most})
+    claimed = [
+        msgspec.structs.replace(lb, host=host, lease_epoch=lb.lease_epoch + 1)
+        for lb in map(_value, found)
+    ]
+    if claimed:
+        lease = {
+            "host": host,
+            "lease_owner": owner,
+            "lease_until": now + timedelta(seconds=lease_s),
+        }
+        rows = [{"key": lb.pk, "lease_epoch": lb.lease_epoch, **lease} for lb in claimed]
+        connection.execute(_UPDATE, rows)
+    return claimed
 
 
-def release(connection: Connection, pk: int, epoch: int) -> LoadBalancer | None:
-    """End the lease of `epoch`; None if it is no longer ours (a newer epoch exists).
+def release(connection: Connection, leases: Collection[tuple[int, int]]) -> dict[int, LoadBalancer]:
+    """End leases, given as (key, epoch); return by key those that were still held.
 
-    The row is locked until the transaction ends.
+    Of the others a newer epoch exists. The rows are locked until the transaction ends.
     """
-    row = connection.execute(_RELEASE, {"key": pk, "epoch": epoch}).first()
-    return None if row is None else _value(row)
+    found = map(_value, connection.execute(_RELEASE, {"leases": list(leases)}))
+    return {lb.pk: lb for lb in found}
 
 
 def leased(connection: Connection, pk: int, now: datetime) -> bool:
@@ -349,10 +364,8 @@ def renew(
     connection: Connection, leases: Collection[tuple[int, int]], owner: str, until: datetime
 ) -> int:
     """Lengthen leases, given as (key, epoch), that `owner` still has; return how many."""
-    held = tuple_(table.c.pk, table.c.lease_epoch).in_(list(leases))
-    return connection.execute(
-        update(table).where(held, table.c.lease_owner == owner).values(lease_until=until)
-    ).rowcount
+    renewed = update(table).where(_HELD, table.c.lease_owner == owner).values(lease_until=until)
+    return connection.execute(renewed, {"leases": list(leases)}).rowcount
 
 
 def count_by_host(connection: Connection) -> dict[str, int]:
@@ -369,8 +382,8 @@ def is_due(
     connection: Connection, host: str, now: datetime, pools: Collection[PoolKey] | None = None
 ) -> bool:
     """Say whether `host` can `claim` a load balancer at `now` (wall time)."""
-    found = connection.execute(_due(_key(pools)), {"to": host, "at": now}).first()
-    return found is not None
+    values = {"to": host, "at": now, "most": 1}
+    return connection.execute(_is_due(_key(pools)), values).first() is not None
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

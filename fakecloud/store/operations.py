@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,12 +19,24 @@ MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
 _INSERT = insert(table)
 _UPDATE = update(table).where(table.c.id == bindparam("key"))
+_MOVING: Final = (
+    "status",
+    "resource_version",
+    "error",
+    "updated_at",
+    "phase",
+    "phases",
+    "progress",
+    "eta",
+    "ready_at",
+)
+"""What changes while work goes on."""
+_replace: Final = msgspec.structs.replace
 _RUNNING = (
     select(*_COLUMNS)
     .where(
-        table.c.target_id == bindparam("of"),
+        table.c.target_id.in_(bindparam("of", expanding=True)),
         table.c.status == OperationStatus.RUNNING,
-        table.c.target_generation <= bindparam("up_to"),
     )
     .order_by(table.c.id)
 )
@@ -95,17 +107,20 @@ def _new_row(operation: Operation) -> dict[str, Any]:
 
 
 def enter(
-    connection: Connection, target_id: str, phase: str, now: datetime, *, up_to_generation: int
+    connection: Connection, generations: Mapping[str, int], phase: str, now: datetime
 ) -> None:
-    """Begin a phase of every running operation of a load balancer up to a generation.
+    """Begin a phase of every running operation of targets, by id, up to a generation of each.
 
     One that has passed the phase, and only does the work again, keeps its own.
     """
-    for operation in _running(connection, target_id, up_to_generation):
+    begun = []
+    for operation in _running(connection, generations):
         if _PROGRESS[phase] > _PROGRESS.get(operation.phase or "", 0):
+            phases = (*_closed(operation, now), Phase(name=phase, started_at=now))[-MAX_PHASES:]
             progress = max(operation.progress, _PROGRESS[phase])
-            begun = (*_closed(operation, now), Phase(name=phase, started_at=now))[-MAX_PHASES:]
-            save(connection, operation, now, phase=phase, phases=begun, progress=progress)
+            changed = _replace(operation, phase=phase, phases=phases, progress=progress)
+            begun.append(changed)
+    save_all(connection, begun, now)
 
 
 def note(
@@ -117,29 +132,33 @@ def note(
     up_to_generation: int,
 ) -> None:
     """Say why the running operations of a load balancer up to a generation haven't ended yet."""
-    for operation in _running(connection, target_id, up_to_generation):
+    noted = []
+    for operation in _running(connection, {target_id: up_to_generation}):
         known = operation.error
         if known is None or (known.code, known.message) != (error.code, error.message):
-            save(connection, operation, now, error=error)
+            noted.append(_replace(operation, error=error))
+    save_all(connection, noted, now)
 
 
 def progress(connection: Connection, target_id: str, percent: int, now: datetime) -> None:
     """Say how far the running operations of something are."""
-    for operation in _running(connection, target_id, 0):
-        if percent > operation.progress:
-            save(connection, operation, now, progress=percent)
+    running = _running(connection, {target_id: 0})
+    further = [_replace(one, progress=percent) for one in running if percent > one.progress]
+    save_all(connection, further, now)
 
 
-def save(connection: Connection, operation: Operation, now: datetime, **changes: Any) -> Operation:
-    """Write changed fields of an operation, with its event; return it as it is now."""
-    version = events.next_version(connection)
-    changes |= {"updated_at": now, "resource_version": version}
-    operation = msgspec.structs.replace(operation, **changes)
-    for name in changes.keys() & {"phases", "error"}:
-        changes[name] = msgspec.to_builtins(changes[name])
-    connection.execute(_UPDATE, changes | {"key": operation.id})
-    _record(connection, operation, "MODIFIED")
-    return operation
+def save_all(connection: Connection, changed: Sequence[Operation], now: datetime) -> None:
+    """Write how far operations are, each with its event."""
+    rows = []
+    for one in changed:
+        version = events.next_version(connection)
+        operation = _replace(one, updated_at=now, resource_version=version)
+        _record(connection, operation, "MODIFIED")
+        row = {name: getattr(operation, name) for name in _MOVING}
+        row |= {name: msgspec.to_builtins(row[name]) for name in ("phases", "error")}
+        rows.append(row | {"key": operation.id})
+    if rows:
+        connection.execute(_UPDATE, rows)
 
 
 def is_running(connection: Connection, target_id: str, type: str) -> bool:
@@ -161,39 +180,44 @@ def _closed(operation: Operation, now: datetime) -> tuple[Phase, ...]:
     )
 
 
-def _running(connection: Connection, target_id: str, up_to_generation: int) -> list[Operation]:
-    rows = connection.execute(_RUNNING, {"of": target_id, "up_to": up_to_generation})
-    return [_value(row) for row in rows]
+def _running(connection: Connection, generations: Mapping[str, int]) -> list[Operation]:
+    """Return what runs for these targets, up to a generation of each."""
+    if not generations:
+        return []
+    found = map(_value, connection.execute(_RUNNING, {"of": list(generations)}))
+    return [one for one in found if one.target_generation <= generations[one.target_id]]
 
 
-def end(
-    connection: Connection,
-    target_id: str,
-    *,
-    up_to_generation: int,
-    status: OperationStatus,
-    now: datetime,
-    error: ErrorNote | None = None,
-) -> None:
-    """End every running operation of a load balancer up to a generation, each with its event.
+class End(msgspec.Struct, frozen=True, kw_only=True):
+    """How the running operations of a target end, up to a generation of it."""
+
+    up_to_generation: int
+    status: OperationStatus
+    error: ErrorNote | None = None
+
+
+def end(connection: Connection, ends: Mapping[str, End], now: datetime) -> None:
+    """End the running operations of targets, by id, each with its event.
 
     One that wanted an older generation than the one that succeeded ends as SUPERSEDED.
     """
-    for operation in _running(connection, target_id, up_to_generation):
-        older = operation.target_generation < up_to_generation
-        superseded = older and status is OperationStatus.SUCCEEDED
-        save(
-            connection,
-            operation,
-            now,
-            status=OperationStatus.SUPERSEDED if superseded else status,
-            error=None if superseded else error,
-            phase=None,
-            phases=_closed(operation, now),
-            progress=100 if status is OperationStatus.SUCCEEDED else operation.progress,
-            eta=None,
-            ready_at=None,
-        )
+    running = _running(connection, {id: one.up_to_generation for id, one in ends.items()})
+    save_all(connection, [_ended(one, ends[one.target_id], now) for one in running], now)
+
+
+def _ended(operation: Operation, how: End, now: datetime) -> Operation:
+    succeeded = how.status is OperationStatus.SUCCEEDED
+    superseded = succeeded and operation.target_generation < how.up_to_generation
+    return _replace(
+        operation,
+        status=OperationStatus.SUPERSEDED if superseded else how.status,
+        error=None if superseded else how.error,
+        phase=None,
+        phases=_closed(operation, now),
+        progress=100 if succeeded else operation.progress,
+        eta=None,
+        ready_at=None,
+    )
 
 
 def _record(connection: Connection, operation: Operation, type: str) -> None:

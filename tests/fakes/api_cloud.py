@@ -119,6 +119,12 @@ class Luck:
             del self.plans[get_ident()]
             planned[1]()
 
+    def spoils_commit(self, lb: LoadBalancer) -> bool:
+        """Say whether something is planned before this commit."""
+        planned = self.plans.get(get_ident())
+        mine = planned is not None and planned[0] is Point.PRE_COMMIT
+        return mine or self._faults.spoils_commit(lb)
+
     def wanted(self, lb: LoadBalancer, desired: Desired) -> Desired:
         """Return what faults make of it."""
         return self._faults.wanted(lb, desired)

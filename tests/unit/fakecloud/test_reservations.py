@@ -14,6 +14,7 @@ from fakecloud.accounting.ledger import Ledger
 from fakecloud.billing import books
 from fakecloud.domain.addresses import parse_pool
 from fakecloud.model import AddressRequest, State
+from fakecloud.provisioning.results import Result
 from fakecloud.requests.actions import Actions
 from fakecloud.requests.instances import Instances
 from fakecloud.requests.load_balancers import LoadBalancers
@@ -152,11 +153,11 @@ def test_only_work_that_nobody_is_at_can_be_cancelled(cloud):
     actions = Actions(cloud.database, cloud.clock)
     cloud.put("web")
     id = cloud.get("web").operation
-    claimed = cloud.provisioner._claim()
+    claimed = cloud.provisioner._claims.take()
     assert claimed is not None
     with pytest.raises(errors.NotCancellable, match="busy"):
         actions.cancel(PROJECT, id)
-    cloud.provisioner._finish(claimed, errors.Transient("bind_failed", "taken"))
+    cloud.provisioner._results.hand_in(Result(claimed, errors.Transient("bind_failed", "taken")))
     ended = actions.cancel(PROJECT, id)
     assert (ended.status.value, cloud.get("web").state) == ("CANCELLED", State.ERROR)
     cloud.clock.advance(1000)
