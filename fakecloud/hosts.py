@@ -19,6 +19,7 @@ from fakecloud.model import LoadBalancer
 from fakecloud.provisioning import placement
 from fakecloud.provisioning.placement import Placement
 from fakecloud.store import hosts as host_rows
+from fakecloud.store import leases
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
 from fakecloud.store.hosts import Host
@@ -174,7 +175,7 @@ class Hosts:
         return [host for host in others if now - self._heard[host.name][1] >= longest_s]
 
     def _free(self, connection: Connection, lb: LoadBalancer) -> None:
-        rows.free(connection, lb.pk)
+        leases.free(connection, lb.pk)
         freed = rows.get(connection, lb.pk)
         assert freed is not None
         now, wall = self._clock.now(), self._clock.wall()

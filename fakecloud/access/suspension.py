@@ -6,6 +6,7 @@ or the budget is raised or deleted.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -26,9 +27,9 @@ CHUNK: Final = 200
 log = structlog.get_logger()
 
 
-def refuse(connection: Connection, project: str, now_us: int) -> None:
-    """Raises: ProjectSuspended, when a hard budget over the whole project is used up."""
-    for budget in budgets.exceeded(connection, project, now_us):
+def refuse(project: str, exceeded: Iterable[Budget]) -> None:
+    """Raises: ProjectSuspended, when one of its budgets that are used up is over all it has."""
+    for budget in exceeded:
         if not budget.labels:
             raise ProjectSuspended(
                 f"project {project!r} is suspended until "

@@ -20,8 +20,8 @@ from fakecloud.domain import lifecycle
 from fakecloud.domain.lifecycle import Event
 from fakecloud.model import LoadBalancer, PoolKey, State
 from fakecloud.network import host_ports
+from fakecloud.store import leases, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
 
 MOST: Final = 32
@@ -78,11 +78,11 @@ class Claims:
 
     def _claim(self) -> list[LoadBalancer]:
         with self._database.read() as connection:
-            if not rows.is_due(connection, self._host, self._clock.wall(), self._pools):
+            if not leases.is_due(connection, self._host, self._clock.wall(), self._pools):
                 return []  # a look without the write lock, which an idle cloud need not take
         with self._database.write() as connection:
             wall, now = self._clock.wall(), self._clock.now()
-            claimed = rows.claim(
+            claimed = leases.claim(
                 connection, self._host, self._owner, wall, self._lease_s, self._pools, most=MOST
             )
             begun = {lb.pk: one for lb in claimed if (one := self._begun(connection, lb))}
@@ -128,7 +128,7 @@ class Claims:
             busy = [lease for lease, until in self._busy.items() if moment < until]
         return self._renew(busy) if busy else 0
 
-    def _renew(self, leases: Sequence[tuple[int, int]]) -> int:
+    def _renew(self, held: Sequence[tuple[int, int]]) -> int:
         with self._database.write() as connection:
             until = self._clock.wall() + timedelta(seconds=self._lease_s)
-            return rows.renew(connection, leases, self._owner, until)
+            return leases.renew(connection, held, self._owner, until)

@@ -42,8 +42,8 @@ from fakecloud.network import host_ports
 from fakecloud.network.allocation import Allocator
 from fakecloud.provisioning.claims import Claims
 from fakecloud.provisioning.results import Result, Results
+from fakecloud.store import leases, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
 
 RECOVER: Final = "system.recover"
@@ -188,7 +188,7 @@ class Provisioner:
     def recover(self, lost: Iterable[LoadBalancer]) -> None:
         """Take up load balancers whose data plane is gone (T15), and leases of our last life."""
         with self._database.write() as connection:
-            rows.release_all(connection, self._owner)
+            leases.release_all(connection, self._owner)
             for one in lost:
                 if (lb := rows.get(connection, one.pk)) is not None:
                     self._again(connection, lb)
@@ -284,10 +284,10 @@ class Provisioner:
         """Give the lease back; the row is due again in `seconds`, or now if it has changed."""
         with self._database.write() as connection:
             lease = (claimed.pk, claimed.lease_epoch)
-            lb = rows.release(connection, [lease]).get(claimed.pk)
+            lb = leases.release(connection, [lease]).get(claimed.pk)
             if lb is None:
                 return
             operations.enter(connection, {lb.id: claimed.generation}, "wait", self._clock.now())
             if (lb.generation, lb.state) == (claimed.generation, claimed.state):
                 again = self._clock.wall() + timedelta(seconds=seconds)
-                rows.put_off(connection, lb.pk, again)
+                leases.put_off(connection, lb.pk, again)

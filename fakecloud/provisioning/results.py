@@ -26,7 +26,7 @@ from fakecloud.model import LoadBalancer, State, operating_state
 from fakecloud.network import conflicts
 from fakecloud.network.allocation import Allocator
 from fakecloud.store import addresses as address_rows
-from fakecloud.store import billing_events, certificates, operations
+from fakecloud.store import billing_events, certificates, leases, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
 
@@ -114,8 +114,8 @@ class Results:
         """Write results in one transaction, but those whose lease went to another worker."""
         with self._database.write() as connection:
             now, wall = self._clock.now(), self._clock.wall()
-            leases = [(one.claimed.pk, one.claimed.lease_epoch) for one in part]
-            held = rows.release(connection, leases)
+            keys = [(one.claimed.pk, one.claimed.lease_epoch) for one in part]
+            held = leases.release(connection, keys)
             ours = [one for one in part if one.claimed.pk in held]
             for lost in part:
                 if lost not in ours:

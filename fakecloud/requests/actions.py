@@ -16,8 +16,8 @@ from fakecloud.errors import BeingDeleted, NotCancellable, NotFound
 from fakecloud.model import ErrorNote, LoadBalancer, Operation, OperationStatus, State
 from fakecloud.provisioning import placement
 from fakecloud.provisioning.placement import Placement
+from fakecloud.store import leases, operations
 from fakecloud.store import load_balancers as rows
-from fakecloud.store import operations
 from fakecloud.store.database import Connection, Database
 
 _CANCELLABLE: Final = frozenset({State.PENDING, State.PROVISIONING, State.UPDATING})
@@ -113,6 +113,6 @@ class Actions:
         lb = rows.by_id(connection, operation.target_id)
         if lb is None or lb.state not in _CANCELLABLE:
             raise NotCancellable(f"{id} is not work on a load balancer that can be stopped now")
-        if rows.leased(connection, lb.pk, self._clock.wall()):
+        if leases.leased(connection, lb.pk, self._clock.wall()):
             raise NotCancellable(f"a worker is busy with {id} right now; ask again")
         return lb

@@ -44,7 +44,7 @@ from fakecloud.provisioning import placement
 from fakecloud.provisioning.placement import Placement
 from fakecloud.requests import wishes
 from fakecloud.requests.wishes import Expectation, New, Wish
-from fakecloud.store import billing_events, events, operations
+from fakecloud.store import billing_events, budgets, events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
 
@@ -156,8 +156,7 @@ class LoadBalancers:
             there: set[tuple[str, str]] = set()
             for project in {one.project for one in wanted}:
                 names = [one.name for one in wanted if one.project == project]
-                found = rows.by_names(connection, project, names)
-                there |= {(project, lb.name) for lb in found}
+                there |= {(project, name) for name in rows.taken(connection, project, names)}
             new = [one for one in wanted if (one.project, one.name) not in there]
             for one in new:
                 self._refuse_unfit(connection, one.project, one.wish)
@@ -219,8 +218,9 @@ class LoadBalancers:
         for project, count in Counter(one.project for one in wanted).items():
             self._quotas.take(connection, project, "load_balancers", count)
             of = [one.wish.labels for one in wanted if one.project == project]
-            suspension.refuse(connection, project, seconds_us(now))
-            wishes.refuse_beyond_budgets(connection, project, of, seconds_us(now))
+            exceeded = budgets.exceeded(connection, project, seconds_us(now))
+            suspension.refuse(project, exceeded)
+            wishes.refuse_beyond_budgets(exceeded, of)
         specs = [(one.project, one.wish.spec) for one in wanted]
         chosen = self._allocator.choose(connection, specs, now)
         made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
@@ -273,7 +273,8 @@ class LoadBalancers:
         same_labels = (current.labels, current.annotations) == (wish.labels, wish.annotations)
         if current.spec == wish.spec and same_labels:
             return current, Outcome.UNCHANGED
-        suspension.refuse(connection, current.project, seconds_us(now))
+        exceeded = budgets.exceeded(connection, current.project, seconds_us(now))
+        suspension.refuse(current.project, exceeded)
         if current.spec == wish.spec:
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             lb = self._with_other_faults(connection, current, lb)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
 from fakecloud.access import suspension
 from fakecloud.billing import budgets, quantities
+from fakecloud.billing.budgets import Budget
 from fakecloud.clock import rfc3339
 from fakecloud.domain import chaos_labels, rules
 from fakecloud.errors import (
@@ -18,7 +19,6 @@ from fakecloud.errors import (
     ValidationFailed,
 )
 from fakecloud.model import LoadBalancer, Spec
-from fakecloud.store import budgets as budget_rows
 from fakecloud.store import certificates
 from fakecloud.store.database import Connection
 
@@ -47,11 +47,9 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     absent: bool = False
 
 
-def refuse_beyond_budgets(
-    connection: Connection, project: str, wanted: Sequence[Mapping[str, str]], now_us: int
-) -> None:
-    """Raises: BudgetExceeded when a hard budget that covers one of these labels is used up."""
-    for budget in budget_rows.exceeded(connection, project, now_us):
+def refuse_beyond_budgets(exceeded: Iterable[Budget], wanted: Sequence[Mapping[str, str]]) -> None:
+    """Raises: BudgetExceeded when a budget that is used up covers one of these labels."""
+    for budget in exceeded:
         if any(budgets.covers(labels, budget.labels) for labels in wanted):
             until = rfc3339(quantities.moment(budget.exceeded_until_us))
             raise BudgetExceeded(

@@ -4,7 +4,9 @@ database        engine, transactions, migrations, what runs after a commit
 groups          group commit: writers that wait share a transaction
 turns           a lock that goes to who has waited longest
 journal         what a transaction writes at its end: its version, events, audit records
-load_balancers  rows of load balancers: insert, find, list, claim by lease, save with their event
+bulk            many rows into a table by one statement
+load_balancers  rows of load balancers: insert, find, list, save with their event
+leases          which worker may work on one, and until when
 operations      progress of asynchronous work
 events          resource versions and the event history that watches read
 addresses       which address belongs to whom

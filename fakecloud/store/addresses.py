@@ -10,7 +10,7 @@ from sqlalchemy import Connection, bindparam, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from fakecloud.model import Address
-from fakecloud.store import reservations
+from fakecloud.store import bulk, reservations
 from fakecloud.tables.cloud import address as table
 from fakecloud.tables.cloud import load_balancer
 
@@ -33,19 +33,23 @@ _ALL_TAKEN = _TAKEN.where(table.c.pool == bindparam("of"), table.c.family == bin
 _SOME_TAKEN = _ALL_TAKEN.where(table.c.ip.in_(bindparam("some", expanding=True)))
 
 
+_GIVEN: Final = ("ip", "pool", "family", "load_balancer_id", "given_at", "released_at")
+
+
 def _upsert(inserted: sqlite.Insert | postgresql.Insert) -> Any:
     """Return the statement that gives an address which is new or belongs to nobody."""
-    changed = ("pool", "family", "load_balancer_id", "given_at", "released_at")
     return inserted.on_conflict_do_update(
         index_elements=[table.c.ip],
-        set_={name: inserted.excluded[name] for name in changed},
+        set_={name: inserted.excluded[name] for name in _GIVEN[1:]},
         where=table.c.load_balancer_id.is_(None),
     ).returning(table.c.ip, table.c.reserved)
 
 
 _GIVE: Final = {
     "sqlite": _upsert(sqlite.insert(table)),
-    "postgresql": _upsert(postgresql.insert(table)),
+    "postgresql": _upsert(
+        postgresql.insert(table).from_select(_GIVEN, bulk.selection(table, _GIVEN))
+    ),
 }
 
 
@@ -94,17 +98,12 @@ def owner(connection: Connection, ip: str) -> str | None:
 def give(connection: Connection, given: Sequence[tuple[Address, str]], now: datetime) -> bool:
     """Give free addresses to load balancers; False if somebody else was faster with any."""
     rows = [
-        {
-            "ip": address.ip,
-            "pool": address.pool,
-            "family": address.family,
-            "load_balancer_id": load_balancer_id,
-            "given_at": now,
-            "released_at": None,
-        }
-        for address, load_balancer_id in given
+        dict(zip(_GIVEN, (one.ip, one.pool, one.family, owner, now, None), strict=True))
+        for one, owner in given
     ]
-    done = connection.execute(_GIVE[connection.dialect.name], rows).all()
+    kind = connection.dialect.name
+    values: Any = rows if kind == "sqlite" else {bulk.ROWS: bulk.encoded(rows)}
+    done = connection.execute(_GIVE[kind], values).all()
     reserved = [row.ip for row in done if row.reserved]
     if reserved:
         reservations.touched(connection, reserved, now)

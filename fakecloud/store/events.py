@@ -7,10 +7,19 @@ from datetime import datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, bindparam, delete, func, select
 
 from fakecloud.store import journal
 from fakecloud.tables.cloud import event, version
+
+_NEWEST = select(version.c.value)
+_FIRST = select(func.min(event.c.resource_version))
+_SINCE = (
+    select(event)
+    .where(event.c.resource_version > bindparam("after"))
+    .order_by(event.c.resource_version)
+    .limit(bindparam("most"))
+)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +43,7 @@ def current_version(connection: Connection) -> int:
     own = journal.find(connection)
     if own is not None:
         return own.version()
-    value: int = connection.execute(select(version.c.value)).scalar_one()
+    value: int = connection.execute(_NEWEST).scalar_one()
     return value
 
 
@@ -84,12 +93,7 @@ def _plain(row: dict[str, Any]) -> list[Any]:
 
 def since(connection: Connection, after: int, limit: int) -> list[Event]:
     """Return up to `limit` events with a resource version above `after`, ascending."""
-    rows = connection.execute(
-        select(event)
-        .where(event.c.resource_version > after)
-        .order_by(event.c.resource_version)
-        .limit(limit)
-    )
+    rows = connection.execute(_SINCE, {"after": after, "most": limit})
     return [
         Event(
             resource_version=row.resource_version,
@@ -105,7 +109,7 @@ def since(connection: Connection, after: int, limit: int) -> list[Event]:
 
 def oldest(connection: Connection) -> int:
     """Return the resource version before the oldest kept event: the earliest usable `since`."""
-    first = connection.execute(select(func.min(event.c.resource_version))).scalar_one()
+    first = connection.execute(_FIRST).scalar_one()
     return current_version(connection) if first is None else first - 1
 
 

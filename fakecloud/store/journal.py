@@ -7,19 +7,18 @@ wait in memory: one statement for each table then writes what a whole group of c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Table, bindparam, insert, select, update
+from sqlalchemy import Connection, Table, bindparam, select, update
 
+from fakecloud.store import bulk
 from fakecloud.tables.cloud import version
 
 _KEY: Final = "fakecloud_journal"
 _VERSION: Final = select(version.c.value)
 _LOCKED_VERSION: Final = _VERSION.with_for_update()
 _STORE: Final = update(version).values(value=bindparam("newest"))
-_insertion: Final = cache(insert)
 
 
 class Mark(msgspec.Struct, frozen=True):
@@ -89,8 +88,7 @@ class Journal:
         if self._version != self._stored:
             self._connection.execute(_STORE, {"newest": self._version})
         for table, rows in self._rows.items():
-            if rows:
-                self._connection.execute(_insertion(table), rows)
+            bulk.insert_all(self._connection, table, rows)
 
 
 def of(connection: Connection) -> Journal:

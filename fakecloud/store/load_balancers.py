@@ -4,41 +4,37 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime, timedelta
-from functools import cache
+from datetime import datetime
 from typing import Any
 
 import msgspec
 from sqlalchemy import (
+    JSON,
     ColumnElement,
     Connection,
     Row,
     Select,
     Text,
-    and_,
     bindparam,
     cast,
     func,
-    insert,
     or_,
     select,
-    tuple_,
     update,
 )
+from sqlalchemy.sql.selectable import TableValuedAlias
 
 from fakecloud.domain import documents
-from fakecloud.model import LoadBalancer, Operation, PoolKey, State
-from fakecloud.store import events, listings, operations, quotas
-from fakecloud.tables.cloud import address
+from fakecloud.model import LoadBalancer, Operation, State
+from fakecloud.store import bulk, events, listings, operations, quotas
 from fakecloud.tables.cloud import load_balancer as table
 
-_COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
+COLUMNS = tuple(getattr(table.c, name) for name in LoadBalancer.__struct_fields__)
 
 # Made once, values come as parameters: making them costs several times what they do.
-# In no order: to keep one, SQLite is given every row by a statement of its own.
-_INSERT = insert(table).returning(table.c.id, table.c.pk)
+_KEYS = select(table.c.id, table.c.pk).where(table.c.id.in_(bindparam("ids", expanding=True)))
 _UPDATE = update(table).where(table.c.pk == bindparam("key"))
-_FIND = select(*_COLUMNS).where(table.c.project == bindparam("of"), table.c.deleted_at.is_(None))
+_FIND = select(*COLUMNS).where(table.c.project == bindparam("of"), table.c.deleted_at.is_(None))
 _FINDS = {
     (by_id, locked): statement.with_for_update() if locked else statement
     for by_id, statement in (
@@ -48,51 +44,31 @@ _FINDS = {
     for locked in (False, True)
 }
 _BY_NAMES = _FIND.where(table.c.name.in_(bindparam("called", expanding=True)))
-_GET = select(*_COLUMNS).where(table.c.pk == bindparam("key")).with_for_update()
-_HELD = tuple_(table.c.pk, table.c.lease_epoch).in_(bindparam("leases", expanding=True))
-_RELEASE = (
-    update(table).where(_HELD).values(lease_owner=None, lease_until=None).returning(*_COLUMNS)
-)
 
 
-def _key(pools: Collection[PoolKey] | None) -> tuple[PoolKey, ...] | None:
-    return None if pools is None else tuple(sorted(pools))
+def _taken(given: TableValuedAlias) -> Select[tuple[str]]:
+    """Return the query for those `given` names that a living load balancer has.
 
-
-@cache
-def _due(pools: tuple[PoolKey, ...] | None) -> Select[Any]:
-    """Return the query for the load balancers due longest of those that a host may claim."""
-    nobodys: ColumnElement[bool] = table.c.host.is_(None)
-    if pools is not None:
-        place = tuple_(address.c.pool, address.c.family)
-        elsewhere = select(address.c.ip).where(
-            address.c.load_balancer_id == table.c.id, place.not_in(pools)
-        )
-        nobodys = and_(nobodys, ~elsewhere.exists())
-    return (
-        select(*_COLUMNS)
-        .where(
-            or_(nobodys, table.c.host == bindparam("to")),
-            table.c.due_at <= bindparam("at"),
-            # One that is leased is due when its lease ends: its worker may have died.
-            or_(table.c.lease_until.is_(None), table.c.lease_until < bindparam("at")),
-        )
-        .order_by(table.c.due_at)
-        .limit(bindparam("most"))
+    A look into the index for each. A plain IN lets PostgreSQL read all of a project instead, as
+    long as it doesn't know how large the table has become.
+    """
+    found = select(table.c.pk).where(
+        table.c.project == bindparam("of"),
+        table.c.name == given.c.value,
+        table.c.deleted_at.is_(None),
     )
+    return select(given.c.value).where(found.scalar_subquery().is_not(None))
 
 
-@cache
-def _claimable(pools: tuple[PoolKey, ...] | None) -> Select[Any]:
-    return _due(pools).with_for_update(skip_locked=True)
+_NAMES = cast(bindparam("names", type_=Text), JSON)
+_TAKEN = {
+    "sqlite": _taken(func.json_each(bindparam("names", type_=Text)).table_valued("value")),
+    "postgresql": _taken(func.json_array_elements_text(_NAMES).table_valued("value")),
+}
+_GET = select(*COLUMNS).where(table.c.pk == bindparam("key")).with_for_update()
 
 
-@cache
-def _is_due(pools: tuple[PoolKey, ...] | None) -> Select[tuple[int]]:
-    return _due(pools).with_only_columns(table.c.pk)
-
-
-def _value(row: Row[Any]) -> LoadBalancer:
+def value(row: Row[Any]) -> LoadBalancer:
     return msgspec.convert(
         dict(zip(LoadBalancer.__struct_fields__, row, strict=True)), LoadBalancer
     )
@@ -118,7 +94,9 @@ def create(
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
-    pks = {row.id: row.pk for row in connection.execute(_INSERT, rows)}
+    bulk.insert_all(connection, table, rows)
+    ids = [lb.id for lb in balancers]
+    pks = {row.id: row.pk for row in connection.execute(_KEYS, {"ids": ids})}
     operations.insert_all(connection, started)
     return [msgspec.structs.replace(lb, pk=pks[lb.id]) for lb in balancers]
 
@@ -184,30 +162,30 @@ def find(
     """
     statement = _FINDS["_" in name, for_update]
     row = connection.execute(statement, {"of": project, "called": name}).first()
-    return None if row is None else _value(row)
+    return None if row is None else value(row)
 
 
 def get(connection: Connection, pk: int) -> LoadBalancer | None:
     """Return the load balancer with that key, locked until the transaction ends."""
     row = connection.execute(_GET, {"key": pk}).first()
-    return None if row is None else _value(row)
+    return None if row is None else value(row)
 
 
 def by_id(connection: Connection, id: str) -> LoadBalancer | None:
     """Return the load balancer with that id, locked until the transaction ends."""
-    row = connection.execute(select(*_COLUMNS).where(table.c.id == id).with_for_update()).first()
-    return None if row is None else _value(row)
+    row = connection.execute(select(*COLUMNS).where(table.c.id == id).with_for_update()).first()
+    return None if row is None else value(row)
 
 
 def page(connection: Connection, project: str, *, after: int, limit: int) -> list[LoadBalancer]:
     """Return up to `limit` living load balancers of a project with a key above `after`."""
     rows = connection.execute(
-        select(*_COLUMNS)
+        select(*COLUMNS)
         .where(table.c.project == project, table.c.deleted_at.is_(None), table.c.pk > after)
         .order_by(table.c.pk)
         .limit(limit)
     )
-    return [_value(row) for row in rows]
+    return [value(row) for row in rows]
 
 
 def listing(
@@ -215,98 +193,47 @@ def listing(
 ) -> list[tuple[listings.Key, LoadBalancer]]:
     """Return a page of living load balancers of a project with their keys."""
     found = listings.find(connection, table, project, page, LoadBalancer.__struct_fields__)
-    return [(key, _value(row)) for key, row in found]
+    return [(key, value(row)) for key, row in found]
+
+
+def taken(connection: Connection, project: str, names: Sequence[str]) -> frozenset[str]:
+    """Return which of these names living load balancers of a project have."""
+    values = {"of": project, "names": msgspec.json.encode(names).decode()}
+    found = connection.execute(_TAKEN[connection.dialect.name], values)
+    return frozenset(row.value for row in found)
 
 
 def by_names(connection: Connection, project: str, names: list[str]) -> list[LoadBalancer]:
     """Return the living load balancers of these names; those that aren't there are left out."""
     rows = connection.execute(_BY_NAMES, {"of": project, "called": names})
-    return [_value(row) for row in rows]
+    return [value(row) for row in rows]
 
 
 def living(connection: Connection, project: str | None = None) -> list[LoadBalancer]:
     """Return every load balancer that isn't deleted, of one project or of all."""
-    statement = select(*_COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
+    statement = select(*COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
     if project is not None:
         statement = statement.where(table.c.project == project)
-    return [_value(row) for row in connection.execute(statement)]
+    return [value(row) for row in connection.execute(statement)]
 
 
 def mentioning(connection: Connection, text: str) -> list[LoadBalancer]:
     """Return every living load balancer with a label or annotation that has `text` in it."""
     texts = (cast(table.c.labels, Text), cast(table.c.annotations, Text))
     found = connection.execute(
-        select(*_COLUMNS).where(
+        select(*COLUMNS).where(
             table.c.deleted_at.is_(None),
             or_(*(one.contains(text, autoescape=True) for one in texts)),
         )
     )
-    return [_value(row) for row in found]
+    return [value(row) for row in found]
 
 
 def each_living(connection: Connection) -> Iterator[LoadBalancer]:
     """Yield every load balancer that isn't deleted; some at a time are in memory."""
-    statement = select(*_COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
+    statement = select(*COLUMNS).where(table.c.deleted_at.is_(None)).order_by(table.c.pk)
     for row in connection.execute(statement, execution_options={"yield_per": 500}):
-        yield _value(row)
-
-
-def claim(
-    connection: Connection,
-    host: str,
-    owner: str,
-    now: datetime,
-    lease_s: float,
-    pools: Collection[PoolKey] | None = None,
-    *,
-    most: int,
-) -> list[LoadBalancer]:
-    """Lease up to `most` load balancers, those due longest, each with a new epoch.
-
-    They are of `host`, or of none with addresses all of `pools` (None: of any), and `host`'s from
-    then on. On PostgreSQL rows that another worker is just claiming are skipped.
-    """
-    found = connection.execute(_claimable(_key(pools)), {"to": host, "at": now, "most": most})
-    claimed = [
-        msgspec.structs.replace(lb, host=host, lease_epoch=lb.lease_epoch + 1)
-        for lb in map(_value, found)
-    ]
-    if claimed:
-        lease = {
-            "host": host,
-            "lease_owner": owner,
-            "lease_until": now + timedelta(seconds=lease_s),
-        }
-        rows = [{"key": lb.pk, "lease_epoch": lb.lease_epoch, **lease} for lb in claimed]
-        connection.execute(_UPDATE, rows)
-    return claimed
-
-
-def release(connection: Connection, leases: Collection[tuple[int, int]]) -> dict[int, LoadBalancer]:
-    """End leases, given as (key, epoch); return by key those that were still held.
-
-    Of the others a newer epoch exists. The rows are locked until the transaction ends.
-    """
-    found = map(_value, connection.execute(_RELEASE, {"leases": list(leases)}))
-    return {lb.pk: lb for lb in found}
-
-
-def leased(connection: Connection, pk: int, now: datetime) -> bool:
-    """Say whether a worker holds the load balancer at `now` (wall time)."""
-    held = select(table.c.pk).where(table.c.pk == pk, table.c.lease_until > now)
-    return connection.execute(held).first() is not None
-
-
-def put_off(connection: Connection, pk: int, due_at: datetime) -> None:
-    """Let the row be due at `due_at` (wall time): no change that anybody would see."""
-    connection.execute(update(table).where(table.c.pk == pk).values(due_at=due_at))
-
-
-def release_all(connection: Connection, owner: str) -> None:
-    """End every lease that an earlier life of `owner` held: its work died with it."""
-    connection.execute(
-        update(table).where(table.c.lease_owner == owner).values(lease_owner=None, lease_until=None)
-    )
+        yield value(row)
 
 
 def moved(connection: Connection, host: str, ids: Collection[str]) -> dict[str, int]:
@@ -342,30 +269,13 @@ def place(connection: Connection, before: str | None, host: str) -> None:
 def of_host(connection: Connection, host: str, limit: int) -> list[LoadBalancer]:
     """Return up to `limit` living load balancers placed on a host."""
     rows = connection.execute(
-        select(*_COLUMNS)
+        select(*COLUMNS)
         .where(table.c.host == host, table.c.deleted_at.is_(None))
         .order_by(table.c.pk)
         .limit(limit)
         .with_for_update()
     )
-    return [_value(row) for row in rows]
-
-
-def free(connection: Connection, pk: int) -> None:
-    """Take a load balancer from its host and its worker, whose writes are void from now on."""
-    connection.execute(
-        update(table)
-        .where(table.c.pk == pk)
-        .values(host=None, lease_owner=None, lease_until=None, lease_epoch=table.c.lease_epoch + 1)
-    )
-
-
-def renew(
-    connection: Connection, leases: Collection[tuple[int, int]], owner: str, until: datetime
-) -> int:
-    """Lengthen leases, given as (key, epoch), that `owner` still has; return how many."""
-    renewed = update(table).where(_HELD, table.c.lease_owner == owner).values(lease_until=until)
-    return connection.execute(renewed, {"leases": list(leases)}).rowcount
+    return [value(row) for row in rows]
 
 
 def count_by_host(connection: Connection) -> dict[str, int]:
@@ -376,14 +286,6 @@ def count_by_host(connection: Connection) -> dict[str, int]:
         .group_by(table.c.host)
     )
     return {row.host: row[1] for row in rows}
-
-
-def is_due(
-    connection: Connection, host: str, now: datetime, pools: Collection[PoolKey] | None = None
-) -> bool:
-    """Say whether `host` can `claim` a load balancer at `now` (wall time)."""
-    values = {"to": host, "at": now, "most": 1}
-    return connection.execute(_is_due(_key(pools)), values).first() is not None
 
 
 def count_by_state(connection: Connection) -> dict[str, int]:

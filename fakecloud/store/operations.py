@@ -7,17 +7,16 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, select, update
 
 from fakecloud.domain import documents
 from fakecloud.ids import new_id
 from fakecloud.model import ErrorNote, Operation, OperationStatus, Phase
-from fakecloud.store import events, listings
+from fakecloud.store import bulk, events, listings
 from fakecloud.tables.cloud import operation as table
 
 MAX_PHASES: Final = 20
 _COLUMNS = tuple(getattr(table.c, name) for name in Operation.__struct_fields__)
-_INSERT = insert(table)
 _UPDATE = update(table).where(table.c.id == bindparam("key"))
 _MOVING: Final = (
     "status",
@@ -96,7 +95,7 @@ def announce(connection: Connection, operation: Operation) -> Operation:
 
 def insert_all(connection: Connection, announced: Sequence[Operation]) -> None:
     """Insert running operations that were announced."""
-    connection.execute(_INSERT, [_new_row(one) for one in announced])
+    bulk.insert_all(connection, table, [_new_row(one) for one in announced])
 
 
 def _new_row(operation: Operation) -> dict[str, Any]:

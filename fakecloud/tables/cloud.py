@@ -40,6 +40,12 @@ metadata: Final = MetaData(
 )
 
 
+def microseconds(moment: datetime) -> int:
+    """Return what is stored of an aware datetime; refuse naive ones."""
+    assert moment.tzinfo is not None, "naive datetime"
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware datetime, stored as integer microseconds since the epoch."""
 
@@ -47,11 +53,10 @@ class UtcDateTime(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
-        """Return microseconds; refuse naive datetimes."""
+        """Return microseconds."""
         if value is None:
             return None
-        assert value.tzinfo is not None, "naive datetime"
-        return (value - _EPOCH) // timedelta(microseconds=1)
+        return microseconds(value)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
         """Return an aware UTC datetime."""

@@ -341,12 +341,14 @@ class Hub:
 
     async def _since(self, version: int) -> tuple[int, list[Event]]:
         """Return where the history starts, and what came after `version`, of one snapshot."""
-        return await self._read(
-            lambda connection: (
-                events.oldest(connection),
-                events.since(connection, version, BATCH),
-            )
-        )
+
+        def read(connection: Connection) -> tuple[int, list[Event]]:
+            batch = events.since(connection, version, BATCH)
+            if batch and batch[0].resource_version == version + 1:
+                return version, batch  # nothing is missing, wherever it starts
+            return events.oldest(connection), batch
+
+        return await self._read(read)
 
     async def _read(self, query: Callable[[Connection], T]) -> T:
         def run() -> T:

@@ -19,6 +19,7 @@ from fakecloud.domain import lifecycle
 from fakecloud.domain.lifecycle import TRANSITIONAL
 from fakecloud.errors import Permanent, Transient
 from fakecloud.model import State
+from fakecloud.provisioning.results import Result
 from fakecloud.store import load_balancers
 from fakecloud.tables.cloud import address, load_balancer
 from tests.fakes.small_cloud import LEASE_S, SmallCloud, spec
@@ -83,7 +84,7 @@ class CloudMachine(RuleBasedStateMachine):
 
     @rule(where=st.sampled_from(["before", "after"]))
     def die_between_claim_and_finish(self, where) -> None:
-        claimed = self.cloud.provisioner._claim()
+        claimed = self.cloud.provisioner._claims.take()
         if claimed is None:
             return
         if where == "after" and claimed.state is not State.DELETING:
@@ -108,7 +109,7 @@ class CloudMachine(RuleBasedStateMachine):
                 self.cloud.provisioner._remove(claimed)
             else:
                 self.cloud.provisioner._apply(claimed)
-        self.cloud.provisioner._finish(claimed, failure)
+        self.cloud.provisioner._results.hand_in(Result(claimed, failure))
         if row.lease_epoch != claimed.lease_epoch:
             assert self.cloud.present() == before, "a stale epoch wrote"
 

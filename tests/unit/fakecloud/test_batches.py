@@ -13,7 +13,7 @@ from fakecloud.errors import Transient, Unavailable
 from fakecloud.model import LoadBalancer, State
 from fakecloud.provisioning.provisioner import Provisioner
 from fakecloud.provisioning.results import Result
-from fakecloud.store import load_balancers as rows
+from fakecloud.store import leases
 from fakecloud.tables.cloud import load_balancer as table
 from tests.fakes.small_cloud import LEASE_S, Crashed, SmallCloud, spec
 
@@ -75,7 +75,7 @@ def overwrite(cloud: SmallCloud, name: str, **values: object) -> None:
 
 def is_leased(cloud: SmallCloud, name: str) -> bool:
     with cloud.database.read() as connection:
-        return rows.leased(connection, cloud.get(name).pk, cloud.clock.wall())
+        return leases.leased(connection, cloud.get(name).pk, cloud.clock.wall())
 
 
 def test_what_is_due_is_claimed_in_one_transaction_each_with_its_own_epoch(cloud):
@@ -144,7 +144,7 @@ def test_a_failure_among_results_is_one_load_balancers_own(cloud):
 def test_a_lease_lost_among_results_is_fenced(cloud):
     found = taken(cloud)
     with cloud.database.write() as connection:
-        rows.free(connection, found[1].pk)
+        leases.free(connection, found[1].pk)
     hand_in_together(cloud.provisioner, [Result(one) for one in found])
     assert states(cloud) == [State.ACTIVE, State.PROVISIONING, State.ACTIVE]
     assert cloud.get("second").lease_epoch == 2

@@ -13,7 +13,7 @@ from fakecloud.provisioning.placement import Placement, served
 from fakecloud.requests.actions import Actions
 from fakecloud.requests.load_balancers import LoadBalancers
 from fakecloud.store import hosts as host_rows
-from fakecloud.store import load_balancers as rows
+from fakecloud.store import leases
 from tests.fakes.small_cloud import LEASE_S, PROJECT, SmallCloud, spec
 
 DEAD_S = 30.0
@@ -186,7 +186,7 @@ def test_a_lease_that_was_taken_is_not_renewed(cloud):
     def robbed(desired) -> None:
         cloud.dataplane.apply = apply
         with cloud.database.write() as connection:
-            rows.free(connection, cloud.get("web").pk)
+            leases.free(connection, cloud.get("web").pk)
         assert cloud.provisioner.renew() == 0
         apply(desired)
 
