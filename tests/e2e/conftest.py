@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e import kind, kind_cluster
+from tests.e2e import kind, kind_cloud, kind_cluster
 from tests.e2e.cases import Case
 from tests.e2e.commands import Failure, Kubectl, need_tools, run_or_nothing, say
 
@@ -24,8 +24,12 @@ def cluster() -> Iterator[str]:
     except Failure as failure:
         pytest.exit(f"make e2e: {failure}", returncode=1)
     yield name
-    if name not in before:
+    if name in before:
+        return
+    if name in kind_cluster.names():
         kind.down(name)
+    elif not kind_cluster.served():  # a case has deleted it
+        kind_cloud.stop()
 
 
 @pytest.fixture(scope="session")
@@ -45,7 +49,8 @@ def case(kubectl: Kubectl, cluster: str, request: pytest.FixtureRequest) -> Iter
     yield made
     if request.session.testsfailed > failures:
         say(_what_is_known(made))
-    made.remove(wait=False)
+    if cluster in kind_cluster.names():
+        made.remove(wait=False)
 
 
 def _what_is_known(case: Case) -> str:

@@ -184,6 +184,16 @@ def marker_of(kubectl: Kubectl) -> bool | None:
     return text == "true" if text else None
 
 
+def served() -> list[str]:
+    """Return the clusters that `up` was used on."""
+    found = []
+    for cluster in names():
+        with kubectl_of(cluster) as kubectl:
+            if marker_of(kubectl) is not None:
+                found.append(cluster)
+    return found
+
+
 def remove_from(cluster: str, kubectl: Kubectl, *, made: bool) -> None:
     """Remove everything of ours from one cluster; the cluster itself if `up` made it."""
     with step(f"samples and controller removed from {cluster}"):
