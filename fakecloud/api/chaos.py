@@ -185,8 +185,6 @@ def _version(cloud: Cloud) -> int:
 def _can_disturb(cloud: Cloud, action: str) -> None:
     """Refuse what this host can't do. Raises: ValidationFailed."""
     message = ""
-    if action == "bandwidth" and not cloud.inspector.can_limit_bandwidth():
-        message = "bandwidth needs HAProxy 2.7 or newer; `latency` works with this one"
     if action == "host_down" and any(use.pool.interface for use in cloud.reservations.pools()):
         message = "host_down would leave addresses of interface pools on this host"
     if message:

@@ -61,9 +61,6 @@ class Inspector(Protocol):
     def running(self) -> frozenset[str]:
         """Return the ids of the load balancers that this host runs now."""
 
-    def can_limit_bandwidth(self) -> bool:
-        """Return whether the fault `bandwidth` can be had."""
-
 
 @dataclass(frozen=True, slots=True)
 class Cloud:

@@ -19,8 +19,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Lasting = Annotated[float, Field(gt=0, le=faults.MAX_EXPIRES_S)]
 Seed = Annotated[int, Field(ge=0, lt=1 << 63)]
 ActionType = Literal[
-    "auth_flap", "bandwidth", "blackhole", "clock_skew_header", "health_flap", "host_down", "kill",
-    "refuse", "reload_fail", "resets", "stop", "crash", "db_error", "delay", "delete_leaks", "disconnect",
+    "auth_flap", "bandwidth", "blackhole", "cert_expire", "clock_skew_header", "health_flap", "host_down", "kill",
+    "jitter", "limit_data", "refuse", "reload_fail", "resets", "slicer", "slow_close",
+    "stats_socket_hang", "stop", "crash", "db_error", "delay", "delete_leaks", "disconnect",
     "drop_after_commit", "dup_page", "duplicate", "duplicate_run", "error_then_heal", "expire",
     "fail_permanent", "fail_transient", "flap_state", "hang", "html_502", "latency", "lease_steal",
     "malformed_json", "no_bookmarks", "omit_from_list", "partial", "pause", "pool_exhausted",
@@ -93,6 +94,10 @@ class Action(_Wire):
     listeners: list[Glob] | None = Field(default=None, min_length=1, max_length=50)
     leaks: faults.Leak | None = None
     bytes_per_s: int | None = Field(default=None, ge=1, le=10_000_000_000)
+    bytes: int | None = Field(default=None, ge=1, le=1_000_000_000)
+    direction: faults.Direction | None = Field(
+        default=None, description="downstream, the default: what the target sends"
+    )
     lasts_s: Lasting | None = Field(
         default=None, description="how long for each load balancer; default: as long as the fault"
     )

@@ -22,7 +22,7 @@ from fakecloud.domain import chaos_labels, faults
 from fakecloud.domain.faults import Action, Facts, Layer
 from fakecloud.errors import DataPlaneError
 from fakecloud.health.board import Health
-from fakecloud.model import Disturbance, LoadBalancer
+from fakecloud.model import Disturbance, LoadBalancer, Toxic, ToxicKind
 from fakecloud.store import faults as rows
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database
@@ -218,7 +218,7 @@ def _lasts(action: Action, since: datetime, wall: datetime, default_s: float | N
 
 def _disturbance(effects: tuple[Effect, ...], *, down: bool) -> Disturbance:
     """Return what all effects together do to new connections."""
-    delays, shares, limits = [0], [0.0], []
+    delays, shares, toxics = [0], [0.0], []
     for one in effects:
         match one.action.type:
             case "latency" | "timeout":
@@ -228,13 +228,26 @@ def _disturbance(effects: tuple[Effect, ...], *, down: bool) -> Disturbance:
             case "resets":
                 probability = one.action.probability
                 shares.append(1.0 if probability is None else probability)
-            case "bandwidth":
-                limits.append(one.action.bytes_per_s or 1)
+            case "bandwidth" | "jitter" | "limit_data" | "slicer" | "slow_close" as kind:
+                toxics.append(_toxic(kind, one.action))
     return Disturbance(
         refuse=down or _has(effects, "refuse"),
         delay_ms=max(delays),
         hang_up=_has(effects, "timeout"),
         reset_share=max(shares),
-        bytes_per_s=min(limits, default=None),
+        toxics=tuple(toxics),
+        expired=_has(effects, "cert_expire"),
+        deaf=_has(effects, "stats_socket_hang"),
         no_reload=_has(effects, "reload_fail"),
+    )
+
+
+def _toxic(kind: ToxicKind, action: Action) -> Toxic:
+    probability = action.probability
+    return Toxic(
+        kind=kind,
+        direction=action.direction or "downstream",
+        bytes=action.bytes or action.bytes_per_s or 1,
+        seconds=action.seconds or 0.0,
+        share=1.0 if probability is None else probability,
     )

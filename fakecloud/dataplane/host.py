@@ -87,10 +87,6 @@ class HostDataPlane:
         """Send a signal to the HAProxy that serves, if one does: a fault."""
         self.haproxy.signal(lb_id, number)
 
-    def can_limit_bandwidth(self) -> bool:
-        """Return whether HAProxy here can do that."""
-        return self.haproxy.can_limit_bandwidth()
-
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch."""
         with self.udp.turn(lb_id):

@@ -53,10 +53,6 @@ class IsolatingDataPlane:
         for part in (self._host, self._contained):
             part.signal(lb_id, number)
 
-    def can_limit_bandwidth(self) -> bool:
-        """Return whether every HAProxy here is known to be able to do that."""
-        return self._host.can_limit_bandwidth() and self._contained.can_limit_bandwidth()
-
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error."""
         for part in (self._host, self._contained):

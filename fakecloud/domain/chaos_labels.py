@@ -25,9 +25,12 @@ DATAPLANE: Final = PREFIX + "dataplane"
 _KEYS: Final = ("provision", "delete", "state", "profile", "dataplane")
 _ON_TRAFFIC: Final = (
     *("kill", "stop", "refuse", "blackhole", "latency", "timeout", "resets"),
-    *("health_flap", "reload_fail", "host_down"),
+    *("jitter", "bandwidth", "slicer", "limit_data", "slow_close"),
+    *("health_flap", "cert_expire", "stats_socket_hang", "reload_fail", "host_down"),
 )
-_WITH_VALUE: Final = ("latency", "timeout", "resets", "health_flap")
+_NEEDS_TIME: Final = ("latency", "timeout", "jitter", "slow_close")
+_NEEDS_BYTES: Final = ("bandwidth", "slicer", "limit_data")
+_WITH_VALUE: Final = (*_NEEDS_TIME, *_NEEDS_BYTES, "resets", "health_flap")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "": 1.0}
 _DURATION: Final = re.compile(r"(\d{1,7}(?:\.\d{1,3})?)(ms|s|m|)")
 _CODE: Final = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -114,10 +117,21 @@ def _on_traffic(part: str) -> Action:
     lasts_s = _seconds(name, lasting) if slash else None
     if name == "resets":
         return Action(type=name, probability=_share(value) if equals else None, lasts_s=lasts_s)
-    if name in ("latency", "timeout") and not equals:
+    if name in _NEEDS_TIME and not equals:
         raise ValueError(f"{name} needs a time, such as {name}=200ms")
+    if name in _NEEDS_BYTES:
+        field = "bytes_per_s" if name == "bandwidth" else "bytes"
+        return msgspec.convert(
+            {"type": name, field: _bytes(name, value), "lasts_s": lasts_s}, Action
+        )
     seconds = _seconds(name, value) if equals else None
     return Action(type=name, seconds=seconds, lasts_s=lasts_s)
+
+
+def _bytes(name: str, text: str) -> int:
+    if not (text.isdecimal() and len(text) <= 9 and int(text)):
+        raise ValueError(f"{name}={text[:20]!r} is not a number of bytes, such as {name}=1000")
+    return int(text)
 
 
 def _share(text: str) -> float:

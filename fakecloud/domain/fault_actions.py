@@ -39,6 +39,8 @@ def _kind(
 
 
 _SPREAD: Final = "distribution most_s sigma"
+_WAY: Final = "direction probability lasts_s"
+"""Of what spoils the way to the targets: one at a docker pool, or at IPv6, is reached as ever."""
 _OUTSIDE: Final = ("claim", "pre_apply", "post_apply")
 _WRITING: Final = "-m methods=PUT,POST,PATCH,DELETE"
 
@@ -188,11 +190,35 @@ _DATAPLANE: Final = {
         "lasts_s",
         example="-p seconds=5",
     ),
+    "jitter": _kind(
+        "each piece that a target sends on a new connection comes up to so much later",
+        "seconds",
+        _WAY,
+        example="-p seconds=0.3",
+    ),
     "bandwidth": _kind(
-        "new connections get no more than that from their target (HAProxy 2.7 or newer)",
+        "new connections get no more than that from their target",
         "bytes_per_s",
-        "lasts_s",
+        _WAY,
         example="-p bytes_per_s=100000",
+    ),
+    "slicer": _kind(
+        "what a target sends on a new connection comes in pieces of so many bytes, seconds apart",
+        "bytes",
+        f"seconds {_WAY}",
+        example="-p bytes=5 -p seconds=0.05",
+    ),
+    "limit_data": _kind(
+        "new connections end when a target has sent so many bytes",
+        "bytes",
+        _WAY,
+        example="-p bytes=1000 -p probability=0.5",
+    ),
+    "slow_close": _kind(
+        "the end of a new connection comes that much later than its target sends it",
+        "seconds",
+        _WAY,
+        example="-p seconds=3",
     ),
     "resets": _kind(
         "new connections are reset, or a share of them",
@@ -203,6 +229,15 @@ _DATAPLANE: Final = {
         "all targets fail and are well again in turn, each for so many seconds (10)",
         may="seconds lasts_s",
         example="-p seconds=5",
+    ),
+    "cert_expire": _kind(
+        "its certificates are over: others with the same names and keys, and a date in the past",
+        may="lasts_s",
+    ),
+    "stats_socket_hang": _kind(
+        "the process that serves hears no command; one that stays silent is replaced in the end",
+        may="lasts_s",
+        example="-p lasts_s=3",
     ),
     "reload_fail": _kind(
         "no process can be started, so a change that needs one fails", may="lasts_s"

@@ -27,6 +27,7 @@ MAX_SECONDS: Final = 3600.0
 Phase = Literal["claim", "pre_apply", "post_apply", "pre_commit", "post_commit"]
 Distribution = Literal["fixed", "uniform", "lognormal"]
 DatabaseTrouble = Literal["busy", "serialization", "disconnect"]
+Direction = Literal["downstream", "upstream"]
 Leak = Literal["process", "ip"]
 """What a deletion can leave behind. A port can't be alone: it goes with its process."""
 
@@ -95,6 +96,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=
     listeners: tuple[str, ...] | None = None  # globs
     leaks: Leak | None = None
     bytes_per_s: int | None = None
+    bytes: int | None = None
+    direction: Direction | None = None
     lasts_s: float | None = None  # None: until the fault is gone
 
 

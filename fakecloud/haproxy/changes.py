@@ -235,14 +235,24 @@ def _needs_a_process(old: config.Config, new: config.Config) -> str | None:
     # A listener whose limit is reached and then raised hangs HAProxy 2.6 for good (2.6.12, seen).
     raised = any(after.max_connections > before.max_connections for before, after in pairs)
     shapes = [[_shape(backend) for backend in of.backends] for of in (old, new)]
+    # HAProxy takes no server at run time that is reached through a proxy.
+    spoiled = any(backend.through and _more(old, backend) for backend in new.backends)
     differs = {
         "max_connections of a listener": raised,
         "max_connections": old.max_connections != new.max_connections,
-        "fault": old.disturbance != new.disturbance,
+        "fault": spoiled or old.disturbance != new.disturbance,
         "backends": shapes[0] != shapes[1],
         "certificates": not _renewable(old.certificates, new.certificates),
     }
     return next((reason for reason, found in differs.items() if found), None)
+
+
+def _more(old: config.Config, backend: config.Backend) -> bool:
+    """Return whether `backend` has a server that it didn't have."""
+    had = {
+        server.name for one in old.backends if one.name == backend.name for server in one.servers
+    }
+    return any(server.name not in had for server in backend.servers)
 
 
 def _shape(backend: config.Backend) -> config.Backend:

@@ -48,7 +48,8 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     group: the target group, under the customer's name: never rendered, it tells which backends
     of two configurations mean the same. drain_timeout_s: so long may connections outlive their
     server's readiness; that is kept by us, HAProxy doesn't know it. source: servers see the
-    client's address, and this is "any" of its family.
+    client's address, and this is "any" of its family. through: a SOCKS4 proxy, which knows IPv4 only,
+    on the way to them.
     """
 
     name: words.Word
@@ -63,6 +64,7 @@ class Backend(msgspec.Struct, frozen=True, kw_only=True):
     proxy_protocol: words.Word | None
     servers: tuple[targets.Server, ...]
     source: words.Word | None = None
+    through: words.Word | None = None
 
 
 class Certificate(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,18 +164,28 @@ def build(desired: model.Desired, *, connections: int, transparent: bool = False
     )
 
 
-def disturbed(whole: Config, disturbance: model.Disturbance) -> Config:
-    """Return the configuration with faults in it."""
+def disturbed(
+    whole: Config, disturbance: model.Disturbance, through: words.Word | None = None
+) -> Config:
+    """Return the configuration with faults in it. through: what spoils the way to targets."""
+    backends = (
+        msgspec.structs.replace(one, through=through, source=None) if through else one
+        for one in whole.backends
+    )
+    elsewhere = {"refuse": False, "expired": False, "deaf": False, "no_reload": False}
     return msgspec.structs.replace(
         whole,
         frontends=() if disturbance.refuse else whole.frontends,
-        disturbance=msgspec.structs.replace(disturbance, refuse=False, no_reload=False),
+        backends=tuple(backends),
+        disturbance=msgspec.structs.replace(disturbance, **elsewhere, toxics=()),
     )
 
 
 def server_options(backend: Backend, server: targets.Server) -> words.Line:
     """Return address and options of `server`, equal in the file and in `add server`."""
     options = words.line(server.address, "weight", server.weight)
+    if backend.through is not None and not server.address.startswith("ipv6@"):
+        options = (*options, *words.line("socks4", backend.through))
     return (*options, backend.proxy_protocol) if backend.proxy_protocol else options
 
 

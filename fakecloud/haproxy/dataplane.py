@@ -25,6 +25,7 @@ from fakecloud.haproxy import (
     launcher,
     process,
     runtime,
+    spoiling,
     words,
 )
 from fakecloud.supervision import processes, pulse, refusals, supervisor
@@ -63,19 +64,20 @@ class HaproxyDataPlane:
         transparent: bool = False,
     ) -> None:
         root = _private(state_dir.resolve() / "lb")
-        self._program = process.find_program(haproxy) if isinstance(haproxy, str) else None
+        where = (
+            launcher.Beside(process.find_program(haproxy)) if isinstance(haproxy, str) else haproxy
+        )
         self._host = host.Host(
             root=root,
             runtime_dir=_private(_short(runtime_dir.absolute())),
-            launcher=launcher.Beside(process.find_program(haproxy))
-            if isinstance(haproxy, str)
-            else haproxy,
+            launcher=where,
             clock=time,
             connections=process.connection_budget(),
             run_as=run_as,
             spare_sockets=runtime.can_hold_sockets(root),
             beat_s=beat_s,
             transparent=transparent,
+            spoiler=None if where.own_network else spoiling.Spoiler(),
         )
         self._meters = _private(state_dir.resolve() / "meters")
         self._alone = processes.lock(self._host.root / "lock")
@@ -147,10 +149,6 @@ class HaproxyDataPlane:
             found = self._instances.get(lb_id)
         if found is not None:
             found.signal(number)
-
-    def can_limit_bandwidth(self) -> bool:
-        """Return whether HAProxy is known to have the filter for it: from 2.7 on."""
-        return self._program is not None and process.program_version(self._program) >= (2, 7)
 
     def remove(self, lb_id: str, epoch: int) -> None:
         """End the load balancer; an unknown id is no error. Raises: StaleEpoch.
@@ -257,12 +255,16 @@ class HaproxyDataPlane:
         self._watch.close()
         for found in self._take_all():
             found.release()
+        if self._host.spoiler is not None:
+            self._host.spoiler.close()
         self._alone.close()
 
     def stop_all(self) -> None:
         """End every process; directories stay, so that the next start returns to them."""
         for found in self._take_all():
             found.stop()
+        if self._host.spoiler is not None:
+            self._host.spoiler.close()
 
     @contextmanager
     def _tended(self, lb_id: str) -> Iterator[instance.Instance]:

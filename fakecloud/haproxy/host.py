@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fakecloud import clock
 from fakecloud.haproxy import launcher, runtime
+from fakecloud.haproxy.spoiling import Spoiler
 from fakecloud.supervision import pulse
 
 
@@ -14,7 +15,8 @@ from fakecloud.supervision import pulse
 class Host:
     """What all load balancers of a server share; directories are absolute.
 
-    transparent: processes may connect from their clients' addresses.
+    transparent: processes may connect from their clients' addresses. spoiler: spoils connections
+    where somebody asked for that; None: it can't be reached from where processes run.
     """
 
     root: Path
@@ -26,6 +28,7 @@ class Host:
     spare_sockets: bool = True
     beat_s: float = pulse.BEAT_S
     transparent: bool = False
+    spoiler: Spoiler | None = None
 
     def directory(self, lb_id: str) -> Path:
         """Return where a load balancer keeps its files."""

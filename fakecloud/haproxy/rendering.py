@@ -218,10 +218,6 @@ def _disturbed(faults: model.Disturbance) -> Iterator[Line]:
         # Without a range `rand` gives 32 bits.
         yield line("acl", "unlucky", "rand", "lt", round(faults.reset_share * 2**32))
         yield line("tcp-request", "connection", "reject", "if", "unlucky")
-    if faults.bytes_per_s is not None:
-        limit = ("default-limit", faults.bytes_per_s, "default-period", "1s")
-        yield line("filter", "bwlim-out", "slow", *limit)
-        yield line("tcp-request", "content", "set-bandwidth-limit", "slow")
     if faults.delay_ms:
         yield line("tcp-request", "inspect-delay", f"{faults.delay_ms}ms")
         end = "reject" if faults.hang_up else "accept"

@@ -48,6 +48,21 @@ class Runtime:
     def __init__(self, path: str, spare: tuple[Path, str] | None = None) -> None:
         self._path = path
         self._spare = spare
+        self._silence: tuple[socket.socket, socket.socket] | None = None
+
+    @property
+    def hangs(self) -> bool:
+        """Say whether commands get no answer, because of a fault."""
+        return self._silence is not None
+
+    @hangs.setter
+    def hangs(self, wanted: bool) -> None:
+        if wanted and self._silence is None:
+            self._silence = socket.socketpair()
+        elif not wanted and self._silence is not None:
+            for one in self._silence:
+                one.close()
+            self._silence = None
 
     def answers(self) -> bool:
         """Return whether the process serves: it answers only once all its ports are open."""
@@ -208,6 +223,10 @@ class Runtime:
         return answer.decode("utf-8", "replace")
 
     def _connect(self) -> socket.socket:
+        if self._silence is not None:
+            mute = self._silence[0].dup()
+            mute.settimeout(TIMEOUT_S)
+            return mute
         try:
             return _connected(self._path)
         except (FileNotFoundError, ConnectionRefusedError):

@@ -16,6 +16,8 @@ from fakecloud import errors, model
 from fakecloud.domain import fields
 from fakecloud.haproxy import artifacts, changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
+from fakecloud.haproxy.faults import Faults
+from fakecloud.haproxy.filing import Filing
 from fakecloud.haproxy.generations import Generations
 from fakecloud.haproxy.host import Host
 from fakecloud.haproxy.journal import Journal
@@ -24,7 +26,6 @@ from fakecloud.supervision.pulse import Pulse
 from fakecloud.supervision.restarts import Restarts
 
 RETELL_S: Final = 1.0
-WRITE_S: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +42,8 @@ class Upkeep:
         self._lb_id = lb_id
         self._directory = host.directory(lb_id)
         self._log = log.bind(lb_id=lb_id)
-        self._disturbance = model.Disturbance()  # not on disk: the next life knows of none
+        self._faults = Faults(host, lb_id, self._log)
+        self._filing = Filing(host.clock, self._log)
         self._running: config.Config | None = None  # None: what runs isn't known in detail
         self._meter = Meter(host.meter(lb_id))
         self._departures = Departures()
@@ -49,7 +51,6 @@ class Upkeep:
         self._pulse = Pulse(host.beat_s)
         self._dirty = False
         self._retell_at = float("-inf")
-        self._write_at: float | None = None  # when the files are to say what runs
         self._attended: list[int] = []  # generations that are watched
         self._crashed = False
         self.desired: model.Desired | None = None
@@ -121,9 +122,10 @@ class Upkeep:
 
         Raises: Transient, OSError; it is then told again later.
         """
-        if disturbance == self._disturbance:
+        if disturbance == self._faults.asked:
             return
-        self._disturbance = disturbance
+        self._faults.listen()
+        self._faults.asked = disturbance
         if self.desired is None:
             return
         try:
@@ -131,23 +133,27 @@ class Upkeep:
         except (errors.DataPlaneError, OSError):
             self._dirty = True
             raise
+        self._faults.impose(self.generations.active)
 
     def remove(self, epoch: int) -> None:
         """End every process and remove the directory. Raises: StaleEpoch, Transient."""
         with suppress(OSError):  # a full disk must not keep what shall go
             self.fence(epoch)
         self.generations.end()
+        self._faults.end()
         artifacts.leave(self._host, self._lb_id)
         shutil.rmtree(self._directory, ignore_errors=True)
 
     def stop(self) -> None:
         """End every process; the directory stays, so that a later start returns to it."""
         self.generations.end()
+        self._faults.end()
         with suppress(errors.DataPlaneError):  # the next start, or removal, comes back to it
             artifacts.leave(self._host, self._lb_id)
 
     def release(self) -> None:
         """Let go of the processes; they live on."""
+        self._faults.end()
         self.write_files()
         self.generations.release()
 
@@ -167,11 +173,11 @@ class Upkeep:
         """Return when to look at it again if only its files are to be written, else None."""
         told = [one.number for one in self.generations] == self._attended
         quiet = told and not (self._dirty or self._departures or self._journal.overdue)
-        return self._write_at if quiet else None
+        return self._filing.due_at if quiet else None
 
     def write_files(self) -> None:
         """Make the files say what runs if they don't yet."""
-        self._write_files(float("inf"))
+        self._file(float("inf"))
 
     def tend(self) -> tuple[bool, float | None]:
         """Do what is due: restart a crashed process, end drained ones, retry what failed.
@@ -188,7 +194,7 @@ class Upkeep:
             self._drain(now),
             self._forget(now),
             self._journal.tend(self.desired, now),
-            self._write_files(now),
+            self._file(now),
         ]
         self._attended = [one.number for one in self.generations]
         crashed, self._crashed = self._crashed, False
@@ -209,7 +215,7 @@ class Upkeep:
     def _build(self, desired: model.Desired) -> config.Config:
         host = self._host
         whole = config.build(desired, connections=host.connections, transparent=host.transparent)
-        return config.disturbed(whole, self._disturbance) if self._disturbance else whole
+        return self._faults.applied_to(whole)
 
     def _put(self, desired: model.Desired, wanted: config.Config) -> None:
         """Put `desired` into effect. The record says it first: a successor goes on with it."""
@@ -255,12 +261,9 @@ class Upkeep:
             self._pulse.hasten(self._host.clock.monotonic())
             raise
         if step is None:
-            # A moment later: a node that fails for hundreds of load balancers must not wait for
-            # hundreds of files. The record, which a restart goes by, is written already.
-            if self._write_at is None:
-                self._write_at = self._host.clock.monotonic() + WRITE_S
-            return
-        self._start(wanted, step.reason)
+            self._filing.later()
+        else:
+            self._start(wanted, step.reason)
 
     def _tell(self, active: generation.Generation, wanted: config.Config) -> changes.Swap | None:
         """Tell the running process what differs; return why that is not enough, if so."""
@@ -293,8 +296,7 @@ class Upkeep:
 
     def _start(self, wanted: config.Config, reason: str) -> None:
         """Start the next generation of `wanted`."""
-        if self._disturbance.no_reload:
-            raise errors.Transient("fault_injected", "a fault lets no process be started")
+        self._faults.may_start()
 
         def note(starting: state.ProcessRecord) -> None:
             self._journal.write(self.desired, starting=starting)
@@ -304,6 +306,7 @@ class Upkeep:
 
     def _started(self) -> None:
         now = self._host.clock.monotonic()
+        self._faults.listen()
         self._restarts.started(now)
         self._pulse.started(now)
         if self.generations.active is not None:
@@ -413,19 +416,9 @@ class Upkeep:
             return None
         return self._departures.tend(active, self._running, now)
 
-    def _write_files(self, now: float) -> float | None:
+    def _file(self, now: float) -> float | None:
         """Make the files of what serves say what it was told."""
-        active = self.generations.active
-        if self._write_at is None or now < self._write_at:
-            return self._write_at
-        self._write_at = None
-        if active is not None and self._running is not None:
-            try:
-                active.artifacts.write(self._running)
-            except OSError as error:
-                self._log.warning("files_not_written", error=str(error))
-                self._write_at = now + RETELL_S
-        return self._write_at
+        return self._filing.tend(self.generations.active, self._running, now)
 
 
 def _listeners(desired: model.Desired | None) -> dict[int, str]:

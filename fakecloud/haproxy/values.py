@@ -29,6 +29,12 @@ def endpoint(ip: str, port: int) -> words.Word:
     return words.Word(f"ipv6@{ip}:{port}" if ":" in ip else f"{ip}:{port}")
 
 
+def place(endpoint: words.Word) -> tuple[str, int]:
+    """Return address and port of what `endpoint` has written."""
+    ip, _, port = endpoint.removeprefix("ipv6@").rpartition(":")
+    return ip, int(port)
+
+
 def server_name(ip: str, port: int) -> words.Word:
     """Return the name of the server at a canonical address: the same in every configuration."""
     return words.Word(f"t{ip.replace('.', '_').replace(':', '_')}_{port}")

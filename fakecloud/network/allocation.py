@@ -92,6 +92,7 @@ class Allocator:
         next_free: Callable[[Pool], str],
     ) -> tuple[Address, ...]:
         """Those asked for by ip come first, so that none of them is given to another request."""
+        self._refuse_contained(spec)
         left = list(held)
         reserved = reservations.among(connection, [a.ip for a in held]) if held else frozenset()
         chosen: dict[int, Address] = {}
@@ -112,6 +113,20 @@ class Allocator:
                 _refuse_foreign(connection, project, ip, f"{pointer}/ip")
             chosen[index] = Address(family=pool.family, ip=ip, pool=pool.name)
         return tuple(chosen[index] for index in range(len(chosen)))
+
+    def _refuse_contained(self, spec: Spec) -> None:
+        """Refuse what no container can do: addresses elsewhere, too, and datagrams."""
+        pools = [self.pools.get((one.pool, one.family)) for one in spec.addresses]
+        inside = [pool is not None and pool.docker_network is not None for pool in pools]
+        if not any(inside):
+            return
+        if not all(inside):
+            pointer = f"/spec/addresses/{inside.index(False)}/pool"
+            raise _invalid(pointer, "addresses of a docker pool don't go with those of others")
+        for index, listener in enumerate(spec.listeners):
+            if listener.protocol == "udp":
+                pointer = f"/spec/listeners/{index}/protocol"
+                raise _invalid(pointer, "a docker pool has no UDP; take addresses of another pool")
 
 
 def give(

@@ -295,10 +295,6 @@ class _Inspector:
         """Return what is run here."""
         return frozenset(self._node.host.desired)
 
-    def can_limit_bandwidth(self) -> bool:
-        """Return no: nothing runs."""
-        return False
-
     def configuration(self, lb_id: str) -> str | None:
         """Return nothing: there is no file."""
         return None

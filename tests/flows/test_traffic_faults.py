@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import socket
+import ssl
+import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from threading import Event
 from typing import Any
 
 import pytest
+from cryptography import x509
 
 from fakecloud.clock import SystemClock
 from fakecloud.haproxy import state
 from tests.flows.conftest import Running, ask, document, eventually
+from tests.flows.test_certificates import brought, secured
 
 pytestmark = pytest.mark.haproxy
 
 CLOCK = SystemClock()
+_WEIGHTS = itertools.count(1)
 
 
 @pytest.fixture
@@ -102,19 +110,153 @@ def test_latency_delays_the_start_of_a_connection_only(cloud, web):
     assert CLOCK.monotonic() - began >= 0.4
 
 
-def test_a_bandwidth_is_kept_to(cloud, web):
-    if not cloud.app.state.cloud.inspector.can_limit_bandwidth():
-        pytest.skip("this HAProxy has no limit of bandwidth (2.7 or newer has)")
-
-    def seconds() -> float:
+def pieces(ip: str) -> tuple[list[tuple[float, bytes]], float]:
+    """Return when which part of an answer came, and when its end: seconds after the request."""
+    found = []
+    with socket.create_connection((ip, 8080), timeout=5) as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         began = CLOCK.monotonic()
-        assert len(ask(web)) > 0
-        return CLOCK.monotonic() - began
+        client.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nConnection: close\r\n\r\n")
+        with suppress(ConnectionResetError):
+            while part := client.recv(4096):
+                found.append((CLOCK.monotonic() - began, part))
+        return found, CLOCK.monotonic() - began
 
-    fault = inject(cloud, "bandwidth", bytes_per_s=50)
-    eventually(lambda: seconds() >= 1)  # an answer has more than a hundred bytes with its head
+
+def asks_again(client: socket.socket) -> bool:
+    """Ask over a connection that stays; say whether the answer is a good one."""
+    client.sendall(b"GET / HTTP/1.1\r\nHost: web\r\n\r\n")
+    found = b""
+    while not found.partition(b"\r\n\r\n")[2]:
+        found += client.recv(4096)
+    return b" 200 " in found
+
+
+def whole(ip: str) -> bytes:
+    return b"".join(part for _, part in pieces(ip)[0])
+
+
+@pytest.mark.parametrize(
+    ("type", "action", "spoiled"),
+    [
+        ("bandwidth", {"bytes_per_s": 100}, lambda ip: pieces(ip)[0][-1][0] >= 0.8),
+        ("slicer", {"bytes": 20, "seconds": 0.1}, lambda ip: len(pieces(ip)[0]) >= 5),
+        ("limit_data", {"bytes": 30}, lambda ip: len(whole(ip)) == 30),
+        ("slow_close", {"seconds": 0.8}, lambda ip: pieces(ip)[1] - pieces(ip)[0][-1][0] > 0.5),
+        ("jitter", {"seconds": 1.5}, lambda ip: pieces(ip)[0][0][0] > 0.3),
+        (
+            "slicer",
+            {"bytes": 10, "seconds": 0.2, "direction": "upstream"},
+            lambda ip: pieces(ip)[0][0][0] > 0.6,
+        ),
+    ],
+)
+def test_the_way_to_the_targets_is_spoiled_until_the_fault_is_gone(
+    cloud, web, type, action, spoiled
+):
+    """On every version of HAProxy, and for new connections only."""
+    good = whole(web)
+    with socket.create_connection((web, 8080), timeout=5) as old:
+        assert asks_again(old)
+        fault = inject(cloud, type, **action)
+        eventually(lambda: spoiled(web), 10)
+        began = CLOCK.monotonic()
+        assert asks_again(old)
+        assert CLOCK.monotonic() - began < 0.3
+    if type != "limit_data":
+        assert len(whole(web)) == len(good)
     remove(cloud, fault)
-    eventually(lambda: seconds() < 1)
+    eventually(lambda: len(whole(web)) == len(good) and pieces(web)[1] < 0.3)
+
+
+def test_targets_change_while_the_way_to_them_is_spoiled(cloud, targets):
+    ip = made(cloud, targets[:1])
+    inject(cloud, "slicer", bytes=20, seconds=0.01)
+    eventually(lambda: len(pieces(ip)[0]) > 3)
+    cloud.active("web", document(targets))
+    both = {str(target["port"]) for target in targets}
+    assert {ask(ip) for _ in range(8)} == both
+    cloud.active("web", document(targets[1:]))
+    assert {ask(ip) for _ in range(4)} == {str(targets[1]["port"])}
+
+
+def test_a_share_of_the_connections_is_spoiled(cloud, web):
+    good = len(whole(web))
+    inject(cloud, "limit_data", bytes=30, probability=0.5)
+    eventually(lambda: len(whole(web)) == 30)
+    lengths = [len(whole(web)) for _ in range(60)]
+    assert {30, good} >= set(lengths)
+    assert 10 < lengths.count(30) < 50
+
+
+def test_nobody_comes_through_to_anything_but_the_targets(cloud, web, targets):
+    """What spoils connections listens on the loopback interface, where others are, too."""
+    fault = inject(cloud, "slow_close", seconds=0.5)
+    lb_id = cloud.get("web")["status"]["id"]
+    found = eventually(lambda: re.search(r"socks4 (\S+):(\d+)", configuration(cloud)))
+    assert found[1] == "127.0.0.1"
+    with socket.create_server((web, 0)) as secret:
+        for ip, port, code in (
+            (*secret.getsockname(), 91),
+            (targets[0]["ip"], targets[0]["port"], 90),
+        ):
+            with socket.create_connection((found[1], int(found[2])), timeout=5) as client:
+                asked = struct.pack("!BBH4s", 4, 1, port, socket.inet_aton(ip))
+                client.sendall(asked + b"me\0")
+                assert client.recv(8)[1] == code
+    remove(cloud, fault)
+    eventually(lambda: "socks4" not in configuration(cloud))
+    assert lb_id
+
+
+def configuration(cloud: Running) -> str:
+    text: str = cloud.http.get("/v1/load-balancers/web/config").text
+    return text
+
+
+def test_certificates_run_out_and_are_good_again(cloud, targets):
+    cloud.http.put("/v1/certificates/shop", json=brought("shop.example", serial=77))
+    ip = cloud.active("web", secured(targets, "shop"))["status"]["addresses"][0]["ip"]
+
+    def shown() -> x509.Certificate:
+        return x509.load_pem_x509_certificate(ssl.get_server_certificate((ip, 8080)).encode())
+
+    good = shown()
+    before = pid(cloud)
+    fault = inject(cloud, "cert_expire")
+    eventually(lambda: shown().not_valid_after_utc < good.not_valid_before_utc)
+    assert shown().subject == good.subject
+    assert shown().public_key() == good.public_key()
+    assert shown() == shown()
+    remove(cloud, fault)
+    eventually(lambda: shown() == good)
+    assert pid(cloud) == before, "no process was needed"
+
+
+def test_process_that_hears_nothing_serves_on_and_is_heard_again(cloud, web, targets):
+    before = pid(cloud)
+    fault = inject(cloud, "stats_socket_hang")
+    eventually(lambda: not can_change(cloud, targets))
+    assert meets(web) == "ok"
+    remove(cloud, fault)
+    cloud.active("web", document(targets, port=8080, source_ranges=["127.0.0.0/8"]))
+    assert meets(web) == "ok"
+    assert before
+
+
+def test_process_that_stays_deaf_is_replaced(cloud, web):
+    before = pid(cloud)
+    inject(cloud, "stats_socket_hang")
+    eventually(lambda: pid(cloud) not in (None, before), 30)
+    eventually(lambda: meets(web) == "ok")
+
+
+def can_change(cloud: Running, targets: list[dict[str, Any]]) -> bool:
+    """Say whether the data plane still learns of another weight."""
+    weight = next(_WEIGHTS)
+    wish = document([{**one, "weight": weight} for one in targets])
+    cloud.put("web", wish, params={"wait": "1s"})
+    return cloud.get("web")["status"]["state"] == "ACTIVE"
 
 
 def test_a_share_of_the_connections_is_reset(cloud, web):
@@ -222,21 +364,23 @@ def test_asked_for_by_an_annotation_for_a_while(cloud, targets):
 
 
 @pytest.mark.parametrize(
-    "text", ["explode", "latency", "latency=soon", "resets=200", "refuse=1", "refuse/never"]
+    "text",
+    [
+        "explode",
+        "latency",
+        "latency=soon",
+        "resets=200",
+        "refuse=1",
+        "refuse/never",
+        "slicer",
+        "bandwidth=0",
+    ],
 )
 def test_annotations_that_say_nothing_are_refused(cloud, targets, text):
     wish = document(targets) | {"annotations": {"chaos.fakecloud.dev/dataplane": text}}
     answer = cloud.put("web", wish)
     assert answer.status_code == 422
     assert "/annotations/chaos.fakecloud.dev~1dataplane" in answer.text
-
-
-def test_what_this_host_can_not_do_is_refused_with_the_reason(cloud):
-    if cloud.app.state.cloud.inspector.can_limit_bandwidth():
-        assert inject(cloud, "bandwidth", bytes_per_s=1000)["action"]["bytes_per_s"] == 1000
-        return
-    found = inject(cloud, "bandwidth", code=422, bytes_per_s=1000)
-    assert "HAProxy 2.7" in found["detail"]
 
 
 @pytest.fixture(autouse=True)

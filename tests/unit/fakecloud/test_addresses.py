@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+import msgspec
 import pytest
 
+from fakecloud import model
 from fakecloud.domain import addresses
-from fakecloud.errors import StartError
+from fakecloud.errors import StartError, ValidationFailed
+from fakecloud.network.allocation import Allocator
 
 SMALL = addresses.parse_pool("small=loopback:127.9.0.0/29")  # gives .1 to .6
 
@@ -66,3 +71,27 @@ def test_the_next_address_follows_the_last_one(last, expected):
 
 def test_each_address_comes_once():
     assert [ip[-1] for ip in addresses.after(SMALL, "127.9.0.4")] == list("561234")
+
+
+@pytest.mark.parametrize(
+    ("pools", "protocol", "pointer", "reason"),
+    [
+        (["inside"], "udp", "/spec/listeners/0/protocol", "a docker pool has no UDP"),
+        (["inside", "small"], "tcp", "/spec/addresses/1/pool", "don't go with those of others"),
+        (["small", "inside"], "tcp", "/spec/addresses/0/pool", "don't go with those of others"),
+    ],
+)
+def test_what_no_container_can_do_is_refused_by_name(cloud, pools, protocol, pointer, reason):
+    allocator = Allocator([SMALL, addresses.parse_pool("inside=docker:10.1.0.0/24@kind")])
+    spec = model.Spec(
+        listeners=(model.Listener(name="a", protocol=protocol, port=80, target_group="a"),),
+        target_groups=(),
+        addresses=tuple(model.AddressRequest(family="ipv4", pool=pool) for pool in pools),
+    )
+    with cloud.database.read() as connection:
+        with pytest.raises(ValidationFailed) as refused:
+            allocator.choose(connection, [("p", spec)], datetime(2026, 1, 1, tzinfo=UTC))
+        (error,) = refused.value.errors
+        assert (error.pointer, reason in error.message) == (pointer, True)
+        good = msgspec.structs.replace(spec, addresses=spec.addresses[:0])
+        assert allocator.choose(connection, [("p", good)], datetime(2026, 1, 1, tzinfo=UTC)) == [()]

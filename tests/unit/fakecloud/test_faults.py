@@ -201,6 +201,16 @@ def test_every_scenario_is_made_of_valid_rules(name):
         ),
         ("provision", "error_then_heal=30s", (Action(type="error_then_heal", seconds=30.0),)),
         ("delete", "stuck=60s", (Action(type="delay", seconds=60.0),)),
+        (
+            "dataplane",
+            "jitter=300ms,bandwidth=1000/60s",
+            (
+                Action(type="jitter", seconds=0.3),
+                Action(type="bandwidth", bytes_per_s=1000, lasts_s=60.0),
+            ),
+        ),
+        ("dataplane", "limit_data=10", (Action(type="limit_data", bytes=10),)),
+        ("dataplane", "cert_expire/5s", (Action(type="cert_expire", lasts_s=5.0),)),
     ],
 )
 def test_labels_and_annotations_ask_for_faults(key, value, expected):
