@@ -27,7 +27,12 @@ CHUNK: Final = 200
 log = structlog.get_logger()
 
 
-def refuse(project: str, exceeded: Iterable[Budget]) -> None:
+def refuse(connection: Connection, project: str, now_us: int) -> None:
+    """Raises: ProjectSuspended, when a hard budget over the whole project is used up."""
+    refuse_by(project, budgets.exceeded(connection, project, now_us))
+
+
+def refuse_by(project: str, exceeded: Iterable[Budget]) -> None:
     """Raises: ProjectSuspended, when one of its budgets that are used up is over all it has."""
     for budget in exceeded:
         if not budget.labels:

@@ -219,7 +219,7 @@ class LoadBalancers:
             self._quotas.take(connection, project, "load_balancers", count)
             of = [one.wish.labels for one in wanted if one.project == project]
             exceeded = budgets.exceeded(connection, project, seconds_us(now))
-            suspension.refuse(project, exceeded)
+            suspension.refuse_by(project, exceeded)
             wishes.refuse_beyond_budgets(exceeded, of)
         specs = [(one.project, one.wish.spec) for one in wanted]
         chosen = self._allocator.choose(connection, specs, now)
@@ -273,8 +273,7 @@ class LoadBalancers:
         same_labels = (current.labels, current.annotations) == (wish.labels, wish.annotations)
         if current.spec == wish.spec and same_labels:
             return current, Outcome.UNCHANGED
-        exceeded = budgets.exceeded(connection, current.project, seconds_us(now))
-        suspension.refuse(current.project, exceeded)
+        suspension.refuse(connection, current.project, seconds_us(now))
         if current.spec == wish.spec:
             lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
             lb = self._with_other_faults(connection, current, lb)

@@ -27,7 +27,7 @@ from fakecloud.model import Family
 from fakecloud.network.allocation import Allocator
 from fakecloud.resources import ReservedAddress
 from fakecloud.store import addresses as address_rows
-from fakecloud.store import budgets, events, listings
+from fakecloud.store import events, listings
 from fakecloud.store import reservations as rows
 from fakecloud.store.database import Connection, Database
 
@@ -75,7 +75,7 @@ class Reservations:
             current = rows.find(connection, project, wanted.name)
             if current is not None:
                 return _same(current, wanted)
-            suspension.refuse(project, budgets.exceeded(connection, project, seconds_us(now)))
+            suspension.refuse(connection, project, seconds_us(now))
             self._quotas.take(connection, project, "addresses")
             reserved = ReservedAddress(
                 id=new_id("addr", now),
