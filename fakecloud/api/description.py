@@ -133,7 +133,7 @@ def _headers(*names: str) -> dict[str, Any]:
 
 def _refusable(path: str, operation: dict[str, Any]) -> set[int]:
     """Return the statuses of problems that an operation of this shape can answer."""
-    if not path.startswith("/v1/"):
+    if not path.startswith(("/v1/", "/allocation", "/assets", "/customCost/")):
         return set()
     places = {(one["in"], one["name"]) for one in operation.get("parameters", [])}
     found = {400, 401, 403, 404, 429, 500, 503}  # a parameter, the token, X-Project, its limit

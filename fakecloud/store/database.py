@@ -257,7 +257,7 @@ def _engine(url: URL, is_sqlite: bool) -> Engine:
                 "connect_timeout": 5,
                 "client_encoding": "utf8",  # not the database's: with SQL_ASCII all text is bytes
                 "options": "-c statement_timeout=5000 -c lock_timeout=4000 "
-                "-c idle_in_transaction_session_timeout=5000",
+                "-c idle_in_transaction_session_timeout=20000",
             },
         }
         return create_engine(url, **options)
