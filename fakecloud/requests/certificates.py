@@ -10,18 +10,16 @@ from typing import Any, Final
 
 import msgspec
 
-from fakecloud.access import suspension
 from fakecloud.access.quotas import Quotas
-from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.domain import outcomes, pem, rules
 from fakecloud.domain.sealing import Seal
-from fakecloud.errors import InUse, NameInUse, NotFound
-from fakecloud.ids import new_id
+from fakecloud.errors import InUse, NameInUse
 from fakecloud.model import CertificateChain, LoadBalancer, Spec
+from fakecloud.requests.desk import Desk
 from fakecloud.resources import Certificate
 from fakecloud.store import certificates as rows
-from fakecloud.store import events, listings, load_balancers
+from fakecloud.store import load_balancers
 from fakecloud.store.database import Connection, Database
 
 RENEWED: Final = "system.certificate"
@@ -36,14 +34,12 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     is_new: bool = False
 
 
-class Certificates:
+class Certificates(Desk[Certificate]):
     """The customer's desk for certificates. Every method may raise Unavailable."""
 
     def __init__(self, database: Database, clock: Clock, quotas: Quotas, seal: Seal) -> None:
         """Write to `database`; count by `quotas`; seal keys by `seal`."""
-        self._database = database
-        self._clock = clock
-        self._quotas = quotas
+        super().__init__(database, clock, quotas, rows.rows)
         self._seal = seal
 
     def create(self, project: str, name: str, brought: pem.KeyPair, labels: dict[str, str]) -> Kept:
@@ -54,7 +50,7 @@ class Certificates:
         with self._database.write() as connection:
             current = rows.find(connection, project, name, for_update=True)
             if current is None:
-                return self._add(connection, project, name, brought, labels)
+                return self._made(connection, project, name, brought, labels)
             if not self._is(current, brought) or current.labels != labels:
                 raise NameInUse(f"{name} exists with another content; PUT renews it")
             return _kept(connection, current)
@@ -67,14 +63,13 @@ class Certificates:
         with self._database.write() as connection:
             current = rows.find(connection, project, name, for_update=True)
             if current is None:
-                return self._add(connection, project, name, brought, labels)
+                return self._made(connection, project, name, brought, labels)
             same = self._is(current, brought)
             if same and current.labels == labels:
                 return _kept(connection, current)
-            changed = msgspec.structs.replace(
-                current, **self._fields(project, brought), labels=labels, updated_at=self._now()
+            saved = self._change(
+                connection, current, **self._fields(project, brought), labels=labels
             )
-            saved = rows.save(connection, changed)
             if not same:
                 self._renew(connection, saved)
             return _kept(connection, saved)
@@ -82,14 +77,7 @@ class Certificates:
     def find(self, project: str, name: str) -> Kept:
         """Return the certificate of that name or id, and who uses it. Raises: NotFound."""
         with self._database.read() as connection:
-            return _kept(connection, _found(rows.find(connection, project, name), name))
-
-    def page(
-        self, project: str, page: listings.Page
-    ) -> tuple[int, list[tuple[listings.Key, Certificate]]]:
-        """Return a page of certificates and the version of it."""
-        with self._database.read() as connection:
-            return events.current_version(connection), rows.listing(connection, project, page)
+            return _kept(connection, self._find(connection, project, name))
 
     def delete(self, project: str, name: str, *, force: bool = False) -> None:
         """Delete a certificate. Raises: NotFound, InUse while a load balancer names it.
@@ -97,14 +85,13 @@ class Certificates:
         force: also then, for users that are on their way out with it.
         """
         with self._database.write() as connection:
-            found = _found(rows.find(connection, project, name, for_update=True), name)
+            found = self._find(connection, project, name, for_update=True)
             users = [lb.name for lb in _users(connection, found)]
             if users and not force:
                 raise InUse(
                     f"{found.name} is used by {', '.join(users[:5])}; take it out of their tls first"
                 )
-            self._quotas.give_back(connection, project, "certificates")
-            rows.remove(connection, msgspec.structs.replace(found, updated_at=self._now()))
+            self._remove(connection, found)
 
     def chains(self, project: str, spec: Spec) -> tuple[CertificateChain, ...]:
         """Return what the data plane needs for `spec`, with keys.
@@ -157,7 +144,7 @@ class Certificates:
             if again is not None:
                 load_balancers.begin(connection, again, RENEWED, now)
 
-    def _add(
+    def _made(
         self,
         connection: Connection,
         project: str,
@@ -165,20 +152,9 @@ class Certificates:
         brought: pem.KeyPair,
         labels: dict[str, str],
     ) -> Kept:
-        suspension.refuse(connection, project, seconds_us(self._now()))
-        self._quotas.take(connection, project, "certificates")
-        now = self._now()
-        made = Certificate(
-            id=new_id("cert", now),
-            project=project,
-            name=name,
-            labels=labels,
-            **self._fields(project, brought),
-            resource_version=0,
-            created_at=now,
-            updated_at=now,
-        )
-        return Kept(certificate=rows.add(connection, made), used_by=[], is_new=True)
+        fields = self._fields(project, brought)
+        made = self._add(connection, project, name, labels=labels, **fields)
+        return Kept(certificate=made, used_by=[], is_new=True)
 
     def _fields(self, project: str, brought: pem.KeyPair) -> dict[str, Any]:
         return {
@@ -208,9 +184,3 @@ def _kept(connection: Connection, certificate: Certificate) -> Kept:
 def _users(connection: Connection, certificate: Certificate) -> list[LoadBalancer]:
     project = load_balancers.living(connection, certificate.project)
     return [lb for lb in project if certificate.name in rules.certificates_of(lb.spec)]
-
-
-def _found(found: Certificate | None, name: str) -> Certificate:
-    if found is None:
-        raise NotFound(f"there is no certificate {name!r}")
-    return found

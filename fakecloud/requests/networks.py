@@ -6,32 +6,27 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from fakecloud.access import suspension
 from fakecloud.access.quotas import Quotas
-from fakecloud.billing.events import seconds_us
 from fakecloud.clock import Clock
 from fakecloud.domain import routing
 from fakecloud.domain.addresses import Pool
 from fakecloud.domain.routing import Network, NetworkWish, Route, RouteWish
-from fakecloud.errors import FieldError, InUse, NotFound, RangeInUse, ValidationFailed
-from fakecloud.ids import new_id
-from fakecloud.store import events, listings
+from fakecloud.errors import FieldError, InUse, RangeInUse, ValidationFailed
+from fakecloud.requests.desk import Desk
 from fakecloud.store import networks as network_rows
 from fakecloud.store import routes as route_rows
 from fakecloud.store.database import Connection, Database
 
 
-class Networks:
+class Networks(Desk[Network]):
     """The customer's desk for networks. Every method may raise Unavailable."""
 
     def __init__(
         self, database: Database, pools: Iterable[Pool], clock: Clock, quotas: Quotas
     ) -> None:
         """Write to `database`; keep networks apart from `pools`; count them by `quotas`."""
-        self._database = database
+        super().__init__(database, clock, quotas, network_rows.rows)
         self._pools = [str(pool.network) for pool in pools]
-        self._clock = clock
-        self._quotas = quotas
 
     def put(self, project: str, name: str, wish: NetworkWish) -> tuple[Network, bool]:
         """Create or replace a network; say whether it is new.
@@ -44,44 +39,32 @@ class Networks:
                 return current, False
             self._refuse_overlap(connection, current, wish)
             if current is None:
-                return self._add(connection, project, name, wish), True
+                made = self._add(connection, project, name, **msgspec.structs.asdict(wish))
+                return made, True
             for route in route_rows.of_network(connection, project, current.name):
                 if not routing.within(route.destination, wish.ranges):
                     raise InUse(
                         f"route {route.name} leads to {route.destination}, which is in none of "
                         "the new ranges; delete it first"
                     )
-            changed = msgspec.structs.replace(
-                current, **msgspec.structs.asdict(wish), updated_at=self._clock.now()
-            )
-            return network_rows.save(connection, changed), False
+            return self._change(connection, current, **msgspec.structs.asdict(wish)), False
 
     def find(self, project: str, name: str) -> Network:
         """Return the network of that name or id. Raises: NotFound."""
         with self._database.read() as connection:
-            return _network(network_rows.find(connection, project, name), name)
-
-    def page(
-        self, project: str, page: listings.Page
-    ) -> tuple[int, list[tuple[listings.Key, Network]]]:
-        """Return a page of networks and the version of it."""
-        with self._database.read() as connection:
-            found = network_rows.listing(connection, project, page)
-            return events.current_version(connection), found
+            return self._find(connection, project, name)
 
     def delete(self, project: str, name: str) -> None:
         """Delete a network. Raises: NotFound, InUse while it has routes."""
         with self._database.write() as connection:
-            found = _network(network_rows.find(connection, project, name), name)
+            found = self._find(connection, project, name)
             routes = route_rows.of_network(connection, project, found.name)
             if routes:
                 raise InUse(
                     f"{found.name} has {len(routes)} routes, {routes[0].name} first; "
                     "delete them before it"
                 )
-            self._quotas.give_back(connection, project, "networks")
-            gone = msgspec.structs.replace(found, updated_at=self._clock.now())
-            network_rows.remove(connection, gone)
+            self._remove(connection, found)
 
     def _refuse_overlap(
         self, connection: Connection, current: Network | None, wish: NetworkWish
@@ -99,32 +82,15 @@ class Networks:
             "own"
         )
 
-    def _add(self, connection: Connection, project: str, name: str, wish: NetworkWish) -> Network:
-        suspension.refuse(connection, project, seconds_us(self._clock.now()))
-        self._quotas.take(connection, project, "networks")
-        now = self._clock.now()
-        made = Network(
-            id=new_id("net", now),
-            project=project,
-            name=name,
-            **msgspec.structs.asdict(wish),
-            resource_version=0,
-            created_at=now,
-            updated_at=now,
-        )
-        return network_rows.add(connection, made)
 
-
-class Routes:
+class Routes(Desk[Route]):
     """The customer's desk for routes. Every method may raise Unavailable."""
 
     def __init__(
         self, database: Database, clock: Clock, quotas: Quotas, on_change: Callable[[], None]
     ) -> None:
         """Call `on_change` after commits that changed a route."""
-        self._database = database
-        self._clock = clock
-        self._quotas = quotas
+        super().__init__(database, clock, quotas, route_rows.rows)
         self._on_change = on_change
         self._changed = False
         database.on_commit(self._committed)
@@ -140,39 +106,29 @@ class Routes:
                 return current, False
             self._refuse(connection, project, current, wish)
             self._changed = True
+            fields = msgspec.structs.asdict(wish)
+            anew = {"state": "PENDING", "last_error": None}
             if current is None:
-                return self._add(connection, project, name, wish), True
+                return self._add(connection, project, name, **fields, **anew), True
             leads_elsewhere = (current.destination, current.next_hop) != (
                 wish.destination,
                 wish.next_hop,
             )
-            changed = msgspec.structs.replace(
-                current, **msgspec.structs.asdict(wish), updated_at=self._clock.now()
-            )
-            if leads_elsewhere:
-                changed = msgspec.structs.replace(changed, state="PENDING", last_error=None)
-            return route_rows.save(connection, changed), False
+            return self._change(
+                connection, current, **fields, **(anew if leads_elsewhere else {})
+            ), False
 
     def find(self, project: str, name: str) -> Route:
         """Return the route of that name or id. Raises: NotFound."""
         with self._database.read() as connection:
-            return _route(route_rows.find(connection, project, name), name)
-
-    def page(
-        self, project: str, page: listings.Page
-    ) -> tuple[int, list[tuple[listings.Key, Route]]]:
-        """Return a page of routes and the version of it."""
-        with self._database.read() as connection:
-            return events.current_version(connection), route_rows.listing(connection, project, page)
+            return self._find(connection, project, name)
 
     def delete(self, project: str, name: str) -> None:
         """Delete a route. Raises: NotFound."""
         with self._database.write() as connection:
-            found = _route(route_rows.find(connection, project, name), name)
+            found = self._find(connection, project, name)
             self._changed = True
-            self._quotas.give_back(connection, project, "routes")
-            gone = msgspec.structs.replace(found, updated_at=self._clock.now())
-            route_rows.remove(connection, gone)
+            self._remove(connection, found)
 
     def _committed(self) -> None:
         # A commit of somebody else's may come first; whoever waits looks again before long.
@@ -198,37 +154,8 @@ class Routes:
                 f"route {other.name} leads to {wish.destination} already; delete it first"
             )
 
-    def _add(self, connection: Connection, project: str, name: str, wish: RouteWish) -> Route:
-        suspension.refuse(connection, project, seconds_us(self._clock.now()))
-        self._quotas.take(connection, project, "routes")
-        now = self._clock.now()
-        made = Route(
-            id=new_id("rt", now),
-            project=project,
-            name=name,
-            **msgspec.structs.asdict(wish),
-            state="PENDING",
-            last_error=None,
-            resource_version=0,
-            created_at=now,
-            updated_at=now,
-        )
-        return route_rows.add(connection, made)
-
 
 def _wrong(pointer: str, message: str) -> ValidationFailed:
     return ValidationFailed(
         f"{pointer}: {message}", errors=(FieldError(pointer, "invalid", message),)
     )
-
-
-def _network(found: Network | None, name: str) -> Network:
-    if found is None:
-        raise NotFound(f"there is no network {name!r}")
-    return found
-
-
-def _route(found: Route | None, name: str) -> Route:
-    if found is None:
-        raise NotFound(f"there is no route {name!r}")
-    return found

@@ -9,18 +9,18 @@ from sqlalchemy import Connection
 
 from fakecloud.domain import documents
 from fakecloud.resources import Certificate
-from fakecloud.store import named as rows
+from fakecloud.store.named import Rows
 from fakecloud.tables.cloud import certificate as table
 
-_rows = rows.Rows(table, Certificate, "certificate", documents.certificate)
-find, listing, living = _rows.find, _rows.listing, _rows.living
-add, save, remove = _rows.add, _rows.save, _rows.remove
+rows = Rows(table, Certificate, "certificate", documents.certificate)
+find, listing, living = rows.find, rows.listing, rows.living
+add, save, remove = rows.add, rows.save, rows.remove
 
 
 def named(connection: Connection, project: str, names: Collection[str]) -> list[Certificate]:
     """Return the certificates of these names, held until the transaction ends."""
     conditions = table.c.project == project, table.c.name.in_(set(names))
-    return _rows.chosen(connection, *conditions, held=True)
+    return rows.chosen(connection, *conditions, held=True)
 
 
 def expiries(connection: Connection, project: str, names: Collection[str]) -> dict[str, datetime]:

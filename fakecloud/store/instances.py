@@ -7,6 +7,6 @@ from fakecloud.resources import Instance
 from fakecloud.store import named
 from fakecloud.tables.cloud import instance as table
 
-_rows = named.Rows(table, Instance, "instance", documents.instance)
-find, listing, living = _rows.find, _rows.listing, _rows.living
-add, save, remove = _rows.add, _rows.save, _rows.remove
+rows = named.Rows(table, Instance, "instance", documents.instance)
+find, listing, living = rows.find, rows.listing, rows.living
+add, save, remove = rows.add, rows.save, rows.remove

@@ -23,8 +23,8 @@ class Rows(Generic[T]):
     ) -> None:
         """kind and document: what events say of them."""
         self._table = table
-        self._of: type[T] = of
-        self._kind = kind
+        self.of: type[T] = of
+        self.kind = kind
         self._document: Callable[[T], dict[str, Any]] = document
         self._names = of.__struct_fields__
         self._columns = [table.c[name] for name in self._names]
@@ -100,7 +100,7 @@ class Rows(Generic[T]):
         return msgspec.structs.replace(one, resource_version=events.next_version(connection))
 
     def _value(self, row: Any) -> T:
-        found: T = msgspec.convert(dict(zip(self._names, row, strict=True)), self._of)
+        found: T = msgspec.convert(dict(zip(self._names, row, strict=True)), self.of)
         return found
 
     def _values(self, one: T) -> dict[str, Any]:
@@ -113,7 +113,7 @@ class Rows(Generic[T]):
             resource_version=one.resource_version,
             project=one.project,
             type=type,
-            kind=self._kind,
+            kind=self.kind,
             object_id=one.id,
             document=self._document(one),
             at=one.updated_at,

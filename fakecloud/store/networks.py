@@ -7,6 +7,6 @@ from fakecloud.domain.routing import Network
 from fakecloud.store import named
 from fakecloud.tables.cloud import network as table
 
-_rows = named.Rows(table, Network, "network", documents.network)
-find, listing, living = _rows.find, _rows.listing, _rows.living
-add, save, remove = _rows.add, _rows.save, _rows.remove
+rows = named.Rows(table, Network, "network", documents.network)
+find, listing, living = rows.find, rows.listing, rows.living
+add, save, remove = rows.add, rows.save, rows.remove

@@ -9,21 +9,21 @@ from fakecloud.domain.routing import Route
 from fakecloud.store import named
 from fakecloud.tables.cloud import route as table
 
-_rows = named.Rows(table, Route, "route", documents.route)
-find, listing, living = _rows.find, _rows.listing, _rows.living
-add, save, remove = _rows.add, _rows.save, _rows.remove
+rows = named.Rows(table, Route, "route", documents.route)
+find, listing, living = rows.find, rows.listing, rows.living
+add, save, remove = rows.add, rows.save, rows.remove
 
 
 def of_network(connection: Connection, project: str, network: str) -> list[Route]:
     """Return every route of a network, by its name."""
-    return _rows.chosen(connection, table.c.project == project, table.c.network == network)
+    return rows.chosen(connection, table.c.project == project, table.c.network == network)
 
 
 def leading_to(
     connection: Connection, project: str, network: str, destination: str
 ) -> Route | None:
     """Return the route of a network to exactly this destination, None if there is none."""
-    found = _rows.chosen(
+    found = rows.chosen(
         connection,
         table.c.project == project,
         table.c.network == network,
@@ -34,10 +34,10 @@ def leading_to(
 
 def everyones(connection: Connection) -> list[Route]:
     """Return every route of all projects, the oldest first."""
-    return _rows.chosen(connection, order_by="created_version")
+    return rows.chosen(connection, order_by="created_version")
 
 
 def get(connection: Connection, id: str) -> Route | None:
     """Return the route of that id, None if it is gone."""
-    found = _rows.chosen(connection, table.c.id == id)
+    found = rows.chosen(connection, table.c.id == id)
     return found[0] if found else None
