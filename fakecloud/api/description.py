@@ -71,13 +71,14 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     for path, item in document["paths"].items():
         for operation in item.values():
             answers = operation["responses"]
-            for status in _refusable(path, operation):
+            is_checked = "security" in operation  # it takes a token, and what comes with one
+            for status in _refusable(operation) if is_checked else ():
                 answers.setdefault(str(status), {"$ref": _refusal(status)})
             for status, answer in answers.items():
                 if "$ref" in answer:
                     answers[status] = {"$ref": answer["$ref"]}
                 else:
-                    _describe(answer, path, status, links)
+                    _describe(answer, path, status, links, is_checked=is_checked)
             operation["responses"] = dict(sorted(answers.items()))
     return document
 
@@ -131,10 +132,8 @@ def _headers(*names: str) -> dict[str, Any]:
     return {name: {"$ref": _REF.format("headers", name)} for name in names}
 
 
-def _refusable(path: str, operation: dict[str, Any]) -> set[int]:
+def _refusable(operation: dict[str, Any]) -> set[int]:
     """Return the statuses of problems that an operation of this shape can answer."""
-    if not path.startswith(("/v1/", "/allocation", "/assets", "/customCost/")):
-        return set()
     places = {(one["in"], one["name"]) for one in operation.get("parameters", [])}
     found = {400, 401, 403, 404, 429, 500, 503}  # a parameter, the token, X-Project, its limit
     if "requestBody" in operation:
@@ -146,9 +145,11 @@ def _refusable(path: str, operation: dict[str, Any]) -> set[int]:
     return found
 
 
-def _describe(answer: dict[str, Any], path: str, status: str, links: _Links) -> None:
+def _describe(
+    answer: dict[str, Any], path: str, status: str, links: _Links, *, is_checked: bool
+) -> None:
     """Add headers and links to an answer that is no problem, by what it returns."""
-    names = [*_COMMON, *(_LIMITS if path.startswith("/v1/") else ())]
+    names = [*_COMMON, *(_LIMITS if is_checked else ())]
     shown = _schema_names(answer)
     begun = status in ("201", "202")
     if "LoadBalancer" in shown:
