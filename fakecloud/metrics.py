@@ -158,15 +158,18 @@ class _Costs(Collector):
         rates: defaultdict[tuple[str, ...], float] = defaultdict(float)
         balancers: defaultdict[tuple[str, ...], float] = defaultdict(float)
         for one in found:
-            whose = _whose(one) if _whose(one) in shown else (one.project, "", "", "", "")
-            project, cluster, namespace, service, uid = whose
+            whose = _whose(one)
+            is_shown = whose in shown
+            project, cluster, namespace, service, uid = (
+                whose if is_shown else (one.project, "", "", "", "")
+            )
             key: tuple[str, ...] = (
                 one.currency, project, cluster, namespace, service, one.sku,
             )  # fmt: skip
             totals[key] += one.total
             if one.there:
                 rates[key] += one.hourly
-                if whose in shown and service:
+                if is_shown and service:
                     balancers[one.ip, namespace, service, uid] += one.hourly
         of = ["currency", "project", "cluster", "namespace", "service", "sku"]
         total = CounterMetricFamily(

@@ -8,7 +8,7 @@ only here, a float: of the exact amount, which stands beside each as text, calle
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -49,21 +49,29 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 def allocation(of: Picture, aggregate: Sequence[str]) -> dict[str, Any]:
     """Return costs by names of a report's groups. Raises: InvalidParameter for an unknown one."""
     readers = [reports.reader(token) for token in aggregate]
+    network = {
+        (id, sku.id) for id, book in of.books.items() for sku in book.skus if sku.meter in _NETWORK
+    }
     groups: defaultdict[str, list[Charge]] = defaultdict(list)
     for charge in of.charges:
         parts = (read(charge, of.people[charge.attribution]) or NOBODY for read in readers)
         groups["/".join(parts)].append(charge)
-    return {name: _allocation(of, name, groups[name]) for name in sorted(groups)}
+    return {name: _allocation(of, name, groups[name], network) for name in sorted(groups)}
 
 
-def _allocation(of: Picture, name: str, charges: Sequence[Charge]) -> dict[str, Any]:
-    network = [one for one in charges if _meter(of, one) in _NETWORK]
+def _allocation(
+    of: Picture, name: str, charges: Sequence[Charge], network: Collection[tuple[str, str]]
+) -> dict[str, Any]:
+    """Return one allocation. network: the books and SKUs that are of traffic."""
+    traffic = 0
     balancers: defaultdict[tuple[str, str], int] = defaultdict(int)
     for one in charges:
-        if _meter(of, one) not in _NETWORK:
+        if (one.book, one.sku) in network:
+            traffic += one.billed_pico
+        else:
             balancers[one.resource, one.attribution] += one.billed_pico
     people = [of.people[one] for one in dict.fromkeys(charge.attribution for charge in charges)]
-    total = sum(one.billed_pico for one in charges)
+    fixed = sum(balancers.values())
     return {
         "name": name,
         "properties": {
@@ -75,10 +83,10 @@ def _allocation(of: Picture, name: str, charges: Sequence[Charge]) -> dict[str, 
         },
         **_window(of),
         **dict.fromkeys(_NONE, 0),
-        **_amounts("loadBalancerCost", sum(balancers.values())),
-        **_amounts("networkCost", sum(one.billed_pico for one in network)),
-        **_amounts("networkInternetCost", sum(one.billed_pico for one in network)),
-        **_amounts("totalCost", total),
+        **_amounts("loadBalancerCost", fixed),
+        **_amounts("networkCost", traffic),
+        **_amounts("networkInternetCost", traffic),
+        **_amounts("totalCost", fixed + traffic),
         "loadBalancers": {
             f"{resource}/{attribution}": {
                 "service": _service(of.people[attribution]),
@@ -173,10 +181,6 @@ def _window(of: Picture) -> dict[str, Any]:
     return {
         "window": {"start": start, "end": end}, "start": start, "end": end, "minutes": minutes,
     }  # fmt: skip
-
-
-def _meter(of: Picture, charge: Charge) -> str:
-    return _sku(of.books[charge.book], charge.sku).meter
 
 
 def _sku(book: PriceBook, sku: str) -> Sku:

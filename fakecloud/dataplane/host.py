@@ -12,6 +12,7 @@ from pathlib import Path
 from signal import Signals
 
 from fakecloud import clock, model
+from fakecloud.domain import tally
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.supervision import processes, pulse
 from fakecloud.udp.dataplane import UdpDataPlane
@@ -138,9 +139,7 @@ class HostDataPlane:
 
         Also of one that was removed, until `forget_counters`. Raises: Transient.
         """
-        told = [part.counters(lb_id) for part in (self.haproxy, self.udp)]
-        rows = [row for rows in told for row in rows or ()]
-        return rows if any(rows is not None for rows in told) else None
+        return tally.together(part.counters(lb_id) for part in (self.haproxy, self.udp))
 
     def counted(self) -> list[str]:
         """Return the ids of all that `counters` knows."""

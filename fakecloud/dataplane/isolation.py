@@ -7,6 +7,7 @@ from signal import Signals
 
 from fakecloud import model
 from fakecloud.dataplane.host import HostDataPlane
+from fakecloud.domain import tally
 from fakecloud.domain.addresses import Pool
 from fakecloud.errors import Permanent
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
@@ -85,9 +86,7 @@ class IsolatingDataPlane:
 
     def counters(self, lb_id: str) -> list[model.Counters] | None:
         """Return what the load balancer has carried here; None if it never was here."""
-        found = [part.counters(lb_id) for part in (self._host, self._contained)]
-        rows = [row for told in found for row in told or ()]
-        return rows if any(told is not None for told in found) else None
+        return tally.together(part.counters(lb_id) for part in (self._host, self._contained))
 
     def counted(self) -> list[str]:
         """Return the ids of all that `counters` knows."""

@@ -49,6 +49,12 @@ class Amount(msgspec.Struct, frozen=True, array_like=True):
         return any(a < b for a, b in zip(_parts(self), _parts(before), strict=True))
 
 
+def together(told: Iterable[list[model.Counters] | None]) -> list[model.Counters] | None:
+    """Return what several data planes say of one load balancer; None if none ever had it."""
+    known = [rows for rows in told if rows is not None]
+    return [row for rows in known for row in rows] if known else None
+
+
 class Row(msgspec.Struct, frozen=True, array_like=True):
     """One line of a process's statistics: what it stands for, and what counts of it.
 

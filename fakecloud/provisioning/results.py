@@ -87,11 +87,10 @@ class Results:
 
         And what went wrong first, if anything did.
         """
-        spoilt = [self._hook.spoils_commit(one.claimed) for one in batch]
-        pairs = list(zip(batch, spoilt, strict=True))
-        together = [one for one, is_spoilt in pairs if one.error is None and not is_spoilt]
-        alone = [one for one, is_spoilt in pairs if one.error is not None and not is_spoilt]
-        alone += [one for one, is_spoilt in pairs if is_spoilt]
+        spoilt = [one for one in batch if self._hook.spoils_commit(one.claimed)]
+        sound = [one for one in batch if one not in spoilt]
+        together = [one for one in sound if one.error is None]
+        alone = [one for one in sound if one.error is not None] + spoilt
         parts = deque([together] if together else [])
         parts.extend([one] for one in alone)
         written: list[Result] = []
@@ -118,7 +117,7 @@ class Results:
             held = leases.release(connection, keys)
             ours = [one for one in part if one.claimed.pk in held]
             for lost in part:
-                if lost not in ours:
+                if lost.claimed.pk not in held:
                     epoch = lost.claimed.lease_epoch
                     log.warning("lease_lost", lb_id=lost.claimed.id, epoch=epoch)
             before = [held[one.claimed.pk] for one in ours]

@@ -69,6 +69,7 @@ _GET = select(*COLUMNS).where(table.c.pk == bindparam("key")).with_for_update()
 
 
 def value(row: Row[Any]) -> LoadBalancer:
+    """Return the load balancer of a row of `COLUMNS`."""
     return msgspec.convert(
         dict(zip(LoadBalancer.__struct_fields__, row, strict=True)), LoadBalancer
     )
