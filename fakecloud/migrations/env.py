@@ -7,6 +7,7 @@ from typing import Any, Literal
 from alembic import context
 
 # Their tables are in the metadata when they are imported.
+from fakecloud.tables import access, billing, spending, traffic  # noqa: F401
 from fakecloud.tables.cloud import UtcDateTime, metadata
 
 

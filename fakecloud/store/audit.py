@@ -15,8 +15,8 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, select, update
 
 from fakecloud.store import journal
-from fakecloud.tables.cloud import audit as table
-from fakecloud.tables.cloud import audit_floor
+from fakecloud.tables.access import audit as table
+from fakecloud.tables.access import audit_floor
 
 FIRST: Final = "0" * 64
 """What the first record has for the hash of the one before."""

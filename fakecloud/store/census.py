@@ -26,6 +26,7 @@ from fakecloud.store import (
     proof,
     reservations,
 )
+from fakecloud.tables.access import idempotency_key, quota, token
 from fakecloud.tables.cloud import (
     UtcDateTime,
     address,
@@ -33,14 +34,11 @@ from fakecloud.tables.cloud import (
     clock,
     event,
     fault,
-    idempotency_key,
     instance,
     load_balancer,
     network,
-    quota,
     reserved_address,
     route,
-    token,
 )
 
 TOLERANCE: Final = timedelta(seconds=1)

@@ -9,7 +9,8 @@ import msgspec
 from sqlalchemy import Connection, delete, func, insert, select, update
 
 from fakecloud.domain.business_time import UNCHANGED, Timeline
-from fakecloud.tables.cloud import address, load_balancer, operation, token
+from fakecloud.tables.access import token
+from fakecloud.tables.cloud import address, load_balancer, operation
 from fakecloud.tables.cloud import clock as table
 
 GLOBAL: Final = "global"

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 from sqlalchemy import Connection, delete, insert, select
 
-from fakecloud.tables.cloud import idempotency_key as table
+from fakecloud.tables.access import idempotency_key as table
 
 KEEP: Final = timedelta(hours=48)
 """How long an answer counts, in wall time."""

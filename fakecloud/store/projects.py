@@ -8,6 +8,8 @@ import msgspec
 from sqlalchemy import Connection, Row, delete, insert, select, true, update
 
 from fakecloud.resources import Project
+from fakecloud.tables.access import project as table
+from fakecloud.tables.access import token
 from fakecloud.tables.cloud import (
     certificate,
     fault,
@@ -15,9 +17,7 @@ from fakecloud.tables.cloud import (
     load_balancer,
     network,
     reserved_address,
-    token,
 )
-from fakecloud.tables.cloud import project as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Project.__struct_fields__)
 _LIVING = {

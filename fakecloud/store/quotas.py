@@ -8,7 +8,7 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql import func, or_
 
-from fakecloud.tables.cloud import quota as table
+from fakecloud.tables.access import quota as table
 
 _LIMIT = func.coalesce(table.c.most, bindparam("standard", type_=BigInteger))
 _TAKE = (

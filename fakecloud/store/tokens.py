@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy import Connection, bindparam, func, insert, select, update
 
 from fakecloud.resources import Token
-from fakecloud.tables.cloud import token as table
+from fakecloud.tables.access import token as table
 
 _COLUMNS = tuple(getattr(table.c, name) for name in Token.__struct_fields__)
 

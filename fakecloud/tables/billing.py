@@ -21,14 +21,12 @@ from sqlalchemy import (
     Text,
 )
 
-from fakecloud.tables.cloud import metadata
-
-_Key = BigInteger().with_variant(Integer, "sqlite")
+from fakecloud.tables.cloud import Key, metadata
 
 billing_event = Table(
     "billing_event",
     metadata,
-    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("seq", Key, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("account", Text, nullable=False),
     Column("resource", Text, nullable=False),
@@ -75,7 +73,7 @@ attribution = Table(
 price_assignment = Table(
     "price_assignment",
     metadata,
-    Column("pk", _Key, primary_key=True, autoincrement=True),
+    Column("pk", Key, primary_key=True, autoincrement=True),
     Column("from_us", BigInteger, nullable=False),
     Column("book", Text, nullable=False),
     Column("digest", Text, nullable=False),

@@ -1,6 +1,6 @@
-"""The tables of what the cloud sells and of who may ask for it, on one page.
+"""The tables of what the cloud sells and how it makes it, on one page.
 
-`alembic check` keeps the migrations equal to this and to the tables of billing, spending, traffic.
+`alembic check` keeps the migrations equal to all tables, also of the other files.
 
 Times are microseconds since the epoch, so that both databases sort and compare them alike; the
 column type turns them into aware UTC datetimes. JSON columns hold values of `model`.
@@ -63,7 +63,7 @@ class UtcDateTime(TypeDecorator[datetime]):
         return None if value is None else _EPOCH + timedelta(microseconds=value)
 
 
-_Key = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER autoincrements there
+Key: Final = BigInteger().with_variant(Integer, "sqlite")  # only INTEGER autoincrements there
 
 
 def _created_version() -> Column[int]:
@@ -74,7 +74,7 @@ def _created_version() -> Column[int]:
 load_balancer = Table(
     "load_balancer",
     metadata,
-    Column("pk", _Key, primary_key=True, autoincrement=True),
+    Column("pk", Key, primary_key=True, autoincrement=True),
     Column("id", Text, nullable=False, unique=True),
     Column("project", Text, nullable=False),
     Column("name", Text, nullable=False),
@@ -182,95 +182,13 @@ version = Table(
 event = Table(
     "event",
     metadata,
-    Column("resource_version", _Key, primary_key=True, autoincrement=False),
+    Column("resource_version", Key, primary_key=True, autoincrement=False),
     Column("project", Text, nullable=False),
     Column("type", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("object_id", Text, nullable=False),
     Column("object", Text, nullable=False),  # the API document as it was, already encoded
     Column("at", UtcDateTime, nullable=False),
-)
-
-token = Table(
-    "token",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("hash", Text, nullable=False, unique=True),
-    Column("prefix", Text, nullable=False),
-    Column("project", Text, nullable=False),
-    Column("description", Text, nullable=False),
-    Column("scopes", JSON, nullable=False, server_default='["admin"]'),
-    Column("created_at", UtcDateTime, nullable=False),
-    Column("expires_at", UtcDateTime),
-    Column("revoked_at", UtcDateTime),
-    Column("last_used_at", UtcDateTime),
-    Index("ix_token_prefix", "prefix"),
-    Index("ix_token_project", "project"),
-)
-
-project = Table(
-    "project",
-    metadata,
-    Column("id", Text, primary_key=True),
-    Column("description", Text, nullable=False),
-    Column("suspended", Boolean, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),
-)
-
-# A counter per project and metric, changed only by conditional updates: `used` never passes
-# `most` (None: unlimited).
-quota = Table(
-    "quota",
-    metadata,
-    Column("project", Text, primary_key=True),
-    Column("metric", Text, primary_key=True),
-    Column("most", BigInteger),
-    Column("used", BigInteger, nullable=False),
-)
-
-# The answer to a mutation, stored in the mutation's own transaction under the caller's key.
-idempotency_key = Table(
-    "idempotency_key",
-    metadata,
-    Column("project", Text, primary_key=True),
-    Column("key", Text, primary_key=True),
-    Column("fingerprint", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("headers", JSON, nullable=False),
-    Column("body", Text, nullable=False),
-    Column("created_at", UtcDateTime, nullable=False),  # wall time
-    Index("ix_idempotency_key_created_at", "created_at"),
-)
-
-audit = Table(
-    "audit",
-    metadata,
-    Column("seq", _Key, primary_key=True, autoincrement=True),
-    Column("at", UtcDateTime, nullable=False),
-    Column("project", Text, nullable=False),
-    Column("token_id", Text, nullable=False),
-    Column("client", Text, nullable=False),  # where the request came from
-    Column("method", Text, nullable=False),
-    Column("path", Text, nullable=False),
-    Column("status", Integer, nullable=False),
-    Column("code", Text),  # of the problem, when the request was refused
-    Column("request_id", Text, nullable=False),
-    Column("body_sha256", Text, nullable=False),
-    Column("diff_sha256", Text),  # of the events that it made
-    Column("fault_id", Text),  # the fault that disturbed it
-    Column("previous", Text, nullable=False),  # hash of the record before, so that none can go
-    Column("hash", Text, nullable=False),
-    Index("ix_audit_project_seq", "project", "seq"),
-)
-
-# The newest record that was trimmed: the chain goes on from its hash. Triggers let `seq` only rise,
-# and records go only up to it.
-audit_floor = Table(
-    "audit_floor",
-    metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("seq", BigInteger, nullable=False),
-    Column("hash", Text, nullable=False),
 )
 
 # Business time: sim = anchor_sim + rate * (wall - anchor_wall); `manual` stands still.
@@ -312,7 +230,7 @@ fault = Table(
 fault_hit = Table(
     "fault_hit",
     metadata,
-    Column("seq", _Key, primary_key=True, autoincrement=True),
+    Column("seq", Key, primary_key=True, autoincrement=True),
     Column("fault_id", Text, nullable=False),
     Column("project", Text, nullable=False),
     Column("at", UtcDateTime, nullable=False),

@@ -8,8 +8,8 @@ from sqlalchemy import delete, text, update
 
 from fakecloud.errors import Unavailable
 from fakecloud.store import audit
-from fakecloud.tables.cloud import audit as table
-from fakecloud.tables.cloud import audit_floor
+from fakecloud.tables.access import audit as table
+from fakecloud.tables.access import audit_floor
 
 
 def entry(cloud, path: str = "/v1/load-balancers/web", project: str = "default") -> audit.Entry:

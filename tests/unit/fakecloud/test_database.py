@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from threading import Event, Thread
 
 import psycopg
@@ -20,6 +22,21 @@ def test_migrations_make_exactly_the_tables(cloud):
     """`alembic check`: nothing is left to migrate."""
     with cloud.database.engine.begin() as connection:
         command.check(database.alembic_config(connection))
+
+
+def test_migrations_know_the_tables_by_themselves(tmp_path):
+    """Also where nothing else has imported them, as when the next migration is written."""
+    program = (
+        "import sys; from alembic import command; from fakecloud.store import database\n"
+        "made = database.Database(sys.argv[1]); made.migrate()\n"
+        "with made.engine.begin() as connection:\n"
+        "    command.check(database.alembic_config(connection))\n"
+    )
+    url = f"sqlite:///{tmp_path / 'alone.db'}"
+    done = subprocess.run(
+        [sys.executable, "-c", program, url], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def test_migrating_again_changes_nothing(cloud):

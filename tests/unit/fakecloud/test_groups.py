@@ -17,7 +17,8 @@ from fakecloud.errors import Unavailable
 from fakecloud.store import database, events
 from fakecloud.store.database import Database
 from fakecloud.store.groups import MOST_MEMBERS
-from fakecloud.tables.cloud import address, project
+from fakecloud.tables.access import project
+from fakecloud.tables.cloud import address
 from tests.fakes.small_cloud import SmallCloud
 
 

@@ -12,7 +12,7 @@ from fakecloud.access import projects, quotas, tokens
 from fakecloud.domain import scopes
 from fakecloud.errors import NotFound, QuotaExceeded, StartError, TokenExpired, TokenRevoked
 from fakecloud.store import tokens as rows
-from fakecloud.tables import cloud as tables
+from fakecloud.tables import access as tables
 
 VIEWER = scopes.PRESETS["viewer"]
 
