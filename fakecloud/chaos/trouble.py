@@ -19,10 +19,11 @@ import structlog
 from fakecloud.chaos.engine import Chaos
 from fakecloud.clock import Clock
 from fakecloud.domain import chaos_labels, faults
+from fakecloud.domain.disturbances import Disturbance, Toxic, ToxicKind
 from fakecloud.domain.faults import Action, Facts, Layer
 from fakecloud.errors import DataPlaneError
 from fakecloud.health.board import Health
-from fakecloud.model import Disturbance, LoadBalancer, Toxic, ToxicKind
+from fakecloud.model import LoadBalancer
 from fakecloud.store import faults as rows
 from fakecloud.store import load_balancers
 from fakecloud.store.database import Database

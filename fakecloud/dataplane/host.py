@@ -13,6 +13,7 @@ from signal import Signals
 
 from fakecloud import clock, model
 from fakecloud.domain import tally
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.supervision import processes, pulse
 from fakecloud.udp.dataplane import UdpDataPlane
@@ -80,7 +81,7 @@ class HostDataPlane:
         finally:
             self.haproxy.set_down(lb_id, down, weights)
 
-    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+    def disturb(self, lb_id: str, disturbance: Disturbance) -> None:
         """Let new TCP connections meet a fault until it is told an empty one. Raises: Transient."""
         self.haproxy.disturb(lb_id, disturbance)
 

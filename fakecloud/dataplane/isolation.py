@@ -9,6 +9,7 @@ from fakecloud import model
 from fakecloud.dataplane.host import HostDataPlane
 from fakecloud.domain import tally
 from fakecloud.domain.addresses import Pool
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.errors import Permanent
 from fakecloud.haproxy.dataplane import HaproxyDataPlane
 from fakecloud.supervision import processes
@@ -44,7 +45,7 @@ class IsolatingDataPlane:
         for part in (self._host, self._contained):
             part.set_down(lb_id, down, weights)
 
-    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+    def disturb(self, lb_id: str, disturbance: Disturbance) -> None:
         """Let new TCP connections meet a fault until it is told an empty one."""
         for part in (self._host, self._contained):
             part.disturb(lb_id, disturbance)

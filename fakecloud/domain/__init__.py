@@ -11,6 +11,7 @@
     business_time.py  business time as a line over wall time
     catalogue.py      types with their limits, regions and zones
     checks.py         health checks as values
+    disturbances.py   what faults do to connections, as the data plane is told
     edits.py          what short requests make of a spec
     failures.py       why operations fail, code by code
     fields.py         fields of a spec, checked once more for a data plane
@@ -28,5 +29,5 @@
     tally.py          what was carried, over all processes of a load balancer
     traffic.py        from totals that only grow to what every hour carried
 
-chaos_labels | fault_actions | scenarios → documents | faults | invariants | outcomes → addresses | business_time | catalogue | checks | edits | failures | fields | filters | hooks | lifecycle | merge_patch | pem | profiles | ranges | routing | rules | scopes | sealing | tally | traffic
+chaos_labels | fault_actions | scenarios → documents | faults | invariants | outcomes → addresses | business_time | catalogue | checks | disturbances | edits | failures | fields | filters | hooks | lifecycle | merge_patch | pem | profiles | ranges | routing | rules | scopes | sealing | tally | traffic
 """

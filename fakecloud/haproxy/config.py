@@ -15,6 +15,7 @@ import msgspec
 
 from fakecloud import errors, model
 from fakecloud.domain import fields, rules, tally
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import targets, values, words
 
 Mode = Literal["tcp", "http"]
@@ -123,7 +124,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     max_connections: int
     drain_timeout_s: int
     settled: bool = True
-    disturbance: model.Disturbance = model.Disturbance()
+    disturbance: Disturbance = Disturbance()
 
     def remembers(self) -> bool:
         """Return whether any backend remembers which client uses which server."""
@@ -164,9 +165,7 @@ def build(desired: model.Desired, *, connections: int, transparent: bool = False
     )
 
 
-def disturbed(
-    whole: Config, disturbance: model.Disturbance, through: words.Word | None = None
-) -> Config:
+def disturbed(whole: Config, disturbance: Disturbance, through: words.Word | None = None) -> Config:
     """Return the configuration with faults in it. through: what spoils the way to targets."""
     backends = (
         msgspec.structs.replace(one, through=through, source=None) if through else one

@@ -17,6 +17,7 @@ import structlog
 
 from fakecloud import clock, errors, model
 from fakecloud.domain import tally
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import (
     artifacts,
     generation,
@@ -132,7 +133,7 @@ class HaproxyDataPlane:
             with self._tended(lb_id) as found, refusals.exhaustion(lb_id):
                 found.set_down(down, weights)
 
-    def disturb(self, lb_id: str, disturbance: model.Disturbance) -> None:
+    def disturb(self, lb_id: str, disturbance: Disturbance) -> None:
         """Let new connections of a load balancer meet a fault until it is told an empty one.
 
         Nothing of it survives this object; an unknown id is ignored. Raises: Transient.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import structlog
 
-from fakecloud import errors, model
+from fakecloud import errors
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import config, generation, values, words
 from fakecloud.haproxy.host import Host
 
@@ -20,7 +21,7 @@ class Faults:
         self._log = log
         self._deaf: generation.Generation | None = None
         self._spoils = False  # whether anything ever was
-        self.asked = model.Disturbance()
+        self.asked = Disturbance()
 
     def applied_to(self, whole: config.Config) -> config.Config:
         """Return the configuration with the faults in it. Raises: Transient."""

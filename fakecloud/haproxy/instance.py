@@ -8,6 +8,7 @@ from signal import Signals
 from threading import RLock
 
 from fakecloud import model
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import generation
 from fakecloud.haproxy.host import Host
 from fakecloud.haproxy.upkeep import Upkeep
@@ -57,7 +58,7 @@ class Instance:
             if not self._over:
                 self._upkeep.set_down(down, weights)
 
-    def disturb(self, disturbance: model.Disturbance) -> None:
+    def disturb(self, disturbance: Disturbance) -> None:
         """Let new connections meet a fault from now on; an empty one ends it.
 
         Raises: Transient when HAProxy can't be told; it is then told again later.

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from fakecloud import model
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import config, words
 
 SETTLE_MS: Final = 200
@@ -212,7 +212,7 @@ def _routes(rules: words.Word) -> Iterator[Line]:
     yield line("use_backend", fixed.CHOSEN_BACKEND, "if", "routed")
 
 
-def _disturbed(faults: model.Disturbance) -> Iterator[Line]:
+def _disturbed(faults: Disturbance) -> Iterator[Line]:
     line = words.line
     if faults.reset_share:
         # Without a range `rand` gives 32 bits.

@@ -17,7 +17,7 @@ from threading import Lock, Thread
 from typing import Final
 
 from fakecloud.domain import faults
-from fakecloud.model import Toxic
+from fakecloud.domain.disturbances import Toxic
 
 MOST: Final = 4000
 """So many connections of one load balancer at a time; more than HAProxy makes by default."""

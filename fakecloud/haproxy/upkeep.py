@@ -14,6 +14,7 @@ import structlog
 
 from fakecloud import errors, model
 from fakecloud.domain import fields
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import artifacts, changes, config, generation, state
 from fakecloud.haproxy.departures import Departures
 from fakecloud.haproxy.faults import Faults
@@ -117,7 +118,7 @@ class Upkeep:
             self.desired, self._dirty = desired, True
             raise
 
-    def disturb(self, disturbance: model.Disturbance) -> None:
+    def disturb(self, disturbance: Disturbance) -> None:
         """Let new connections meet a fault from now on; an empty one ends it.
 
         Raises: Transient, OSError; it is then told again later.
