@@ -222,6 +222,7 @@ class Instance:
             self._mirror,
             self._client,
             self._client,
+            self._client,
             recorder,
             self._clock,
             self._rng,

@@ -27,6 +27,13 @@ class Instances(Protocol):
         """Return the instance of that name or id, None if there is none. Raises: CloudError."""
 
 
+class Prices(Protocol):
+    """The cloud's price list."""
+
+    async def rates(self) -> documents.Rates:
+        """Return what load balancers cost in an hour. Raises: CloudError."""
+
+
 class Routes(Protocol):
     """The cloud's networks and routes. Raises: CloudError."""
 
@@ -65,6 +72,7 @@ class Context:
     mirror: mirror.Mirror
     instances: Instances
     routes: Routes
+    prices: Prices
     recorder: events.Recorder
     clock: clocks.Clock
     rng: random.Random

@@ -15,6 +15,7 @@ from ccm.cloud import client as clients
 from ccm.cloud import connection as connections
 from ccm.kube import objects
 from ccm.kube import transport as transports
+from ccm.service import annotations as annotations_
 from ccm.service import cluster, conditions
 
 MAX_PAGES: Final = 1000
@@ -41,7 +42,7 @@ async def release(
 ) -> tuple[list[str], list[str]]:
     """Give back every Service that the controller served; delete what the cloud ran for them.
 
-    They are <pending> again: no address, no finalizer and no condition of ours is left. Return
+    They are <pending> again: no address, no finalizer, condition or annotation of ours is left. Return
     their keys, and the names of the load balancers. May be repeated.
     Raises: ConfigError while a controller still leads; KubeError, CloudError.
     """
@@ -97,7 +98,10 @@ async def _released(transport: transports.Transport) -> list[objects.Service]:
 def _patch(service: objects.Service) -> dict[str, Any]:
     finalizers = tuple(f for f in service.finalizers if f != objects.CLEANUP_FINALIZER)
     others = conditions.without_ours(service.conditions)
-    return cluster.status_patch(service, finalizers=finalizers, ingress=(), conditions=others)
+    body = cluster.status_patch(service, finalizers=finalizers, ingress=(), conditions=others)
+    if ours := annotations_.without_ours(service.annotations):
+        body["metadata"]["annotations"] = ours
+    return body
 
 
 async def _services(transport: transports.Transport) -> list[msgspec.Raw]:

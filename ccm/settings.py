@@ -106,6 +106,10 @@ class Settings:
     service_conditions: Annotated[
         bool, Knob("--service-conditions", "Write conditions that say why it is pending.")
     ] = True
+    hourly_cost: Annotated[
+        bool,
+        Knob("--hourly-cost", "Say on Services what they cost: an annotation, and two Events."),
+    ] = True
     service_workers: Annotated[
         int, Knob("--concurrent-service-syncs", "Workers.", least=1, most=256)
     ] = 16

@@ -31,6 +31,8 @@ def render() -> str:
     """Return the reference."""
     lines = [_HEAD, "| annotation | value | default | meaning |", "|---|---|---|---|"]
     lines += [_row(one) for one in annotations.TABLE]
+    lines += ["", "## Written by the controller", "", "| annotation | meaning |", "|---|---|"]
+    lines += [f"| `{name}` | {meaning} |" for name, meaning in annotations.WRITTEN.items()]
     lines += [
         "",
         "## Annotations of other controllers",

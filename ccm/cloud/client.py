@@ -66,6 +66,7 @@ _page_decoder = msgspec.json.Decoder(_Page)
 _route_decoder = msgspec.json.Decoder(documents.Route)
 _route_page_decoder = msgspec.json.Decoder(_RoutePage)
 _frame_decoder = msgspec.json.Decoder(Frame)
+_rates_decoder = msgspec.json.Decoder(documents.Rates)
 _encoder = msgspec.json.Encoder()
 
 
@@ -169,6 +170,11 @@ class Client:
         path = f"/clusters/{quote(cluster_uid, safe='')}/inventory"
         content = _encoder.encode(body)
         answers.checked(await self._connection.send("PUT", path, content=content, fence=fence))
+
+    async def rates(self) -> documents.Rates:
+        """Return what load balancers cost in an hour."""
+        response = await self._connection.send("GET", "/costs/rates")
+        return answers.decode(_rates_decoder, answers.checked(response))
 
     async def ensure_project(self, project: str) -> None:
         """Make the project if there is none; needs an administrator's token."""

@@ -115,6 +115,24 @@ class HostPort(msgspec.Struct, frozen=True, gc=False):
     port: int
 
 
+class Rate(msgspec.Struct, frozen=True, gc=False):
+    """What a load balancer of one shape costs in an hour. protocols: of TCP and UDP, how many."""
+
+    type: str
+    ports: int
+    protocols: int
+    ipv4: int
+    hourly: str
+
+
+class Rates(msgspec.Struct, frozen=True):
+    """The cloud's price list of load balancers."""
+
+    currency: str
+    price_book: str
+    items: tuple[Rate, ...] = ()
+
+
 class LastError(msgspec.Struct, frozen=True, gc=False):
     """Why the cloud failed to put a load balancer into effect."""
 

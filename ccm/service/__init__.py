@@ -3,6 +3,7 @@
     controller.py    queue, triggers, reconciler and workers put together
     triggers.py      what adds keys: Services, Nodes, EndpointSlices, the cloud, time
     inventory.py     tells the cloud which Services there are
+    rates.py         what load balancers cost, asked now and then
     nodesyncs.py     how long a change of nodes takes to reach every load balancer
     cluster.py       what the reconciler sees of the cluster: caches, patches, events
     reconciler.py    one key → what to do now; finalizer first, status last
@@ -28,7 +29,7 @@
     annotations.py   our annotations: a typed table
     values.py        how a value is read
 
-controller → triggers → nodesyncs; triggers | cluster | inventory | reconciler → groups → removal | publishing | asking → reports
+controller → triggers → nodesyncs; triggers | cluster | inventory | rates | reconciler → groups → removal | publishing | asking → reports
 → memories | reach → ports → sharing | explaining → desired → listeners | dialects → conversions → annotations
 → values; below desired also endpoints | conditions | transparency | ownership | nodes
 """

@@ -17,6 +17,14 @@ from ccm.service import values
 PREFIX: Final = "fakecloud.dev/"
 HOST_PORTS: Final = PREFIX + "host-ports"
 """Written by the controller: which ports of the machine lead to the Service's, 80/tcp=20000,…"""
+HOURLY_COST: Final = PREFIX + "hourly-cost"
+"""Written by the controller: the price of the load balancer by itself, 0.0275 USD."""
+WRITTEN: Final = {
+    HOST_PORTS: "ports of the machine around the cloud's container, such as `80/tcp=20000`",
+    HOURLY_COST: "price of its load balancer by itself, without traffic, such as `0.0275 USD`; "
+    "not on Services that share one, nor with `--no-hourly-cost`",
+}
+"""What the controller writes itself, and what it means."""
 FAULTS: Final = "chaos.fakecloud.dev/"
 """Passed on to the cloud, which then disturbs this load balancer; it checks them itself."""
 
@@ -294,9 +302,14 @@ def read(written: Mapping[str, str]) -> Wishes:
         known = _BY_NAME.get(name)
         if known is not None:
             given[name] = _value(known, text)
-        elif name.startswith(PREFIX) and name != HOST_PORTS:
+        elif name.startswith(PREFIX) and name not in WRITTEN:
             advice.append(_unknown(name))
     return Wishes(given, tuple(advice))
+
+
+def without_ours(written: Mapping[str, str]) -> dict[str, None] | None:
+    """Return the change that takes away what the controller wrote, None if there is nothing."""
+    return {name: None for name in WRITTEN if name in written} or None
 
 
 def for_the_cloud(written: Mapping[str, str]) -> dict[str, str]:

@@ -12,7 +12,7 @@ import structlog
 from ccm import context, errors, selection
 from ccm.cloud import documents
 from ccm.kube import compacting, informer, objects, workers, workqueue
-from ccm.service import cluster, inventory, nodesyncs, ownership, reach, reconciler, triggers
+from ccm.service import cluster, inventory, nodesyncs, ownership, rates, reach, reconciler, triggers
 
 SLICES: Final = "/apis/discovery.k8s.io/v1/endpointslices"
 STUCK_AFTER_S: Final = 120.0
@@ -47,10 +47,12 @@ class ServiceController:
             may_write=given.may_write,
         )
         self._reach = reach.Reach(given.clock)
+        self._rates = rates.Rates(given.prices, given.clock)
         self._reconciler = reconciler.Reconciler(
             self._kube,
             given.mirror,
             self._reach,
+            self._rates,
             self._owner,
             settings,
             given.clock,
@@ -80,6 +82,8 @@ class ServiceController:
             self._reach.run(),
             self._tell_inventory(),
         ]
+        if settings.hourly_cost:
+            loops.append(self._rates.run())
         return [*loops, self._slices.run()] if self._slices else loops
 
     async def work(self) -> None:
@@ -91,6 +95,10 @@ class ServiceController:
         if not self._given.mirror.synced.is_set():
             await self._tell_unreachable()
         await self._given.mirror.synced.wait()
+        if self._given.settings.hourly_cost:
+            await (
+                self._rates.step()
+            )  # before any address, so that the price needs no patch of its own
         _log.info("service_controller_started", services=len(self._given.services.store))
         await self._workers.run()
 

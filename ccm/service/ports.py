@@ -87,6 +87,16 @@ class Reach(Protocol):
         """
 
 
+class Rates(Protocol):
+    """What load balancers cost, from memory."""
+
+    def rate_of(self, wanted: documents.LoadBalancerSpec) -> str | None:
+        """Return what such a load balancer costs in an hour, 0.0275 USD; None: not known."""
+
+    def words(self, rate: str) -> str:
+        """Return a rate for people."""
+
+
 @dataclass(slots=True)
 class Memory:
     """What this process knows of one Service beyond the two caches; losing it costs little."""

@@ -27,6 +27,7 @@ class Publishing:
         kube: ports.Kube,
         reports_: reports.Reports,
         reach_: ports.Reach,
+        rates: ports.Rates,
         settings: settings_.Settings,
         clock: clocks.Clock,
         metrics: metrics_.Metrics,
@@ -36,6 +37,7 @@ class Publishing:
         self._kube = kube
         self._reports = reports_
         self._reach = reach_
+        self._rates = rates
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -65,9 +67,11 @@ class Publishing:
         if not load_balancer.is_applied:
             return await self._report_progress(service, memory, load_balancer)
         ingress = desired.ingress(plan, load_balancer)
-        service = await self._tell_host_ports(service, load_balancer)
+        changed = self._annotations(service, plan, load_balancer)
         facts = await self._facts(key, service, plan, load_balancer)
-        await self._reports.write(service, conditions.Stage.COMPLETE, ingress=ingress, facts=facts)
+        await self._reports.write(
+            service, conditions.Stage.COMPLETE, ingress=ingress, facts=facts, annotations=changed
+        )
         if ingress and not service.ingress:
             waited_s = self._clock.monotonic() - memory.first_seen
             self._metrics.time_to_address.observe(waited_s)
@@ -79,16 +83,28 @@ class Publishing:
                 ms=round(waited_s * 1000),
             )
         self._reports.announce(service, memory)
+        if ingress and not service.ingress and changed.get(annotations_.HOURLY_COST):
+            self._tell_cost(service, load_balancer)
         return Outcome(Verdict.IN_SYNC)
 
-    async def _tell_host_ports(
-        self, service: objects.Service, load_balancer: documents.LoadBalancer
-    ) -> objects.Service:
-        """Return the Service with the annotation that names the machine's ports, if there are any."""
-        text = desired.host_ports(service, load_balancer) or None
-        if service.annotations.get(annotations_.HOST_PORTS) == text:
-            return service
-        return await self._kube.write(service, annotations={annotations_.HOST_PORTS: text})
+    def _annotations(
+        self, service: objects.Service, plan: desired.Plan, load_balancer: documents.LoadBalancer
+    ) -> dict[str, str | None]:
+        """Return what has changed of what we write: the machine's ports and the price."""
+        wanted: dict[str, str | None] = {
+            annotations_.HOST_PORTS: desired.host_ports(service, load_balancer) or None
+        }
+        rate = self._rates.rate_of(load_balancer.spec)
+        if plan.share or not self._settings.hourly_cost:
+            wanted[annotations_.HOURLY_COST] = None
+        elif rate is not None:  # not known for a while is no reason to take it away
+            wanted[annotations_.HOURLY_COST] = rate
+        written = service.annotations
+        return {name: text for name, text in wanted.items() if written.get(name) != text}
+
+    def _tell_cost(self, service: objects.Service, load_balancer: documents.LoadBalancer) -> None:
+        if rate := self._rates.rate_of(load_balancer.spec):
+            self._reports.billing(service, "BillingStarted", self._rates.words(rate))
 
     async def _report_progress(
         self, service: objects.Service, memory: Memory, load_balancer: documents.LoadBalancer

@@ -43,6 +43,7 @@ class Reconciler:
         kube: ports.Kube,
         cloud: ports.Cloud,
         reach: ports.Reach,
+        rates: ports.Rates,
         owner: ownership.Ownership,
         settings: settings_.Settings,
         clock: clocks.Clock,
@@ -58,7 +59,7 @@ class Reconciler:
         self._reports = reports.Reports(kube, clock, has_conditions=settings.service_conditions)
         self.asking = asking.Asking(cloud, owner, settings, clock, metrics, wake)
         self._publishing = publishing.Publishing(
-            kube, self._reports, reach, settings, clock, metrics, wake
+            kube, self._reports, reach, rates, settings, clock, metrics, wake
         )
         self._removal = removal.Removal(kube, cloud, self._reports, owner, settings, clock, metrics)
         self._groups = groups.Groups(

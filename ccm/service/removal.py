@@ -19,6 +19,7 @@ from ccm import settings as settings_
 from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.kube.workers import Outcome
+from ccm.service import annotations as annotations_
 from ccm.service import conditions, ownership, ports, reports
 from ccm.service.ports import Memory, Verdict
 
@@ -144,9 +145,13 @@ class Removal:
                 finalizers=left,
                 ingress=() if service.ingress and not is_foreign else None,
                 conditions=ours if ours != service.conditions and not is_foreign else None,
+                annotations=annotations_.without_ours(service.annotations),
             )
         if memory.delete_asked_at is not None:
             self._reports.tell(service, "DeletedLoadBalancer")
+            if rate := service.annotations.get(annotations_.HOURLY_COST):
+                note = f"{rate} an hour no longer: its load balancer is gone"
+                self._reports.billing(service, "BillingStopped", note)
         _log.info("service_released", service=service.key)
         return Outcome(Verdict.REMOVED)
 

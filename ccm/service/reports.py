@@ -6,6 +6,7 @@ Trouble is told once, then there is silence until it changes or the Service does
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
@@ -48,6 +49,10 @@ class Reports:
         """Record one of the events whose words are fixed."""
         type_, note = EVENTS[reason]
         self._kube.record(service, type_, reason, note)
+
+    def billing(self, service: objects.Service, reason: str, note: str) -> None:
+        """Record BillingStarted or BillingStopped."""
+        self._kube.record(service, NORMAL, reason, note)
 
     def begin(self, service: objects.Service, memory: Memory, *, moves_nodes_only: bool) -> None:
         """Say that work begins, unless only nodes move, and note what to say at its end."""
@@ -123,8 +128,9 @@ class Reports:
         *,
         ingress: tuple[objects.Ingress, ...] | None = None,
         facts: tuple[objects.Condition, ...] | None = None,
+        annotations: Mapping[str, str | None] | None = None,
     ) -> None:
-        """Write the conditions of `stage`, and `ingress` if given; nothing if all is so already.
+        """Write the conditions of `stage`, and the rest if given; nothing if all is so already.
 
         facts: what is true beside the stage; None leaves that as it is.
 
@@ -136,10 +142,12 @@ class Reports:
         )
         if ingress == service.ingress:
             ingress = None
-        if ingress is None and changed is None:
+        if ingress is None and changed is None and not annotations:
             return
         with contextlib.suppress(errors.KubeNotFound):
-            await self._kube.write(service, ingress=ingress, conditions=changed)
+            await self._kube.write(
+                service, ingress=ingress, conditions=changed, annotations=annotations or None
+            )
 
     def changed_conditions(
         self,

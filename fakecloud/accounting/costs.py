@@ -24,6 +24,7 @@ from fakecloud.billing import (
     preview,
     projection,
     quantities,
+    rates,
     statement,
     usage,
 )
@@ -33,6 +34,7 @@ from fakecloud.billing.quantities import DAY_US, HOUR_US, MICRO
 from fakecloud.billing.rating import Assignment, Schedule
 from fakecloud.billing.usage import Attribution, Charge, Series, Span, Usage
 from fakecloud.clock import rfc3339
+from fakecloud.domain import catalogue
 from fakecloud.errors import NotFound
 from fakecloud.store import billing_events, charges, load_balancers
 from fakecloud.store.database import Connection, Database
@@ -62,6 +64,7 @@ class Costs:
         self._ledger = ledger
         self._day_sums = DaySums()
         self._open_days = OpenDays(ledger)
+        self._rates: tuple[str, dict[str, Any]] | None = None
 
     def report(self, project: str, asked: reports.Asked) -> dict[str, Any]:
         """Return the cost report's document. Raises: InvalidParameter."""
@@ -206,6 +209,17 @@ class Costs:
             }
         items = preview.items(there, people, wanted, book, whole=whole)
         return preview.document(items, book)
+
+    def rates(self) -> dict[str, Any]:
+        """Return what a load balancer of each shape costs in an hour with the prices in force."""
+        with self._database.read() as connection:
+            book = self._ledger.book_at(connection, self._ledger.now_us())
+        known = self._rates
+        if known is None or known[0] != book.digest:
+            most_ports = {one.name: one.max_listeners for one in catalogue.TYPES}
+            known = (book.digest, rates.document(rates.table(most_ports, book), book))
+            self._rates = known
+        return known[1]
 
     def recommendations(self, project: str) -> dict[str, Any]:
         """Return who could share one Gateway and what that saves; who can't, and why."""

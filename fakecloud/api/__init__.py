@@ -14,6 +14,7 @@ lists           filter, selector, order, fields, pages    waiting  long polls
 watch           the stream of changes        watch_views  who sees what of it
 costs           reports, forecasts, comparisons, prices    billing  invoices, proof, export
 budgets         budgets and webhooks
+rates           what load balancers cost in an hour
 waste           what serves nobody; inventories of clusters
 clock           business time                profiles    how long the simulated cloud takes
 projects        tenants                      tokens      who may call, for what, until when

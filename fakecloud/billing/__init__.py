@@ -8,6 +8,7 @@ rating         one resource's use to lines               accounts    what an acc
 report         charges grouped and totalled              statement   why it costs what it costs
 projection     a month at this rate, and the rest of it
 preview        what manifests would cost                 consolidation  who could share one
+rates          what one by itself costs in an hour
 waste          what serves nobody                         budgets     periods and thresholds
 anomalies      unusual days, and why                      focus_rows     rows of it by the million
 opencost       the shapes of OpenCost

@@ -47,6 +47,7 @@ class FakeCloud:
         self.routes: list[dict[str, Any]] = []
         self.bodies: list[dict[str, Any]] = []
         self.inventories: dict[str, dict[str, Any]] = {}
+        self.rates: dict[str, Any] = {"currency": "USD", "price_book": "none", "items": []}
         self.watches: list[dict[str, str]] = []
         self.fences: dict[str, int] = {}
         self.accepted: list[int] = []
@@ -111,6 +112,7 @@ class FakeCloud:
         app.router.add_put("/v1/load-balancers/{name}", self._put)
         app.router.add_delete("/v1/load-balancers/{name}", self._delete)
         app.router.add_put("/v1/clusters/{uid}/inventory", self._take_inventory)
+        app.router.add_get("/v1/costs/rates", self._get_rates)
         app.router.add_get("/v1/routes", self._list_routes)
         app.router.add_delete("/v1/{kind:routes|networks}/{name}", self._drop)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -132,7 +134,9 @@ class FakeCloud:
     @web.middleware
     async def _guard(self, request: web.Request, handler: Any) -> web.StreamResponse:
         is_watch = request.path == "/v1/watch"
-        if request.path.endswith("/inventory"):  # comes by itself: no trouble is meant for it
+        if request.path.endswith(
+            ("/inventory", "/costs/rates")
+        ):  # comes by itself: no trouble is meant for it
             return await handler(request)
         self.requests.append(("WATCH" if is_watch else request.method, request.path))
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -212,6 +216,9 @@ class FakeCloud:
     async def _take_inventory(self, request: web.Request) -> web.Response:
         self.inventories[request.match_info["uid"]] = await request.json()
         return web.json_response({})
+
+    async def _get_rates(self, request: web.Request) -> web.Response:
+        return web.json_response(self.rates)
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

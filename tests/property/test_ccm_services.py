@@ -18,10 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from ccm import errors, metrics
 from ccm.cloud import documents
 from ccm.kube import objects
-from ccm.service import nodes, ownership, reconciler, sharing
+from ccm.service import nodes, ownership, rates, reconciler, sharing
 from tests.fakes.ccm_clock import FakeClock
 from tests.fakes.ccm_world import Crash, FakeCloudDoor, FakeKube, FakeReach, World
 from tests.unit.ccm import builders
+from tests.unit.ccm.service.stage import FakePrices
 
 NAMES = st.sampled_from(["a", "b", "c"])
 FOREIGN = "example.com/keep"
@@ -98,6 +99,7 @@ class Services(RuleBasedStateMachine):
             self.kube,
             self.cloud,
             FakeReach(),
+            rates.Rates(FakePrices(), self.clock),
             self.owner,
             builders.run_settings(orphan_grace_s=0.0),
             self.clock,

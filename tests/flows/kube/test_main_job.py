@@ -20,6 +20,7 @@ from tests.flows.kube.world import World, stays
 
 pytestmark = [pytest.mark.kube, pytest.mark.haproxy, pytest.mark.timeout(120)]
 
+COST = "fakecloud.dev/hourly-cost"
 PROVISIONING, SERVING = "LoadBalancerProvisioning", "LoadBalancerServing"
 
 
@@ -43,10 +44,15 @@ def test_h_02_h_08_service_gets_an_address_events_and_the_finalizer(shop: Shop) 
         }
     ]
     assert service["metadata"]["finalizers"] == [FINALIZER]
+    assert service["metadata"]["annotations"][COST].endswith(" USD")
     assert condition(service, PROVISIONING)["status"] == "False"
     assert condition(service, SERVING)["status"] == "True"
-    told = embedded.eventually(shop.events, lambda it: len(it) == 2)
-    assert told == {("Normal", "EnsuringLoadBalancer"): 1, ("Normal", "EnsuredLoadBalancer"): 1}
+    told = embedded.eventually(shop.events, lambda it: len(it) == 3)
+    assert told == {
+        ("Normal", "EnsuringLoadBalancer"): 1,
+        ("Normal", "EnsuredLoadBalancer"): 1,
+        ("Normal", "BillingStarted"): 1,
+    }
 
 
 def test_traffic_reaches_the_pods_on_their_nodes(shop: Shop) -> None:
@@ -109,6 +115,7 @@ def test_t_08_a_02_h_03_type_changed_to_cluster_ip_and_back(shop: Shop) -> None:
     shop.change(type="ClusterIP")
     service = embedded.eventually(shop.get, lambda it: not it["metadata"].get("finalizers"))
     assert not ingress(service)
+    assert COST not in service["metadata"].get("annotations", {})
     assert not condition(service, SERVING)
     assert shop.balancer() is None
     assert ask(ip) is None
@@ -129,8 +136,8 @@ def test_deleted_service_leaves_nothing(shop: Shop, world: World) -> None:
     assert world.balancers() == {}
     assert ask(ip) is None
     embedded.eventually(lambda: world.leftovers() == [])
-    told = embedded.eventually(shop.events, lambda it: ("Normal", "DeletedLoadBalancer") in it)
-    assert told["Normal", "DeletingLoadBalancer"] == 1
+    told = embedded.eventually(shop.events, lambda it: ("Normal", "BillingStopped") in it)
+    assert told["Normal", "DeletingLoadBalancer"] == told["Normal", "DeletedLoadBalancer"] == 1
 
 
 def test_b_01_load_balancer_deleted_in_the_cloud_returns(shop: Shop, world: World) -> None:

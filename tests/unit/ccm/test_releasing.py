@@ -28,6 +28,7 @@ def service(manager: str, *finalizers: str) -> dict[str, Any]:
     return {
         "metadata": {
             "namespace": "shop",
+            "annotations": {"fakecloud.dev/hourly-cost": "0.0275 USD", "theirs": "kept"},
             "finalizers": [*finalizers, objects.CLEANUP_FINALIZER],
             "managedFields": [{"manager": manager, "fieldsV1": fields}],
         },
@@ -67,6 +68,7 @@ async def test_services_are_pending_again_and_free_and_nothing_is_left_in_the_cl
         assert await release(tmp_path, api, fake) == (["shop/web"], ["k8s-a"])
         web = api.objects[f"{SERVICES}/web"]
         assert web["metadata"]["finalizers"] == ["theirs/finalizer"]
+        assert web["metadata"]["annotations"] == {"theirs": "kept"}
         assert not web["status"]["loadBalancer"].get("ingress")
         assert [one["type"] for one in web["status"]["conditions"]] == ["Theirs"]
         assert api.objects[f"{SERVICES}/db"]["status"]["loadBalancer"]["ingress"]

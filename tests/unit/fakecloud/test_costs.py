@@ -516,3 +516,15 @@ def test_counters_that_are_read_after_midnight_are_on_the_bill(world: World) -> 
     world.clock.advance(60)
     world.close()
     assert {one["key"]["sku"]: one["amount"] for one in world.report("sku")["groups"]} == by_sku
+
+
+def test_rates_are_of_each_shape_by_itself(world: World) -> None:
+    made = world.costs.rates()
+    found = {(o["type"], o["ports"], o["protocols"], o["ipv4"]): o for o in made["items"]}
+    one = found["lb-s", 1, 1, 1]
+    # An NLB-hour is 0.0225 USD, a public IPv4 address 0.005 USD an hour.
+    assert (one["hourly"], one["monthly"]) == ("0.0275", "20.075")
+    assert found["lb-s", 1, 1, 0]["hourly"] == "0.0225"
+    assert ("lb-s", 6, 1, 1) not in found
+    assert (made["currency"], made["price_book"]) == ("USD", BOOK.id)
+    assert world.costs.rates() is made

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ccm import metrics
+from ccm import errors, metrics
+from ccm.cloud import documents
 from ccm.kube import objects
-from ccm.service import reconciler
+from ccm.service import rates, reconciler
 from tests.fakes.ccm_clock import FakeClock
 from tests.fakes.ccm_world import Crash, FakeCloudDoor, FakeKube, FakeReach, World
 from tests.unit.ccm import builders
@@ -12,6 +13,22 @@ from tests.unit.ccm import builders
 KEY = "shop/web"
 NAME = "k8s-u-1"
 CLEANUP = objects.CLEANUP_FINALIZER
+
+
+class FakePrices:
+    """A cloud that knows the price of small load balancers, or can't say."""
+
+    def __init__(self) -> None:
+        self.hourly = "0.0275"
+        self.fails: list[errors.CloudError] = []
+        self.asked = 0
+
+    async def rates(self) -> documents.Rates:
+        """Return one price."""
+        self.asked += 1
+        if self.fails:
+            raise self.fails.pop(0)
+        return documents.Rates("USD", "book@1", (documents.Rate("lb-s", 1, 1, 1, self.hourly),))
 
 
 class Stage:
@@ -23,6 +40,8 @@ class Stage:
         self.cloud = FakeCloudDoor(self.world)
         self.clock = FakeClock()
         self.reach = FakeReach()
+        self.prices = FakePrices()
+        self.rates = rates.Rates(self.prices, self.clock)
         self.woken: list[str] = []
         self.metrics = metrics.Metrics()
         self.restart()
@@ -33,6 +52,7 @@ class Stage:
             self.kube,
             self.cloud,
             self.reach,
+            self.rates,
             builders.ownership(),
             builders.run_settings(**changes),
             self.clock,
