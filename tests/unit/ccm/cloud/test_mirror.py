@@ -117,10 +117,11 @@ async def test_b_01_stalled_stream_is_opened_again_and_misses_nothing(tmp_path, 
 async def test_cloud_that_is_down_is_a_problem_until_it_is_back(tmp_path):
     clock = HastyClock()
     async with FakeCloud().serving() as fake:
-        fake.trouble.watch_status = [500] * 6
+        fake.trouble.watch_status = [500] * 100_000
         async with mirroring(fake, tmp_path, clock) as (target, _):
-            await until(lambda: len(fake.trouble.watch_status) < 5)
+            await until(lambda: len(clock.slept) > 5)
             assert target.problem == "told to"
+            fake.trouble.watch_status.clear()
             await target.synced.wait()
             assert target.problem == ""
     assert clock.slept[5] > 4 * clock.slept[0]
