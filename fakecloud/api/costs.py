@@ -24,7 +24,9 @@ router = APIRouter(
 
 MAX_RANGE = timedelta(days=3660)
 MAX_HOURS = timedelta(days=35)
+USUAL_RANGE = timedelta(days=30)
 MAX_BOOKS = 20
+_EARLIEST = datetime.min.replace(tzinfo=UTC)
 
 
 def _dated(value: Any) -> Any:
@@ -105,9 +107,10 @@ def anomalies(cloud: CloudParts, caller: Caller, start: From = None, end: To = N
 
     Whole days that are rated only; by default those of the last 30 days.
     """
+    last = _utc(end, "to") or cloud.clock.now()
     if start is None:
-        start = (end or cloud.clock.now()) - timedelta(days=30)
-    return replies.json(cloud.costs.anomalies(caller.project, *asked_range(cloud, start, end)))
+        start = max(last, _EARLIEST + USUAL_RANGE) - USUAL_RANGE
+    return replies.json(cloud.costs.anomalies(caller.project, *asked_range(cloud, start, last)))
 
 
 class PreviewBody(BaseModel):

@@ -63,12 +63,12 @@ class Puts:
             return
         request = Request(scope)
         request.state.caller = caller
-        change = Mutation(self._cloud, caller, request, body, None)
         new = None  # which address is asked for, and had, matters to others
         if not any(address.ip for address in wish.spec.addresses):
             new = New(project=caller.project, name=name, wish=wish)
         act = partial(self._cloud.load_balancers.put, caller.project, name, wish)
         try:
+            change = Mutation(self._cloud, caller, request, body, None)
             answer = await load_balancers.changed(self._cloud, change, act, new=new)
         except Problem as problem:
             answer = problems.answer(request, problem)

@@ -86,7 +86,7 @@ def find(
     )
     if "deleted_at" in table.c:
         statement = statement.where(table.c.deleted_at.is_(None))
-    for label, value in page.labels:
+    for label, value in page.labels if "labels" in table.c else ():
         if _PLAIN_LABEL.fullmatch(label):  # any other would need quoting inside a JSON path
             statement = statement.where(table.c.labels[label].as_string() == value)
     statement = _ordered(statement, keys, page)

@@ -108,6 +108,14 @@ def test_what_cant_be_understood_is_refused(cloud, params, code):
     assert (answer.status_code, answer.json()["code"]) == (400, code)
 
 
+def test_what_has_no_labels_has_none_of_those_that_are_asked_for(three):
+    answers = [
+        three.http.get("/v1/operations", params={"label_selector": selector}).json()["items"]
+        for selector in ("tier=web", "tier in (web)", "tier", "!tier")
+    ]
+    assert [bool(items) for items in answers] == [False, False, False, True]
+
+
 def test_min_rv_of_another_history_is_refused_after_two_seconds(three):
     version = three.http.get(LBS).json()["resource_version"]
     assert three.http.get(LBS, params={"min_rv": version}).status_code == 200

@@ -226,6 +226,7 @@ def test_a_large_body_in_chunks_is_refused_while_it_comes(untouched):
             "not a range",
         ),
         ("/v1/cost-report?from=0001-01-01T00:00:00%2B14:00", "invalid_parameter", "from"),
+        ("/v1/costs/anomalies?to=0001-01-01T00:00:00Z", "invalid_parameter", "not a range"),
     ],
 )
 def test_a_wrong_parameter_is_named(untouched, path, code, named):

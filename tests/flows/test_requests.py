@@ -418,6 +418,19 @@ def test_a_plain_put_to_no_place_is_refused_by_the_handler(cloud, path):
     assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize("fence", ["lease", "cluster/lease:-1", f"cluster/lease:{'9' * 30}"])
+def test_an_unusable_fence_is_refused_whichever_way_the_request_takes(cloud, fence):
+    """A plain PUT passes another door than the rest; the token is known after the first."""
+    assert cloud.put("fenced", GOOD).status_code == 201
+    headers = {"fakecloud-fence": fence}
+    for answer in (
+        cloud.put("fenced", GOOD, headers=headers),
+        cloud.put("fenced", GOOD, headers=headers | {"if-match": "*"}),
+        cloud.http.delete("/v1/load-balancers/fenced", headers=headers),
+    ):
+        assert "NAME:NUMBER" in refused(answer, 400, "fence_invalid")["detail"]
+
+
 # Audit
 
 
