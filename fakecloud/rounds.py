@@ -27,7 +27,7 @@ from fakecloud.provisioning.sweeper import Sweeper
 from fakecloud.timekeeper import Timekeeper
 
 POLL_S: Final = 1.0
-BURST_S: Final = 0.2
+BURST_S: Final = 0.5
 """While requests keep coming a worker takes a step so often, and otherwise as fast as it can."""
 HEALTH_SAVE_S: Final = 0.5
 CLOCK_S: Final = 0.5
