@@ -17,6 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 _DURATION: Final = re.compile(r"(\d{1,9})(ms|s|m|h)?")
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000}
 _TRUE: Final = frozenset({"1", "t", "T", "true", "TRUE", "True"})  # as Go's ParseBool
+_LONGEST_NETWORK: Final = 64  # of text that a refusal repeats
 _FALSE: Final = frozenset({"0", "f", "F", "false", "FALSE", "False"})
 
 
@@ -189,11 +190,15 @@ def split(text: str) -> tuple[str, ...]:
 
 def networks(parts: Iterable[str]) -> tuple[str, ...]:
     """Return CIDRs as they are written normally, sorted. Raises: ValueError."""
+    return tuple(sorted({_network(part.strip()) for part in parts}))
+
+
+def _network(text: str) -> str:
     try:
-        found = {str(ipaddress.ip_network(part.strip(), strict=False)) for part in parts}
+        return str(ipaddress.ip_network(text, strict=False))
     except ValueError as error:
-        raise ValueError(f"CIDRs; {error}") from None
-    return tuple(sorted(found))
+        why = str(error) if len(text) <= _LONGEST_NETWORK else f"{text[:_LONGEST_NETWORK]}… is none"
+        raise ValueError(f"CIDRs; {why}") from None
 
 
 def nearest(text: str, known: Iterable[str]) -> str:

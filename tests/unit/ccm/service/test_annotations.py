@@ -69,6 +69,16 @@ def test_b_10_malformed_values_refuse_with_what_they_must_be(name, text):
     assert caught.value.reason == "InvalidAnnotation"
 
 
+@pytest.mark.parametrize("name", [one.name for one in annotations.TABLE])
+def test_b_10_a_refusal_is_short_however_long_the_value(name):
+    said = ""
+    try:
+        annotations.read({name: "a" * 70_000})
+    except errors.Rejected as rejected:
+        said = str(rejected)
+    assert len(said) < 1024, "the event would be cut off before the remedy"
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
