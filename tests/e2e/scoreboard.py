@@ -122,8 +122,8 @@ def render(runs: Iterable[Run]) -> str:
         "Nothing is skipped by us: what is skipped skips itself, for the reason given. *Routes to "
         "pods*: fakecloud's container has a route to every node's pods, which Services without "
         "nodePorts need (`make kind POD_ROUTES=1`). In a dual-stack cluster the spec that asks "
-        "the nodes' healthCheckNodePort may ask their IPv6 address, where kube-proxy doesn't "
-        "listen for a Service of IPv4: it then fails whoever provides the load balancers.",
+        "the nodes' healthCheckNodePort asks every address of each, also those of IPv6, where "
+        "kube-proxy doesn't listen for a Service of IPv4: it fails without any load balancer too.",
         "",
         "| run | setting | passed | failed | skipped | when (UTC) | what ran |",
         "|---|---|---|---|---|---|---|",
