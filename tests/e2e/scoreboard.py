@@ -123,7 +123,7 @@ def render(runs: Iterable[Run]) -> str:
         "pods*: fakecloud's container has a route to every node's pods, which Services without "
         "nodePorts need (`make kind POD_ROUTES=1`). In a dual-stack cluster the spec that asks "
         "the nodes' healthCheckNodePort asks every address of each, also those of IPv6, where "
-        "kube-proxy doesn't listen for a Service of IPv4: it fails without any load balancer too.",
+        "kube-proxy doesn't listen for a Service of IPv4 (with no load balancer in sight either).",
         "",
         "| run | setting | passed | failed | skipped | when (UTC) | what ran |",
         "|---|---|---|---|---|---|---|",
