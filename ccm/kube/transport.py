@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -27,6 +28,9 @@ from ccm import metrics as metrics_
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC_MERGE_PATCH = "application/strategic-merge-patch+json"
 JSON = "application/json"
+
+READ_BUFFER_BYTES = 2**21
+"""As the library has it: one event of a watch can be longer than aiohttp's own buffer."""
 
 _EXEC_TOKEN_CHECK_S = 60
 # What the loader raises for files whose parts have unexpected types.
@@ -80,6 +84,16 @@ class Transport:
         self._clock = clock or clocks.SystemClock()
         self._api = api_client.ApiClient(config)
         self._api.user_agent = settings.USER_AGENT
+        # The library's own session reads ~/.netrc for each request, in a thread, and what it
+        # finds there contradicts the token.
+        rest = self._api.rest_client
+        rest.proxy = config.proxy or _proxy_for(config.host)
+        rest.pool_manager = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(
+                limit=config.connection_pool_maxsize, ssl=rest.ssl_context
+            ),
+            read_bufsize=READ_BUFFER_BYTES,
+        )
         self._refresh = refresh
         self.url: str = config.host
         self._host = urlsplit(self.url).netloc
@@ -201,6 +215,12 @@ async def connect(
             refresh.cancel()
         where = f"kubeconfig {kubeconfig}" if kubeconfig else "service account of the pod"
         raise errors.ConfigError(f"{where}: {_why(error)}") from error
+
+
+def _proxy_for(url: str) -> str | None:
+    """Return the proxy that the environment names for `url`, as client-go does."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _check_kubeconfig(file: Path) -> None:

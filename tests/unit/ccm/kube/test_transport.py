@@ -46,6 +46,30 @@ async def test_neither_kubeconfig_nor_cluster(monkeypatch):
         await transport.connect(None)
 
 
+async def test_netrc_has_no_say(tmp_path, monkeypatch):
+    """Its password beside our token was an error of every request."""
+    (tmp_path / "netrc").write_text("default login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with FakeApiServer().serving() as server:
+        (tmp_path / "kubeconfig").write_text(GOOD % server.url)
+        connection = await transport.connect(tmp_path / "kubeconfig")
+        assert await connection.request("GET", "/api/v1/services")
+        await connection.close()
+
+
+async def test_a_proxy_of_the_environment_is_used_where_it_is_meant(tmp_path, monkeypatch):
+    monkeypatch.setenv("NO_PROXY", "")
+    async with FakeApiServer().serving() as server:
+        monkeypatch.setenv("HTTP_PROXY", server.url)
+        for host in ("http://elsewhere.invalid", server.url):
+            (tmp_path / "kubeconfig").write_text(GOOD % host)
+            connection = await transport.connect(tmp_path / "kubeconfig")
+            assert await connection.request("GET", "/api/v1/services")
+            await connection.close()
+            monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
 async def test_request_through_a_kubeconfig(tmp_path):
     async with FakeApiServer().serving() as server:
         server.put("/api/v1/nodes", "a")
