@@ -15,7 +15,7 @@ from ccm import settings as settings_
 from ccm.cloud import documents
 from ccm.kube import objects
 from ccm.kube.workers import Outcome
-from ccm.service import asking, conditions, desired, ownership, ports, publishing, reports, sharing
+from ccm.service import asking, desired, ownership, ports, publishing, reports, sharing
 from ccm.service.memories import Memories
 from ccm.service.ports import Verdict
 
@@ -52,7 +52,7 @@ class Groups:
         present = ownership.members_of(observed) if observed else {}
         group = sharing.gather(await self._wanting(key), present)
         for member, rejected in group.refused:
-            await self._refuse(member, rejected.reason, str(rejected))
+            await self._refuse(member.service, rejected.reason, str(rejected))
         if not group.members:
             return await self._remove(key, name, observed)
         try:
@@ -60,7 +60,7 @@ class Groups:
         except (errors.CloudRefused, errors.Rejected) as refused:
             reason = refused.reason if isinstance(refused, errors.Rejected) else refused.code
             for member in group.members:
-                await self._refuse(member, reason, str(refused))
+                await self._refuse(member.service, reason, str(refused), has_part=True)
             return Outcome(Verdict.REFUSED, self._settings.reprobe_s)
         except errors.CloudError as failed:
             for member in group.members:
@@ -78,7 +78,7 @@ class Groups:
             try:
                 plan = self._plan(service)
             except errors.Rejected as rejected:
-                await self._reports.refuse(service, memory, rejected.reason, str(rejected))
+                await self._refuse(service, rejected.reason, str(rejected))
             else:
                 self._reports.advise(service, memory, plan.advice)
                 found.append(sharing.Member(service, plan))
@@ -142,16 +142,14 @@ class Groups:
         if shared.is_applied:
             await self._cloud.delete(own.name)
 
-    async def _refuse(self, member: sharing.Member, reason: str, text: str) -> None:
+    async def _refuse(
+        self, service: objects.Service, reason: str, text: str, *, has_part: bool = False
+    ) -> None:
         """Say why, and publish no address that the Service has no part in."""
-        service = member.service
+        own = self._cloud.observed(ownership.load_balancer_name(service.metadata.uid))
         memory = self._memories.of(service)
-        if reason == "ShareConflict" and service.ingress:
-            self._reports.warn_once(service, memory, (reason, text), f"{reason}: {text}")
-            stage = conditions.Stage.UNSUPPORTED
-            await self._reports.write(service, stage, f"{reason}: {text}", ingress=(), facts=())
-            return
-        await self._reports.refuse(service, memory, reason, text)
+        is_served = has_part or (own is not None and own.status.state != "DELETING")
+        await self._reports.refuse(service, memory, reason, text, is_served=is_served)
 
     async def _remove(
         self, key: str, name: str, observed: documents.LoadBalancer | None

@@ -128,7 +128,11 @@ class Reconciler:
         except errors.CloudError as failed:
             await self._reports.cloud_failed(service, memory, failed)
             raise
-        await self._reports.refuse(service, memory, reason, text)
+        name = ownership.load_balancer_name(service.metadata.uid)
+        is_served = self._removal.is_shared(service) or bool(
+            self._cloud.observed(name) or (service.ingress and await self._cloud.look_up(name))
+        )
+        await self._reports.refuse(service, memory, reason, text, is_served=is_served)
         return Outcome(Verdict.REFUSED, self._settings.reprobe_s)
 
     async def _ensure(self, service: objects.Service, memory: Memory) -> Outcome:

@@ -50,7 +50,7 @@ class Removal:
 
     async def clean_up(self, service: objects.Service, memory: Memory) -> Outcome:
         """Remove what is ours of a Service that is deleted, of another type or another class."""
-        if self._is_shared(service):
+        if self.is_shared(service):
             # Its group strikes it off the record once its ports are closed; that wakes the key.
             return Outcome(Verdict.WAITING, self._settings.recheck_s)
         name = ownership.load_balancer_name(service.metadata.uid)
@@ -178,7 +178,8 @@ class Removal:
             if self._owner.owns(one) and "share" not in one.labels
         )
 
-    def _is_shared(self, service: objects.Service) -> bool:
+    def is_shared(self, service: objects.Service) -> bool:
+        """Return whether a load balancer that several share has the Service on its record."""
         return any(
             ownership.members_of(one).get(service.key) == service.metadata.uid
             for one in self._cloud.made_for(service.key)

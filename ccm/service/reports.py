@@ -104,12 +104,27 @@ class Reports:
         memory.advised = frozenset(one.text for one in advice)
 
     async def refuse(
-        self, service: objects.Service, memory: Memory, reason: str, message: str
+        self,
+        service: objects.Service,
+        memory: Memory,
+        reason: str,
+        message: str,
+        *,
+        is_served: bool,
     ) -> None:
-        """Say once why the Service can't be served."""
+        """Say once why the Service can't be served.
+
+        is_served: a load balancer still does what the Service asked for before; otherwise its
+        address is taken back, as others may get it.
+        """
         text = f"{reason}: {message}"
         self.warn_once(service, memory, (reason, message), text)
-        await self._write_current(service, conditions.Stage.UNSUPPORTED, text)
+        stage = conditions.Stage.UNSUPPORTED
+        current = self._kube.service(service.key)  # newer than `service` if we wrote meanwhile
+        if current is not None and current.ingress and not is_served:
+            await self.write(current, stage, text, ingress=(), facts=())
+        elif current is not None:
+            await self.write(current, stage, text)
 
     async def cloud_failed(
         self, service: objects.Service, memory: Memory, failed: errors.CloudError

@@ -209,3 +209,24 @@ def test_a_share_is_found_in_the_dialect_of_metallb():
     service = builders.service(annotations={"metallb.io/allow-shared-ip": "Key 1"})
     assert sharing.share_of(service) == "share:shop/Key 1"
     assert sharing.share_of(builders.service()) == ""
+
+
+@pytest.mark.parametrize("shares_on", [True, False], ids=["stays", "leaves"])
+async def test_an_edit_that_is_refused_leaves_no_address_that_nobody_serves(it, shares_on):
+    """Its part of the shared load balancer goes, and there is none in its place."""
+    it.kube.create(web())
+    await settle(it, "shop/web")
+    assert ingress(it, "web") == ["127.77.0.1"]
+    service = it.kube.store["shop/web"]
+    spec = msgspec.structs.replace(
+        service.spec, external_traffic_policy="Local", health_check_node_port=0
+    )
+    meta = msgspec.structs.replace(service.metadata, annotations=SHARE if shares_on else {})
+    it.kube.create(msgspec.structs.replace(service, metadata=meta, spec=spec))
+    await settle(it, "shop/web")
+    if NAME in it.cloud.store and it.cloud.store[NAME].status.state == "DELETING":
+        it.cloud.drop(NAME)
+    await settle(it, "shop/web")
+    assert reason(it, "web") == "Unsupported"
+    assert it.cloud.store == {}
+    assert ingress(it, "web") == []
