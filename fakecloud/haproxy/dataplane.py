@@ -34,6 +34,8 @@ from fakecloud.supervision import processes, pulse, refusals, supervisor
 ADOPTERS: Final = 4
 MOST_REMOVED: Final = 10_000
 """So many removals are remembered: more than happen while a worker can be asleep."""
+STRAY_PATIENCE_S: Final = 2.0
+"""So long have connections of processes that nobody knows, all together."""
 _ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 log = structlog.get_logger(__name__)
@@ -326,18 +328,26 @@ class HaproxyDataPlane:
         shutil.rmtree(self._host.root / lb_id, ignore_errors=True)
 
     def _sweep(self) -> set[str]:
-        """End processes of this state directory that no load balancer knows."""
-        ended = set()
+        """End processes of this state directory that no load balancer knows.
+
+        One that an earlier server was starting when it died may serve by now, on the sockets of
+        the one that it was to replace: it finishes what it has accepted.
+        """
+        strays = {}
         for pid, lb_id in process.sweep(self._host.root):
             if self._has(lb_id, pid):
                 continue
             stray = process.recognise(pid, None, self._host.directory(lb_id), lb_id)
             if stray is not None:
+                stray.signal(Signals.SIGUSR1)
+                strays[stray] = lb_id
+        until = self._host.clock.monotonic() + STRAY_PATIENCE_S
+        for stray, lb_id in strays.items():
+            if not stray.wait(max(0.0, until - self._host.clock.monotonic())):
                 stray.end()
-                stray.close()
-                artifacts.tidy(self._host, lb_id)
-                ended.add(lb_id)
-        return ended
+            stray.close()
+            artifacts.tidy(self._host, lb_id)
+        return set(strays.values())
 
     def _has(self, lb_id: str, pid: int) -> bool:
         """Return whether a load balancer knows a process; one that it starts just now it does."""

@@ -757,6 +757,32 @@ def test_process_without_directory_is_swept(real: HaproxyWorld) -> None:
     assert list((real.root / "run").iterdir()) == []
 
 
+def test_process_without_a_record_finishes_what_it_has_accepted(
+    real: HaproxyWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that died over its start has left it: when it is swept, it may serve already."""
+    real.plane.apply(desired(*real.targets))
+    real.plane.close()
+    told = Event()
+    send = processes.Process.signal
+
+    def noticed(self: processes.Process, number: signal.Signals) -> None:
+        send(self, number)
+        told.set()
+
+    with ThreadPoolExecutor(1) as pool, socket.create_connection((IP, PORT), timeout=5) as held:
+        assert held.recv(64)  # the target's name: it is connected
+        shutil.rmtree(real.root / "state" / "lb" / "lb-1")
+        real.plane = real.new_plane()
+        monkeypatch.setattr(processes.Process, "signal", noticed)
+        adopting = pool.submit(real.plane.adopt, {"lb-1"})
+        assert told.wait(5)
+        held.sendall(b"ping")
+        assert held.recv(64) == b"ping"
+        held.close()
+        assert adopting.result(10).orphans_removed == {"lb-1"}
+
+
 def test_change_behind_our_back_is_undone(real: HaproxyWorld) -> None:
     real.plane.apply(desired(*real.targets))
     server = f"b0/t{real.targets[0].ip.replace('.', '_')}_{real.targets[0].port}"
