@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from itertools import chain
 from typing import Final
 
 import msgspec
@@ -89,10 +88,7 @@ def files(whole: config.Config, place: Place) -> dict[words.Word, str]:
 def text(whole: config.Config, place: Place) -> str:
     """Return the configuration file."""
     sections = [_global(whole, place), _defaults()]
-    sections += [
-        chain(_frontend(frontend, place), _disturbed(whole.disturbance))
-        for frontend in whole.frontends
-    ]
+    sections += [_frontend(frontend, place, whole.disturbance) for frontend in whole.frontends]
     sections += [_backend(backend, place) for backend in whole.backends]
     return "\n".join(_section(section) for section in sections)
 
@@ -152,7 +148,7 @@ def _defaults() -> Iterator[Line]:
     yield line("timeout", "server-fin", "30s")
 
 
-def _frontend(frontend: config.Frontend, place: Place) -> Iterator[Line]:
+def _frontend(frontend: config.Frontend, place: Place, disturbance: Disturbance) -> Iterator[Line]:
     line = words.line
     yield line("frontend", frontend.name)
     if frontend.mode == "http":
@@ -166,13 +162,17 @@ def _frontend(frontend: config.Frontend, place: Place) -> Iterator[Line]:
         yield line("timeout", "http-keep-alive", f"{frontend.idle_timeout_s}s")
         header_s = min(frontend.idle_timeout_s, HEADER_TIMEOUT_S)
         yield line("timeout", "http-request", f"{header_s}s")
+    # In the order in which HAProxy applies them: connection, session, content, requests.
+    yield from _reset(disturbance)
     yield line("acl", "allowed", "src", "-f", place.ranges)
     # "connection" sees the peer; the address in a PROXY header is known from "session" on.
     layer = "session" if frontend.accept_proxy else "connection"
     yield line("tcp-request", layer, "reject", "unless", "allowed")
+    yield from _delayed(disturbance)
     if frontend.mode == "http":
         yield from _requests(frontend, place)
-    yield line("default_backend", frontend.backend)
+    if frontend.redirect_port is None:
+        yield line("default_backend", frontend.backend)
 
 
 def _tls(frontend: config.Frontend, place: Place) -> Line:
@@ -212,12 +212,16 @@ def _routes(rules: words.Word) -> Iterator[Line]:
     yield line("use_backend", fixed.CHOSEN_BACKEND, "if", "routed")
 
 
-def _disturbed(faults: Disturbance) -> Iterator[Line]:
+def _reset(faults: Disturbance) -> Iterator[Line]:
     line = words.line
     if faults.reset_share:
         # Without a range `rand` gives 32 bits.
         yield line("acl", "unlucky", "rand", "lt", round(faults.reset_share * 2**32))
         yield line("tcp-request", "connection", "reject", "if", "unlucky")
+
+
+def _delayed(faults: Disturbance) -> Iterator[Line]:
+    line = words.line
     if faults.delay_ms:
         yield line("tcp-request", "inspect-delay", f"{faults.delay_ms}ms")
         end = "reject" if faults.hang_up else "accept"

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fakecloud import errors, model
+from fakecloud.domain.disturbances import Disturbance
 from fakecloud.haproxy import config, rendering, words
 
 GOLDEN = Path(__file__).parents[3] / "golden" / "haproxy"
@@ -132,21 +133,22 @@ EXAMPLES = {
     "some_down": desired(listener(), groups=(group(A, B),), down=(B,)),
     "no_targets": desired(listener(), groups=(group(),)),
 }
+FAULTS = Disturbance(reset_share=0.1, delay_ms=250)
+WHOLE = {name: build(wish) for name, wish in EXAMPLES.items()}
+WHOLE["disturbed"] = config.disturbed(WHOLE["http"], FAULTS)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", WHOLE)
 def test_rendered_configuration_is_the_golden_one(name: str) -> None:
-    rendered = rendering.text(build(EXAMPLES[name]), PLACE)
+    rendered = rendering.text(WHOLE[name], PLACE)
     assert (GOLDEN / f"{name}.cfg").read_text() == rendered
 
 
 @pytest.mark.haproxy
 @pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="no haproxy here")
-@pytest.mark.parametrize("name", [*EXAMPLES, "known_bad"])
+@pytest.mark.parametrize("name", [*WHOLE, "known_bad"])
 def test_haproxy_accepts_every_golden_file_without_a_warning(name: str, tmp_path: Path) -> None:
-    for file, content in rendering.files(
-        build(EXAMPLES.get(name, EXAMPLES["simple"])), PLACE
-    ).items():
+    for file, content in rendering.files(WHOLE.get(name, WHOLE["simple"]), PLACE).items():
         (tmp_path / file).write_text(content)
     command = [PROGRAM, "-c", "-dW", "-C", str(tmp_path), "-f", str(GOLDEN / f"{name}.cfg")]
     checked = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
