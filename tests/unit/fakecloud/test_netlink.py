@@ -238,10 +238,12 @@ def test_announced_ipv4_address_replaces_the_former_owners_mac_at_the_peer(cable
     with cable.inside(cable.left):
         addresses = door()
         addresses.add(FREE4)
-        for _ in range(100):  # an entry of this very tick of the kernel's clock stays as it is
+        addresses.announce(FREE4)
+    for _ in range(100):  # an entry of this very tick of the kernel's clock stays as it is
+        if cable.neighbour(cable.right, FREE4) == cable.mac(cable.left):
+            break
+        with cable.inside(cable.left):
             addresses.announce(FREE4)
-            if cable.neighbour(cable.right, FREE4) == cable.mac(cable.left):
-                break
     assert cable.neighbour(cable.right, FREE4) == cable.mac(cable.left)
 
 
