@@ -16,8 +16,7 @@ from fakecloud.api.context import CHECKED, Caller, Cloud, CloudParts, needs
 from fakecloud.api.mutations import Change
 from fakecloud.domain import documents, edits
 from fakecloud.model import LoadBalancer, Spec, Target
-from fakecloud.requests.load_balancers import Outcome
-from fakecloud.requests.wishes import Wish
+from fakecloud.requests.wishes import Outcome, Wish
 from fakecloud.resources import Token
 from fakecloud.store import events
 from fakecloud.store import load_balancers as rows

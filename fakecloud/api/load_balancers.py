@@ -22,8 +22,7 @@ from fakecloud.api.mutations import Change, Mutation
 from fakecloud.api.preferences import Preferences, Preferred
 from fakecloud.domain import documents, filters, merge_patch, rules
 from fakecloud.model import LoadBalancer, Spec, State
-from fakecloud.requests.load_balancers import Outcome
-from fakecloud.requests.wishes import Expectation, New, Wish
+from fakecloud.requests.wishes import Expectation, Outcome, Put, Wish
 from fakecloud.store import events, listings
 from fakecloud.store import load_balancers as rows
 from fakecloud.tables import cloud as tables
@@ -245,22 +244,25 @@ async def changed(
     change: Mutation,
     act: Callable[[], tuple[LoadBalancer, Outcome]],
     wait_s: float = 0.0,
-    new: New | None = None,
+    put: Put | None = None,
 ) -> Response:
     """Return the answer to a change of a load balancer: once it is settled, or after `wait_s`.
 
-    new: what `act` creates if there is none of that name.
+    put: all that `act` does, if nobody waits for it.
     """
     done: list[tuple[LoadBalancer, Outcome]] = []
 
     def acting() -> Response:
         lb, outcome = act()
         done.append((lb, outcome))
+        return answering(lb, outcome)
+
+    def answering(lb: LoadBalancer, outcome: Outcome) -> Response:
         if outcome is Outcome.UNCHANGED:
             change.unchanged()
         return _answer(lb, outcome)
 
-    answer = await change.soon(acting, new, partial(_answer, outcome=Outcome.CREATED))
+    answer = await change.soon(acting, put, lambda what: answering(what.lb, what.outcome))
     if not (wait_s and done and done[0][1] in (Outcome.CREATED, Outcome.ACCEPTED)):
         return answer
     lb, outcome = done[0]

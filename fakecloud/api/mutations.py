@@ -25,8 +25,7 @@ from starlette.responses import Response
 from fakecloud import errors
 from fakecloud.api.context import Caller, Cloud, CloudParts
 from fakecloud.api.writer import Change as Wanted
-from fakecloud.model import LoadBalancer
-from fakecloud.requests.wishes import New
+from fakecloud.requests.wishes import Done, Put
 from fakecloud.resources import Token
 from fakecloud.store import audit, database, events, fences, idempotency
 from fakecloud.store.database import Connection
@@ -78,23 +77,25 @@ class Mutation:
     async def soon(
         self,
         act: Callable[[], Response],
-        new: New | None = None,
-        answer: Callable[[LoadBalancer], Response] | None = None,
+        put: Put | None = None,
+        answer: Callable[[Done], Response] | None = None,
     ) -> Response:
         """Do as `run` does, in a thread, with one commit for all requests that wait.
 
-        new: what `act` creates if there is no load balancer of that name; that may be done without
-        it, and is answered by `answer` then. Raises: as `run`.
+        put: the load balancer that `act` puts; that may be done without it, and is answered by
+        `answer` then. Raises: as `run`.
         """
 
-        def created(connection: Connection, lb: LoadBalancer, diff: str | None) -> Response:
+        def done(connection: Connection, what: Done, diff: str | None) -> Response:
             assert answer is not None
             self._check_fence(connection)
-            response = answer(lb)
-            self._record(connection, response, diff)
+            self._changed = True
+            response = answer(what)
+            if self._changed:
+                self._record(connection, response, diff)
             return response
 
-        change = Wanted(partial(self._run, act, None), new, None if new is None else created)
+        change = Wanted(partial(self._run, act, None), put, None if put is None else done)
         try:
             return await self._cloud.writer.make(change)
         except errors.Unavailable as error:
@@ -117,6 +118,7 @@ class Mutation:
                 return answered
             self._check_fence(connection)
             before = events.count(connection)
+            self._changed = True
             response = act()
             diff = events.digest(connection, before)
             assert 200 <= response.status_code < 300, response.status_code

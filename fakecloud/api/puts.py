@@ -22,7 +22,7 @@ from fakecloud.api import load_balancers, problems, schemas
 from fakecloud.api.context import Cloud
 from fakecloud.api.mutations import Mutation
 from fakecloud.errors import Problem
-from fakecloud.requests.wishes import New, Wish
+from fakecloud.requests.wishes import Put, Wish
 from fakecloud.resources import Token
 
 _PREFIX: Final = "/v1/load-balancers/"
@@ -63,13 +63,13 @@ class Puts:
             return
         request = Request(scope)
         request.state.caller = caller
-        new = None  # which address is asked for, and had, matters to others
+        asked = None  # which address is asked for, and had, matters to others
         if not any(address.ip for address in wish.spec.addresses):
-            new = New(project=caller.project, name=name, wish=wish)
+            asked = Put(project=caller.project, name=name, wish=wish)
         act = partial(self._cloud.load_balancers.put, caller.project, name, wish)
         try:
             change = Mutation(self._cloud, caller, request, body, None)
-            answer = await load_balancers.changed(self._cloud, change, act, new=new)
+            answer = await load_balancers.changed(self._cloud, change, act, put=asked)
         except Problem as problem:
             answer = problems.answer(request, problem)
         await answer(scope, receive, send)

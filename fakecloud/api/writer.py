@@ -3,8 +3,8 @@
 A thread for each request costs more than the change itself: while they take the interpreter from
 each other, nobody works. For the same reason the event loop and the thread that writes don't take
 turns with halves of what there is to do: the loop reads every request that has come, then one
-thread writes all they want. New load balancers among that are made at once, so that each statement
-is for all of them.
+thread writes all they want. PUTs of load balancers among that are made at once, so that each
+statement is for all of them.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import msgspec
 from starlette.responses import Response
 
 from fakecloud.errors import Unavailable
-from fakecloud.model import LoadBalancer
 from fakecloud.requests.load_balancers import LoadBalancers
-from fakecloud.requests.wishes import New
+from fakecloud.requests.wishes import Done, Put
 from fakecloud.store import events
 from fakecloud.store.database import Connection, Database
 
@@ -31,19 +30,18 @@ _QUIET: Final = 3
 """Turns of the event loop without another change: from the network to here a request takes two."""
 _LULL_S: Final = 0.02
 """Who was answered may ask again at once; after so long without a question the burst is over."""
-_EVENTS: Final = 2  # that a new load balancer leaves: its own, and its operation's
 
 
 class Change(msgspec.Struct, frozen=True):
     """What a request wants done; `run` does it in a `Database.write`.
 
-    new: the load balancer, if it is to create one should there be none of that name. `created`
-    then answers when it was created with others; it takes the hash of the events.
+    put: the load balancer that it is about, if that is all it wants. `done` then answers when it
+    was put with others; it takes the hash of the events.
     """
 
     run: Callable[[], Response]
-    new: New | None = None
-    created: Callable[[Connection, LoadBalancer, str | None], Response] | None = None
+    put: Put | None = None
+    done: Callable[[Connection, Done, str | None], Response] | None = None
 
 
 class Writer:
@@ -145,21 +143,23 @@ class Writer:
             return [error] * len(parts)
 
     def _do(self, changes: list[Change]) -> list[Response | None]:
-        """Make one change, or create load balancers together, but those that exist already."""
+        """Make one change, or put load balancers together, but those that are being deleted."""
         if len(changes) == 1:
             return [changes[0].run()]
         with self._database.write() as connection:
-            at = events.count(connection)
-            wanted = [one.new for one in changes if one.new is not None]
+            before = events.count(connection)
+            wanted = [one.put for one in changes if one.put is not None]
             answers: list[Response | None] = []
-            for change, lb in zip(changes, self._load_balancers.create_all(wanted), strict=True):
-                if lb is None or change.created is None:
+            known = 0
+            for change, done in zip(changes, self._load_balancers.put_all(wanted), strict=True):
+                if done is None or change.done is None:
                     answers.append(None)
                     continue
-                digest = events.digest(connection, at, at + _EVENTS)
-                answers.append(change.created(connection, lb, digest))
-                at += _EVENTS
-            assert at == events.count(connection), "events that belong to nobody"
+                answers.append(
+                    change.done(connection, done, events.digest(connection, *done.events))
+                )
+                known += done.events[1] - done.events[0]
+            assert before + known == events.count(connection), "events that belong to nobody"
         return answers
 
 
@@ -168,8 +168,8 @@ _Result = Response | Exception
 
 
 def _parts(changes: list[Change]) -> list[list[int]]:
-    """Return which changes are made together: the first creation of each name, others alone."""
-    keys = [None if one.new is None else (one.new.project, one.new.name) for one in changes]
-    new = [n for n, key in enumerate(keys) if key is not None and keys.index(key) == n]
-    alone = [[n] for n in range(len(changes)) if n not in new]
-    return [new, *alone] if new else alone
+    """Return which changes are made together: the first PUT of each name, others alone."""
+    keys = [None if one.put is None else (one.put.project, one.put.name) for one in changes]
+    first = [n for n, key in enumerate(keys) if key is not None and keys.index(key) == n]
+    alone = [[n] for n in range(len(changes)) if n not in first]
+    return [first, *alone] if first else alone

@@ -63,24 +63,27 @@ class Allocator:
     def choose(
         self,
         connection: Connection,
-        wishes: Sequence[tuple[str, Spec]],
+        wishes: Sequence[tuple[str, Spec, tuple[Address, ...]]],
         now: datetime,
-        held: tuple[Address, ...] = (),
     ) -> list[tuple[Address, ...]]:
         """Return for each project and spec an address for each request, no address twice.
 
-        held: those of a load balancer that is there already; it keeps those that still fit.
-        Raises: ValidationFailed, AddressInUse, NoCapacity.
+        Third of each is what a load balancer has that is there already; it keeps those that still
+        fit. Raises: ValidationFailed, AddressInUse, NoCapacity.
         """
+        all_held = [address.ip for _, _, held in wishes for address in held]
+        reserved = reservations.among(connection, all_held) if all_held else frozenset()
+        new = sum(not held for _, _, held in wishes)
         free: dict[Pool, Iterator[str]] = {}
 
         def next_free(pool: Pool) -> str:
             if pool not in free:
-                free[pool] = self.free(connection, pool, now, len(wishes))
+                free[pool] = self.free(connection, pool, now, new or 1)
             return next(free[pool])
 
         return [
-            self._choose(connection, project, spec, held, next_free) for project, spec in wishes
+            self._choose(connection, project, spec, held, reserved, next_free)
+            for project, spec, held in wishes
         ]
 
     def _choose(
@@ -89,12 +92,12 @@ class Allocator:
         project: str,
         spec: Spec,
         held: tuple[Address, ...],
+        reserved: frozenset[str],
         next_free: Callable[[Pool], str],
     ) -> tuple[Address, ...]:
         """Those asked for by ip come first, so that none of them is given to another request."""
         self._refuse_contained(spec)
         left = list(held)
-        reserved = reservations.among(connection, [a.ip for a in held]) if held else frozenset()
         chosen: dict[int, Address] = {}
         for index, request in sorted(enumerate(spec.addresses), key=lambda pair: not pair[1].ip):
             kept = next((a for a in left if _fits(a, request, a.ip in reserved)), None)
@@ -131,18 +134,17 @@ class Allocator:
 
 def give(
     connection: Connection,
-    balancers: Sequence[LoadBalancer],
+    balancers: Sequence[tuple[LoadBalancer, tuple[Address, ...]]],
     now: datetime,
-    before: tuple[Address, ...] = (),
 ) -> None:
-    """Record that load balancers have their addresses; `before`: those that it had, if it is one.
+    """Record that load balancers have their addresses; second of each is what it had before.
 
     Raises: AddressInUse.
     """
-    gone = [(a.ip, lb.id) for lb in balancers for a in before if a not in lb.addresses]
+    gone = [(a.ip, lb.id) for lb, before in balancers for a in before if a not in lb.addresses]
     if gone:
         address_rows.take_back(connection, gone, now)
-    new = [(a, lb.id) for lb in balancers for a in lb.addresses if a not in before]
+    new = [(a, lb.id) for lb, before in balancers for a in lb.addresses if a not in before]
     if new and not address_rows.give(connection, new, now):
         ips = ", ".join(address.ip for address, _ in new)
         raise AddressInUse(f"{ips}: given to another load balancer just now")

@@ -53,13 +53,13 @@ def settle(
         return lb, Permanent(error.code, message, retry_s=ASKED_RETRY_S)
     held = tuple(address for address in lb.addresses if address.ip != error.ip)
     try:
-        (addresses,) = allocator.choose(connection, [(lb.project, lb.spec)], now, held)
+        (addresses,) = allocator.choose(connection, [(lb.project, lb.spec, held)], now)
     except CloudError:
         return lb, error  # no other is free
     moved = msgspec.structs.replace(lb, addresses=addresses)
     if lb.was_active:
         moved = msgspec.structs.replace(moved, attempts=0, asked_at=wall)
-    allocation.give(connection, [moved], now, lb.addresses)
+    allocation.give(connection, [(moved, lb.addresses)], now)
     new = ", ".join(address.ip for address in addresses if address not in held)
     message = f"another machine on the link has {error.ip}: {new} takes its place"
     return moved, Transient(error.code, message)

@@ -10,7 +10,7 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -43,19 +43,15 @@ from fakecloud.network.allocation import Allocator
 from fakecloud.provisioning import placement
 from fakecloud.provisioning.placement import Placement
 from fakecloud.requests import wishes
-from fakecloud.requests.wishes import Expectation, New, Wish
+from fakecloud.requests.wishes import Done, Expectation, Outcome, Put, Wish
 from fakecloud.store import billing_events, budgets, events, operations
 from fakecloud.store import load_balancers as rows
 from fakecloud.store.database import Connection, Database
 
-
-class Outcome(StrEnum):
-    """What a PUT did."""
-
-    CREATED = "created"
-    UNCHANGED = "unchanged"
-    RELABELED = "relabeled"
-    ACCEPTED = "accepted"
+_PLACED: Final = frozenset({Outcome.CREATED, Outcome.ACCEPTED})
+_CHANGED: Final = frozenset({Outcome.RELABELED, Outcome.ACCEPTED})
+_Draft = tuple[LoadBalancer, Operation | None]
+"""A load balancer as it is to be saved, and the operation that this begins."""
 
 
 class LoadBalancers:
@@ -104,15 +100,14 @@ class LoadBalancers:
             current = rows.find(connection, project, name, for_update=True)
             wishes.refuse_unexpected(current, expected)
             self._refuse_unfit(connection, project, wish)
-            if current is None:
-                new = New(project=project, name=name, wish=wish)
-                return self._create(connection, [new], now)[0], Outcome.CREATED
-            if current.state is State.DELETING:
+            if current is not None and _is_going(current):
                 raise BeingDeleted(
                     f"{name} is being deleted; PUT again when it is gone",
                     operation=current.operation,
                 )
-            return self._replace(connection, current, wish, now)
+            wanted = Put(project=project, name=name, wish=wish)
+            (done,) = self._put(connection, [(wanted, current)], now)
+            return done.lb, done.outcome
 
     def change(
         self,
@@ -145,23 +140,27 @@ class LoadBalancers:
                     raise NameInUse(f"{name} exists with another document; PUT replaces it")
             return self.put(project, name, wish)
 
-    def create_all(self, wanted: Sequence[New]) -> list[LoadBalancer | None]:
-        """Create load balancers of different names at once: each statement is for all of them.
+    def put_all(self, wanted: Sequence[Put]) -> list[Done | None]:
+        """Put load balancers of different names at once: each statement is for all of them.
 
-        None where there is one of that name. Raises: what `put` raises for any; none is made then.
+        None for one that is being deleted. Raises: what `put` raises for any of the others; none
+        is put then.
         """
         for one in wanted:
             self._refuse(one.wish)
         with self._database.write() as connection:
-            there: set[tuple[str, str]] = set()
+            there: dict[tuple[str, str], LoadBalancer] = {}
             for project in {one.project for one in wanted}:
                 names = [one.name for one in wanted if one.project == project]
-                there |= {(project, name) for name in rows.taken(connection, project, names)}
-            new = [one for one in wanted if (one.project, one.name) not in there]
-            for one in new:
+                if taken := rows.taken(connection, project, names):
+                    found = rows.by_names(connection, project, taken, for_update=True)
+                    there |= {(project, lb.name): lb for lb in found}
+            pairs = [(one, there.get((one.project, one.name))) for one in wanted]
+            able = [(one, current) for one, current in pairs if not _is_going(current)]
+            for one, _ in able:
                 self._refuse_unfit(connection, one.project, one.wish)
-            made = iter(self._create(connection, new, self._clock.now()) if new else ())
-            return [None if (w.project, w.name) in there else next(made) for w in wanted]
+            done = iter(self._put(connection, able, self._clock.now()) if able else ())
+            return [None if _is_going(current) else next(done) for _, current in pairs]
 
     def find(self, project: str, name: str) -> LoadBalancer:
         """Return the load balancer of that name or id. Raises: NotFound."""
@@ -212,26 +211,65 @@ class LoadBalancers:
             catalogue.check(wish.spec)
         wishes.refuse_unknown_certificates(connection, project, wish.spec)
 
-    def _create(
-        self, connection: Connection, wanted: Sequence[New], now: datetime
-    ) -> list[LoadBalancer]:
-        for project, count in Counter(one.project for one in wanted).items():
+    def _put(
+        self,
+        connection: Connection,
+        wanted: Sequence[tuple[Put, LoadBalancer | None]],
+        now: datetime,
+    ) -> list[Done]:
+        """Put load balancers, each with what is there; of that nothing is being deleted."""
+        outcomes = [wishes.outcome_of(one.wish, current) for one, current in wanted]
+        self._refuse_unpaid(connection, wanted, outcomes, now)
+        placed = [n for n, outcome in enumerate(outcomes) if outcome in _PLACED]
+        asked = [(one.project, one.wish.spec, _addresses(has)) for one, has in wanted]
+        addresses = self._allocator.choose(connection, [asked[n] for n in placed], now)
+        at = dict(zip(placed, addresses, strict=True))
+        drafts: list[_Draft] = []
+        for n, (one, current) in enumerate(wanted):
+            if current is None:
+                drafts.append(self._new(one, at[n], now))
+            elif n in at:
+                drafts.append(self._replaced(current, one.wish, at[n]))
+            else:
+                drafts.append(self._relabeled(current, one.wish))
+        new = [n for n, outcome in enumerate(outcomes) if outcome is Outcome.CREATED]
+        changed = [n for n, outcome in enumerate(outcomes) if outcome in _CHANGED]
+        first = events.count(connection)
+        saved = dict(zip(new, rows.create(connection, [drafts[n] for n in new]), strict=True))
+        after = rows.change_all(connection, [drafts[n] for n in changed], now)
+        saved |= zip(changed, after, strict=True)
+        pairs = [(wanted[n][1], lb) for n, lb in saved.items()]
+        billing_events.record(connection, pairs, now, self._clock.wall())
+        allocation.give(connection, [(saved[n], _addresses(wanted[n][1])) for n in placed], now)
+        # In the order in which they were recorded: its own event, and that of its operation.
+        spans = {}
+        for n in saved:
+            spans[n] = (first, first + 1 + (drafts[n][1] is not None))
+            first = spans[n][1]
+        return [
+            Done(saved.get(n, lb), outcomes[n], spans.get(n, (first, first)))
+            for n, (lb, _) in enumerate(drafts)
+        ]
+
+    def _refuse_unpaid(
+        self,
+        connection: Connection,
+        wanted: Sequence[tuple[Put, LoadBalancer | None]],
+        outcomes: Sequence[Outcome],
+        now: datetime,
+    ) -> None:
+        """Count new ones. Raises: QuotaExceeded, BudgetExceeded, ProjectSuspended."""
+        new = [one for one, current in wanted if current is None]
+        for project, count in Counter(one.project for one in new).items():
             self._quotas.take(connection, project, "load_balancers", count)
-            of = [one.wish.labels for one in wanted if one.project == project]
+        pairs = zip(wanted, outcomes, strict=True)
+        for project in {one.project for (one, _), did in pairs if did is not Outcome.UNCHANGED}:
             exceeded = budgets.exceeded(connection, project, seconds_us(now))
             suspension.refuse_by(project, exceeded)
+            of = [one.wish.labels for one in new if one.project == project]
             wishes.refuse_beyond_budgets(exceeded, of)
-        specs = [(one.project, one.wish.spec) for one in wanted]
-        chosen = self._allocator.choose(connection, specs, now)
-        made = [self._new(one, has, now) for one, has in zip(wanted, chosen, strict=True)]
-        balancers = rows.create(connection, made)
-        billing_events.record(connection, ((None, lb) for lb in balancers), now, self._clock.wall())
-        allocation.give(connection, balancers, now)
-        return balancers
 
-    def _new(
-        self, wanted: New, addresses: tuple[Address, ...], now: datetime
-    ) -> tuple[LoadBalancer, Operation]:
+    def _new(self, wanted: Put, addresses: tuple[Address, ...], now: datetime) -> _Draft:
         project, name, wish = wanted.project, wanted.name, wanted.wish
         id = new_id("lb", now)
         delay = self._delay("create", wish, id, 1)
@@ -267,27 +305,16 @@ class LoadBalancers:
         )
         return lb, operation
 
-    def _replace(
-        self, connection: Connection, current: LoadBalancer, wish: Wish, now: datetime
-    ) -> tuple[LoadBalancer, Outcome]:
-        same_labels = (current.labels, current.annotations) == (wish.labels, wish.annotations)
-        if current.spec == wish.spec and same_labels:
-            return current, Outcome.UNCHANGED
-        suspension.refuse(connection, current.project, seconds_us(now))
-        if current.spec == wish.spec:
-            lb = msgspec.structs.replace(current, labels=wish.labels, annotations=wish.annotations)
-            lb = self._with_other_faults(connection, current, lb)
-            saved = rows.save(connection, lb, now)
-            billing_events.record(connection, [(current, saved)], now, self._clock.wall())
-            return saved, Outcome.RELABELED
+    def _replaced(
+        self, current: LoadBalancer, wish: Wish, addresses: tuple[Address, ...]
+    ) -> _Draft:
         generation = current.generation + 1
         kind: profiles.Kind = "update" if current.was_active else "create"
         delay = self._delay(kind, wish, current.id, generation)
         operation = self._operation(
             current.project, "update", current.name, current.id, generation, delay
         )
-        specs = [(current.project, wish.spec)]
-        (addresses,) = self._allocator.choose(connection, specs, now, current.addresses)
+        wall = self._clock.wall()
         changed = msgspec.structs.replace(
             current,
             labels=wish.labels,
@@ -301,15 +328,11 @@ class LoadBalancers:
             ),
             operation=operation.id,
             attempts=0,
-            due_at=self._clock.wall(),
+            due_at=wall,
             ready_at=operation.ready_at,
-            asked_at=self._clock.wall(),
+            asked_at=wall,
         )
-        lb = rows.save(connection, changed, now)
-        billing_events.record(connection, [(current, lb)], now, self._clock.wall())
-        allocation.give(connection, [lb], now, current.addresses)
-        operations.start(connection, operation)
-        return lb, Outcome.ACCEPTED
+        return changed, operation
 
     def _host(self, addresses: tuple[Address, ...], now: str | None) -> str | None:
         """Return who runs what has these addresses: who does so `now`, as long as it can."""
@@ -317,25 +340,23 @@ class LoadBalancers:
             return now
         return self._placement.choose(placement.pools_of(addresses), keep=now)
 
-    def _with_other_faults(
-        self, connection: Connection, before: LoadBalancer, after: LoadBalancer
-    ) -> LoadBalancer:
+    def _relabeled(self, before: LoadBalancer, wish: Wish) -> _Draft:
         """Let the cloud act at once when labels ask for another state, or for fewer faults."""
+        after = msgspec.structs.replace(before, labels=wish.labels, annotations=wish.annotations)
         was = chaos_labels.parse(before.labels, before.annotations)
         asked = chaos_labels.parse(after.labels, after.annotations)
         if asked == was or after.state not in (State.ACTIVE, State.ERROR):
-            return after
+            return after, None
         now, wall = self._clock.now(), self._clock.wall()
         if after.state is State.ERROR:
-            return msgspec.structs.replace(after, due_at=wall)
+            return msgspec.structs.replace(after, due_at=wall), None
         again = outcomes.lost(after, wall)
         if again is None or was.lasting == asked.lasting:
-            return after
+            return after, None
         operation = operations.new(
             after.project, "system.fault", after.name, after.id, after.generation, now
         )
-        operations.start(connection, operation)
-        return msgspec.structs.replace(again, operation=operation.id)
+        return msgspec.structs.replace(again, operation=operation.id), operation
 
     def _begin_delete(
         self, connection: Connection, current: LoadBalancer, now: datetime
@@ -357,9 +378,8 @@ class LoadBalancers:
             ready_at=operation.ready_at,
             asked_at=self._clock.wall(),
         )
-        lb = rows.save(connection, deleting, now)
+        (lb,) = rows.change_all(connection, [(deleting, operation)], now)
         billing_events.record(connection, [(current, lb)], now, self._clock.wall())
-        operations.start(connection, operation)
         return lb
 
     def _delay(
@@ -388,3 +408,11 @@ def _invalid(pointer: str, message: str) -> ValidationFailed:
     return ValidationFailed(
         f"{pointer}: {message}", errors=(FieldError(pointer, "invalid_reference", message),)
     )
+
+
+def _is_going(current: LoadBalancer | None) -> bool:
+    return current is not None and current.state is State.DELETING
+
+
+def _addresses(current: LoadBalancer | None) -> tuple[Address, ...]:
+    return () if current is None else current.addresses

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -31,12 +32,29 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     spec: Spec
 
 
-class New(msgspec.Struct, frozen=True, kw_only=True):
-    """A load balancer to be created."""
+class Put(msgspec.Struct, frozen=True, kw_only=True):
+    """A wish for the load balancer of a name, whether there is one or not."""
 
     project: str
     name: str
     wish: Wish
+
+
+class Outcome(StrEnum):
+    """What a PUT did."""
+
+    CREATED = "created"
+    UNCHANGED = "unchanged"
+    RELABELED = "relabeled"
+    ACCEPTED = "accepted"
+
+
+class Done(msgspec.Struct, frozen=True):
+    """What a PUT left, what it did, and its events: from, to in the count of the transaction's."""
+
+    lb: LoadBalancer
+    outcome: Outcome
+    events: tuple[int, int]
 
 
 class Expectation(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,6 +63,16 @@ class Expectation(msgspec.Struct, frozen=True, kw_only=True):
     generations: frozenset[int] | None = None
     any_existing: bool = False
     absent: bool = False
+
+
+def outcome_of(wish: Wish, current: LoadBalancer | None) -> Outcome:
+    """Return what a PUT of `wish` is about to do."""
+    if current is None:
+        return Outcome.CREATED
+    if current.spec != wish.spec:
+        return Outcome.ACCEPTED
+    same = (current.labels, current.annotations) == (wish.labels, wish.annotations)
+    return Outcome.UNCHANGED if same else Outcome.RELABELED
 
 
 def refuse_beyond_budgets(exceeded: Iterable[Budget], wanted: Sequence[Mapping[str, str]]) -> None:

@@ -44,6 +44,7 @@ _FINDS = {
     for locked in (False, True)
 }
 _BY_NAMES = _FIND.where(table.c.name.in_(bindparam("called", expanding=True)))
+_BY_NAMES_LOCKED = _BY_NAMES.with_for_update()
 
 
 def _taken(given: TableValuedAlias) -> Select[tuple[str]]:
@@ -80,18 +81,21 @@ def _values(lb: LoadBalancer) -> dict[str, Any]:
 
 
 def create(
-    connection: Connection, made: Sequence[tuple[LoadBalancer, Operation]]
+    connection: Connection, made: Sequence[tuple[LoadBalancer, Operation | None]]
 ) -> list[LoadBalancer]:
-    """Insert load balancers, each with the operation that creates it and the events of both.
+    """Insert load balancers, each with the operation that begins, if one does, and their events.
 
     Returns them with `pk` and `resource_version` set.
     """
+    if not made:
+        return []
     balancers, started = [], []
     for lb, operation in made:
         new = msgspec.structs.replace(lb, resource_version=events.next_version(connection))
         _record(connection, new, "ADDED")
         balancers.append(new)
-        started.append(operations.announce(connection, operation))
+        if operation is not None:
+            started.append(operations.announce(connection, operation))
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
@@ -110,23 +114,34 @@ def save(connection: Connection, lb: LoadBalancer, now: datetime) -> LoadBalance
 def save_all(
     connection: Connection, changed: Sequence[LoadBalancer], now: datetime
 ) -> list[LoadBalancer]:
-    """Write each with its event; return them with the new `resource_version` and `updated_at`.
+    """Write each with its event, as `change_all` does; no operation begins."""
+    return change_all(connection, [(lb, None) for lb in changed], now)
 
-    The event is DELETED when the state is, else MODIFIED; the quota then gets it back. The caller
-    read them in the same transaction (`for_update`), so nothing is overwritten.
+
+def change_all(
+    connection: Connection, changed: Sequence[tuple[LoadBalancer, Operation | None]], now: datetime
+) -> list[LoadBalancer]:
+    """Write each with its event, and with the operation that begins, if one does, and its event.
+
+    Returns them with the new `resource_version` and `updated_at`. The event is DELETED when the
+    state is, else MODIFIED; the quota then gets it back. The caller read them in the same
+    transaction (`for_update`), so nothing is overwritten.
     """
     if not changed:
         return []
-    saved = []
-    for one in changed:
+    saved, started = [], []
+    for one, operation in changed:
         version = events.next_version(connection)
         lb = msgspec.structs.replace(one, resource_version=version, updated_at=now)
         _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
         saved.append(lb)
+        if operation is not None:
+            started.append(operations.announce(connection, operation))
     rows = [_values(lb) for lb in saved]
     for row in rows:
         row["key"] = row.pop("pk")
     connection.execute(_UPDATE, rows)
+    operations.insert_all(connection, started)
     gone = Counter(lb.project for lb in saved if lb.state is State.DELETED)
     for project, count in gone.items():
         quotas.give_back(connection, project, "load_balancers", count)
@@ -136,9 +151,8 @@ def save_all(
 def begin(connection: Connection, lb: LoadBalancer, type: str, now: datetime) -> LoadBalancer:
     """Save `lb` with a new operation of that type, under way."""
     operation = operations.new(lb.project, type, lb.name, lb.id, lb.generation, now)
-    saved = save(connection, msgspec.structs.replace(lb, operation=operation.id), now)
-    operations.start(connection, operation)
-    return saved
+    begun = msgspec.structs.replace(lb, operation=operation.id)
+    return change_all(connection, [(begun, operation)], now)[0]
 
 
 def _record(connection: Connection, lb: LoadBalancer, type: str) -> None:
@@ -204,9 +218,12 @@ def taken(connection: Connection, project: str, names: Sequence[str]) -> frozens
     return frozenset(row.value for row in found)
 
 
-def by_names(connection: Connection, project: str, names: list[str]) -> list[LoadBalancer]:
+def by_names(
+    connection: Connection, project: str, names: Collection[str], *, for_update: bool = False
+) -> list[LoadBalancer]:
     """Return the living load balancers of these names; those that aren't there are left out."""
-    rows = connection.execute(_BY_NAMES, {"of": project, "called": names})
+    statement = _BY_NAMES_LOCKED if for_update else _BY_NAMES
+    rows = connection.execute(statement, {"of": project, "called": sorted(names)})
     return [value(row) for row in rows]
 
 

@@ -19,8 +19,8 @@ from fakecloud.metrics import Metrics
 from fakecloud.model import Address, LoadBalancer, ProbeKey, Spec, Target, TargetGroup
 from fakecloud.network.allocation import Allocator
 from fakecloud.provisioning.provisioner import Provisioner
-from fakecloud.requests.load_balancers import LoadBalancers, Outcome
-from fakecloud.requests.wishes import Wish
+from fakecloud.requests.load_balancers import LoadBalancers
+from fakecloud.requests.wishes import Outcome, Wish
 from fakecloud.store import billing_events, events, load_balancers, operations
 from fakecloud.store.database import Database
 from tests.fakes.clock import FakeClock

@@ -90,8 +90,10 @@ def test_what_no_container_can_do_is_refused_by_name(cloud, pools, protocol, poi
     )
     with cloud.database.read() as connection:
         with pytest.raises(ValidationFailed) as refused:
-            allocator.choose(connection, [("p", spec)], datetime(2026, 1, 1, tzinfo=UTC))
+            allocator.choose(connection, [("p", spec, ())], datetime(2026, 1, 1, tzinfo=UTC))
         (error,) = refused.value.errors
         assert (error.pointer, reason in error.message) == (pointer, True)
         good = msgspec.structs.replace(spec, addresses=spec.addresses[:0])
-        assert allocator.choose(connection, [("p", good)], datetime(2026, 1, 1, tzinfo=UTC)) == [()]
+        assert allocator.choose(
+            connection, [("p", good, ())], datetime(2026, 1, 1, tzinfo=UTC)
+        ) == [()]

@@ -8,8 +8,7 @@ import pytest
 from fakecloud import model
 from fakecloud.api import schemas
 from fakecloud.domain import documents
-from fakecloud.requests.load_balancers import Outcome
-from fakecloud.requests.wishes import Wish
+from fakecloud.requests.wishes import Outcome, Wish
 from tests.fakes.small_cloud import PROJECT, spec
 
 SMALLEST = {

@@ -13,7 +13,7 @@ from starlette.responses import Response
 from fakecloud.api.writer import Change, Writer
 from fakecloud.errors import BeingDeleted, NoCapacity, Unavailable, ValidationFailed
 from fakecloud.model import Listener, LoadBalancer, Spec, Tls
-from fakecloud.requests.wishes import New
+from fakecloud.requests.wishes import Done, Put
 from tests.fakes.small_cloud import PROJECT, SmallCloud, spec, wish
 
 
@@ -36,11 +36,11 @@ class Requests:
         def run() -> Response:
             return _answer(self.cloud.desk.put(PROJECT, name, wanted)[0])
 
-        def created(_connection: object, lb: LoadBalancer, digest: str | None) -> Response:
+        def done(_connection: object, done: Done, digest: str | None) -> Response:
             self.digests[name] = digest
-            return _answer(lb)
+            return _answer(done.lb)
 
-        return Change(run, New(project=PROJECT, name=name, wish=wanted), created)
+        return Change(run, Put(project=PROJECT, name=name, wish=wanted), done)
 
     async def at_once(self, *changes: Change) -> list[Response | BaseException]:
         """Return what each got; they wait together."""
@@ -97,6 +97,35 @@ async def test_who_is_there_already_is_replaced_beside_new_ones(requests):
     answers = await requests.at_once(*(requests.put(name, 81) for name in ("a", "old", "b")))
     found = [msgspec.json.decode(one.body)[:2] for one in answers]
     assert found == [["a", 1], ["old", 2], ["b", 1]]
+
+
+async def test_those_that_are_there_are_replaced_together(requests):
+    """A statement for all of them; each keeps its address and has its own events and hash."""
+    cloud = requests.cloud
+    before = {n: cloud.active(f"lb-{n}") for n in range(5)}
+    await requests.at_once(requests.put("lb-0", 81))
+    alone = requests.statements
+    seen = len(cloud.events())
+    requests.digests.clear()
+    await requests.at_once(*(requests.put(f"lb-{n}", 82) for n in range(5)))
+    assert requests.statements < 2 * alone
+    assert len(set(requests.digests.values()) - {None}) == len(requests.digests) >= 4
+    for lb in before.values():
+        now = cloud.desk.find(PROJECT, lb.name)
+        assert (now.id, now.addresses, now.spec.listeners[0].port) == (lb.id, lb.addresses, 82)
+        found = [(e.kind, e.type) for e in cloud.events()[seen:] if lb.id in e.object]
+        assert found == [("load_balancer", "MODIFIED"), ("operation", "ADDED")]
+
+
+async def test_what_is_already_so_leaves_no_event_among_others(requests):
+    requests.cloud.active("same")
+    seen = len(requests.cloud.events())
+    requests.digests.clear()
+    answers = await requests.at_once(*(requests.put(name) for name in ("a", "same", "b", "c")))
+    assert msgspec.json.decode(answers[1].body)[1] == 1
+    assert requests.digests.get("same") is None
+    assert "same" not in {e.object_id for e in requests.cloud.events()[seen:]}
+    assert len(requests.cloud.events()) - seen == 6
 
 
 async def test_the_same_name_twice_is_created_once_and_replaced_once(requests):
