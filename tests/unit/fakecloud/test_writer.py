@@ -118,7 +118,7 @@ async def test_those_that_are_there_are_replaced_together(requests):
 
 
 async def test_what_is_already_so_leaves_no_event_among_others(requests):
-    requests.cloud.active("same")
+    await requests.at_once(requests.put("same"))
     seen = len(requests.cloud.events())
     requests.digests.clear()
     answers = await requests.at_once(*(requests.put(name) for name in ("a", "same", "b", "c")))
