@@ -73,12 +73,11 @@ class Allocator:
         """
         all_held = [address.ip for _, _, held in wishes for address in held]
         reserved = reservations.among(connection, all_held) if all_held else frozenset()
-        new = sum(not held for _, _, held in wishes)
         free: dict[Pool, Iterator[str]] = {}
 
         def next_free(pool: Pool) -> str:
             if pool not in free:
-                free[pool] = self.free(connection, pool, now, new or 1)
+                free[pool] = self.free(connection, pool, now, len(wishes))
             return next(free[pool])
 
         return [

@@ -170,12 +170,6 @@ class LoadBalancers:
             raise NotFound(f"there is no load balancer {name!r}")
         return found
 
-    def page(self, project: str, after: int, limit: int) -> tuple[int, list[LoadBalancer]]:
-        """Return up to `limit` load balancers after the row key `after`, and the version of it."""
-        with self._database.read() as connection:
-            version = events.current_version(connection)
-            return version, rows.page(connection, project, after=after, limit=limit)
-
     def delete(
         self, project: str, name: str, expected: Expectation | None = None
     ) -> tuple[LoadBalancer, Operation]:

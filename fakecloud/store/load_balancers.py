@@ -89,13 +89,7 @@ def create(
     """
     if not made:
         return []
-    balancers, started = [], []
-    for lb, operation in made:
-        new = msgspec.structs.replace(lb, resource_version=events.next_version(connection))
-        _record(connection, new, "ADDED")
-        balancers.append(new)
-        if operation is not None:
-            started.append(operations.announce(connection, operation))
+    balancers, started = _announce(connection, made)
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
@@ -129,14 +123,8 @@ def change_all(
     """
     if not changed:
         return []
-    saved, started = [], []
-    for one, operation in changed:
-        version = events.next_version(connection)
-        lb = msgspec.structs.replace(one, resource_version=version, updated_at=now)
-        _record(connection, lb, "DELETED" if lb.state is State.DELETED else "MODIFIED")
-        saved.append(lb)
-        if operation is not None:
-            started.append(operations.announce(connection, operation))
+    updated = [(msgspec.structs.replace(lb, updated_at=now), began) for lb, began in changed]
+    saved, started = _announce(connection, updated)
     rows = [_values(lb) for lb in saved]
     for row in rows:
         row["key"] = row.pop("pk")
@@ -155,12 +143,30 @@ def begin(connection: Connection, lb: LoadBalancer, type: str, now: datetime) ->
     return change_all(connection, [(begun, operation)], now)[0]
 
 
-def _record(connection: Connection, lb: LoadBalancer, type: str) -> None:
+def _announce(
+    connection: Connection, changes: Sequence[tuple[LoadBalancer, Operation | None]]
+) -> tuple[list[LoadBalancer], list[Operation]]:
+    """Record an event of each load balancer, and after it one of the operation that begins.
+
+    Returns both with the resource versions of their events.
+    """
+    balancers, started = [], []
+    for one, operation in changes:
+        lb = msgspec.structs.replace(one, resource_version=events.next_version(connection))
+        _record(connection, lb)
+        balancers.append(lb)
+        if operation is not None:
+            started.append(operations.announce(connection, operation))
+    return balancers, started
+
+
+def _record(connection: Connection, lb: LoadBalancer) -> None:
+    kept = "DELETED" if lb.state is State.DELETED else "MODIFIED"
     events.append(
         connection,
         resource_version=lb.resource_version,
         project=lb.project,
-        type=type,
+        type=kept if lb.pk else "ADDED",
         kind="load_balancer",
         object_id=lb.id,
         document=documents.load_balancer(lb),
@@ -190,17 +196,6 @@ def by_id(connection: Connection, id: str) -> LoadBalancer | None:
     """Return the load balancer with that id, locked until the transaction ends."""
     row = connection.execute(select(*COLUMNS).where(table.c.id == id).with_for_update()).first()
     return None if row is None else value(row)
-
-
-def page(connection: Connection, project: str, *, after: int, limit: int) -> list[LoadBalancer]:
-    """Return up to `limit` living load balancers of a project with a key above `after`."""
-    rows = connection.execute(
-        select(*COLUMNS)
-        .where(table.c.project == project, table.c.deleted_at.is_(None), table.c.pk > after)
-        .order_by(table.c.pk)
-        .limit(limit)
-    )
-    return [value(row) for row in rows]
 
 
 def listing(

@@ -7,7 +7,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from typer.testing import CliRunner, Result
 
 from fakecloud import __main__ as program
 from fakecloud.api import context, mutations
-from fakecloud.store import audit
+from fakecloud.store import audit, events
 from fakecloud.store import tokens as token_rows
 from tests.fakes import postgresql
 from tests.flows.conftest import CLOCK, Running, document, eventually
@@ -390,6 +390,33 @@ def test_a_writer_in_the_way_is_no_second_execution(cloud):
         assert found["retryable"]
         refused(plain.result(), 503, "unavailable")
     assert cloud.put("web", GOOD, headers={"idempotency-key": "slow"}).status_code == 201
+
+
+class Undone(Exception):
+    """Ends a transaction that was only to be in the way."""
+
+
+def test_requests_of_one_commit_have_a_record_each_but_for_what_was_already_so(cloud):
+    """The hash of a record is of the request's own events; an unchanged one leaves none."""
+    cloud.put("same", GOOD)
+    start = len(records(cloud))
+    names = ("first", "a", "same", "b", "c")
+    app = cloud.app.state.cloud
+    with ThreadPoolExecutor(len(names)) as pool:
+        with suppress(Undone), app.database.write() as connection:
+            events.next_version(connection)
+            asked = {}
+            for n, name in enumerate(names):
+                asked[name] = pool.submit(cloud.put, name, GOOD)
+                eventually(lambda n=n: app.writer._writing and len(app.writer._waiting) == n)
+            raise Undone
+        answers = {name: future.result() for name, future in asked.items()}
+    assert [one.status_code for one in answers.values()] == [201, 201, 200, 201, 201]
+    found = {one["path"].rpartition("/")[2]: one for one in records(cloud)[start:]}
+    assert found.keys() == {"first", "a", "b", "c"}
+    for name, record in found.items():
+        assert record["request_id"] == answers[name].headers["x-request-id"]
+    assert len({one["diff_sha256"] for one in found.values()} - {None}) == len(found)
 
 
 def test_a_plain_put_is_answered_as_any_other(cloud):
