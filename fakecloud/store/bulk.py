@@ -1,8 +1,8 @@
-"""Many rows into a table by one statement.
+"""Many rows into tables at once.
 
 SQLite runs a prepared statement for each row, inside the process: nothing is faster. For
-PostgreSQL all rows are one JSON parameter: one round trip, and a statement that is the same, and
-prepared, however many rows there are.
+PostgreSQL all rows of a table are one JSON parameter and all tables one statement: one round trip,
+and a statement that is the same, and prepared, however many rows there are.
 """
 
 from __future__ import annotations
@@ -31,29 +31,36 @@ from sqlalchemy.sql.dml import Insert
 from fakecloud.tables.cloud import microseconds
 
 ROWS: Final = "rows"
-"""The parameter of `selection`."""
+"""The parameter of `selection`, unless it is told another."""
 _insertion: Final = cache(insert)
 
 
-def insert_all(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Insert rows of values as the table's types take them; all have the same columns."""
-    if not rows:
-        return
+def insert_all(connection: Connection, rows: Mapping[Table, Sequence[Mapping[str, Any]]]) -> None:
+    """Insert rows of values as the tables' types take them; a table's have the same columns."""
+    filled = {table: found for table, found in rows.items() if found}
     if connection.dialect.name == "sqlite":
-        connection.execute(_insertion(table), rows)
-    else:
-        connection.execute(_from_json(table, tuple(rows[0])), {ROWS: encoded(rows)})
+        for table, found in filled.items():
+            connection.execute(_insertion(table), found)
+    elif filled:
+        shapes = tuple((table, tuple(found[0])) for table, found in filled.items())
+        values = {f"{ROWS}_{n}": encoded(found) for n, found in enumerate(filled.values())}
+        connection.execute(_from_json(shapes), values)
 
 
 @cache
-def _from_json(table: Table, names: tuple[str, ...]) -> Insert:
-    return insert(table).from_select(names, selection(table, names))
+def _from_json(shapes: tuple[tuple[Table, tuple[str, ...]], ...]) -> Insert:
+    """Return the insertion into the last table that inserts into those before it, too."""
+    *before, last = (
+        insert(table).from_select(names, selection(table, names, f"{ROWS}_{n}"))
+        for n, (table, names) in enumerate(shapes)
+    )
+    return last.add_cte(*(one.cte(f"insertion_{n}") for n, one in enumerate(before)))
 
 
-def selection(table: Table, names: Iterable[str]) -> Select[Any]:
-    """Return PostgreSQL's query of these columns of the rows in the parameter `ROWS`."""
+def selection(table: Table, names: Iterable[str], parameter: str = ROWS) -> Select[Any]:
+    """Return PostgreSQL's query of these columns of the rows in `parameter`."""
     columns = [column(name, table.c[name].type) for name in names]
-    given = cast(bindparam(ROWS, type_=Text), JSON)
+    given = cast(bindparam(parameter, type_=Text), JSON)
     found = func.json_to_recordset(given).table_valued(*columns).render_derived(with_types=True)
     return select(*found.c)
 

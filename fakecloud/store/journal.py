@@ -1,7 +1,7 @@
 """What a transaction writes at its end: its newest resource version, events, audit records.
 
 Nobody sees these rows before the commit and no statement of the transaction asks for them, so they
-wait in memory: one statement for each table then writes what a whole group of changes left.
+wait in memory and are then written at once, for a whole group of changes.
 """
 
 from __future__ import annotations
@@ -87,8 +87,7 @@ class Journal:
         """Write it all."""
         if self._version != self._stored:
             self._connection.execute(_STORE, {"newest": self._version})
-        for table, rows in self._rows.items():
-            bulk.insert_all(self._connection, table, rows)
+        bulk.insert_all(self._connection, self._rows)
 
 
 def of(connection: Connection) -> Journal:

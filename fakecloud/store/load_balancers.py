@@ -93,10 +93,9 @@ def create(
     rows = [_values(lb) for lb in balancers]
     for row in rows:
         del row["pk"]
-    bulk.insert_all(connection, table, rows)
+    bulk.insert_all(connection, {table: rows} | operations.insertion(started))
     ids = [lb.id for lb in balancers]
     pks = {row.id: row.pk for row in connection.execute(_KEYS, {"ids": ids})}
-    operations.insert_all(connection, started)
     return [msgspec.structs.replace(lb, pk=pks[lb.id]) for lb in balancers]
 
 
@@ -129,7 +128,7 @@ def change_all(
     for row in rows:
         row["key"] = row.pop("pk")
     connection.execute(_UPDATE, rows)
-    operations.insert_all(connection, started)
+    bulk.insert_all(connection, operations.insertion(started))
     gone = Counter(lb.project for lb in saved if lb.state is State.DELETED)
     for project, count in gone.items():
         quotas.give_back(connection, project, "load_balancers", count)

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, Row, bindparam, delete, select, update
+from sqlalchemy import Connection, Row, Table, bindparam, delete, select, update
 
 from fakecloud.domain import documents
 from fakecloud.ids import new_id
@@ -82,20 +82,20 @@ def _value(row: Row[Any]) -> Operation:
 def start(connection: Connection, operation: Operation) -> Operation:
     """Insert a running operation with its event."""
     operation = announce(connection, operation)
-    insert_all(connection, [operation])
+    bulk.insert_all(connection, insertion([operation]))
     return operation
 
 
 def announce(connection: Connection, operation: Operation) -> Operation:
-    """Record the event of a new operation, which `insert_all` then inserts."""
+    """Record the event of a new operation, which `insertion` then inserts."""
     operation = msgspec.structs.replace(operation, resource_version=events.next_version(connection))
     _record(connection, operation, "ADDED")
     return operation
 
 
-def insert_all(connection: Connection, announced: Sequence[Operation]) -> None:
-    """Insert running operations that were announced."""
-    bulk.insert_all(connection, table, [_new_row(one) for one in announced])
+def insertion(announced: Sequence[Operation]) -> dict[Table, list[dict[str, Any]]]:
+    """Return what `bulk.insert_all` takes to insert running operations that were announced."""
+    return {table: [_new_row(one) for one in announced]}
 
 
 def _new_row(operation: Operation) -> dict[str, Any]:
