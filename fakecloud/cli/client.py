@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -71,7 +71,7 @@ class Client:
                 return
 
     def lines(self, path: str, *, method: str = "GET", **params: str | int | None) -> Iterator[str]:
-        """Yield the lines of a long or endless answer."""
+        """Yield the lines of a long or endless answer; they end at LF and nowhere else."""
         wanted = {name: value for name, value in params.items() if value is not None}
         timeout = httpx2.Timeout(TIMEOUT_S, read=60.0)
         try:
@@ -79,7 +79,7 @@ class Client:
                 if answer.is_error:
                     answer.read()
                     raise CommandFailed(_problem(answer))
-                yield from answer.iter_lines()
+                yield from _lines(answer.iter_text())
         except httpx2.HTTPError as error:
             raise CommandFailed(self._unreachable(error)) from None
 
@@ -101,6 +101,22 @@ class Client:
             f"no answer from {self._http.base_url}: {reason}; "
             "start it with `fakecloud serve`, or set FAKECLOUD_URL"
         )
+
+
+def _lines(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the lines of a text that comes in parts.
+
+    `iter_lines` also ends them at what may stand inside a label: U+2028, U+0085, a CR.
+    """
+    begun: list[str] = []
+    for text in texts:
+        end, *more = text.split("\n")
+        begun.append(end)
+        for next_one in more:
+            yield "".join(begun)
+            begun = [next_one]
+    if last := "".join(begun):
+        yield last
 
 
 def path(kind: str, name: str, what: str = "a name") -> str:
